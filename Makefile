@@ -1,0 +1,50 @@
+# A fresh machine needs Python 3.11 or newer with venv, and make. Everything else goes into .venv.
+#
+#   make run        train notebooks/02_train.ipynb on all three backends and report
+#   make test       everything that CI runs
+#   make notebooks  execute the notebooks and store them as they are committed
+#   make lab        open the notebooks in JupyterLab
+#   make clean      remove .venv, runs and generated data
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+BACKENDS := tensorflow jax torch
+INSTALLED := $(VENV)/installed
+
+.DELETE_ON_ERROR:
+.PHONY: run test lint notebooks lab clean $(BACKENDS:%=test-%)
+
+run: $(INSTALLED)
+	@$(BIN)/python -m alexnet batch notebooks/02_train.ipynb --backends $(BACKENDS)
+
+test: lint $(BACKENDS:%=test-%)
+	@echo "All tests passed on: $(BACKENDS)"
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# One process for each backend: Keras cannot change it. What does not depend on it is tested with the first.
+test-tensorflow: ONLY :=
+test-jax test-torch: ONLY := -m "not once"
+$(BACKENDS:%=test-%): test-%: $(INSTALLED)
+	KERAS_BACKEND=$* $(BIN)/python -m pytest tests $(ONLY)
+	KERAS_BACKEND=$* $(BIN)/python -m pytest -c tests/notebooks/nbval.ini --nbval --nbval-kernel-name python3 notebooks
+
+notebooks: $(INSTALLED)
+	$(BIN)/python tests/notebooks/refresh.py
+
+lab: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet jupyterlab
+	$(BIN)/jupyter lab notebooks
+
+$(INSTALLED): requirements.txt pyproject.toml
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed: make PYTHON=python3.11')"
+	@$(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV); this takes a few minutes the first time."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+clean:
+	rm -rf $(VENV) runs data/shapes

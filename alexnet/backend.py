@@ -1,0 +1,79 @@
+"""The start of Keras on one of its backends, which is decided once and before the first `import keras`."""
+
+import contextlib
+import importlib
+import importlib.util
+import os
+import sys
+import tempfile
+
+from alexnet.recipe import BACKENDS, nearest
+
+
+class BackendError(ValueError):
+    """A backend that cannot be had, in one sentence."""
+
+
+def import_keras(backend=None):
+    """Keras on `backend`, which may be `"tensorflow"`, `"jax"` or `"torch"`; None keeps what `KERAS_BACKEND` says.
+
+    Raises:
+        BackendError: an unknown backend, one that is not installed, or Keras already runs on another one.
+    """
+    wanted = backend or os.environ.get("KERAS_BACKEND") or None
+    if wanted is not None and wanted not in BACKENDS:
+        raise BackendError(f"backend: received {wanted!r}; allowed: {', '.join(BACKENDS)}.{nearest(wanted, BACKENDS)}")
+    if "keras" in sys.modules:
+        keras = sys.modules["keras"]
+        if backend and keras.backend.backend() != backend:
+            raise BackendError(
+                f"backend: Keras already runs on {keras.backend.backend()} in this process and cannot change to "
+                f"{backend}. Restart the notebook's kernel, or start a new process."
+            )
+        return keras
+    if wanted is not None:
+        if importlib.util.find_spec(wanted) is None:
+            raise BackendError(f"backend: {wanted} is not installed here. Install it with: pip install {wanted}")
+        os.environ["KERAS_BACKEND"] = wanted
+    with _quiet_tensorflow():
+        return importlib.import_module("keras")
+
+
+@contextlib.contextmanager
+def _quiet_tensorflow():
+    """Keep TensorFlow's remarks about CPU instructions and absent GPUs off the screen; they go out before any
+    setting can stop them. What was written is shown after all when the import fails."""
+    if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
+        yield
+        return
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as written:
+        screen = os.dup(2)
+        os.dup2(written.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            os.dup2(screen, 2)
+            written.seek(0)
+            os.write(2, written.read())
+            raise
+        finally:
+            os.dup2(screen, 2)
+            os.close(screen)
+
+
+@contextlib.contextmanager
+def without_tensorflow():
+    """Within it Keras takes TensorFlow for absent, unless it is in use.
+
+    Keras's `save()` imports TensorFlow on every backend, seconds and hundreds of megabytes, to compare a few types.
+    """
+    if "tensorflow" in sys.modules:
+        yield
+        return
+    sys.modules["tensorflow"] = None
+    try:
+        yield
+    finally:
+        del sys.modules["tensorflow"]

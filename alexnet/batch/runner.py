@@ -1,0 +1,216 @@
+"""Runs notebooks, each in a process and a folder of its own."""
+
+import importlib.util
+import itertools
+import json
+import os
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import nbformat
+import yaml
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from alexnet.batch.report import write_report
+from alexnet.recipe import BACKENDS, Recipe, nearest, resolve
+
+
+class BatchError(ValueError):
+    """A batch that cannot begin, in one sentence. Nothing has been run."""
+
+
+@dataclass
+class Job:
+    """One notebook with one set of parameters.
+
+    `status` goes from `"waiting"` over `"running"` to `"finished"`, `"skipped"` (it had finished before) or `"failed"`.
+    """
+
+    notebook: Path
+    backend: str
+    parameters: dict
+    folder: Path
+    epochs: int
+    label: str
+    status: str = "waiting"
+    error: str = ""
+    process: subprocess.Popen = field(default=None, repr=False)
+
+    @property
+    def output(self):
+        """The executed notebook."""
+        return self.folder / self.notebook.name
+
+    def metrics(self):
+        """The run's `metrics.json`, or nothing where the notebook records none."""
+        try:
+            return json.loads((self.folder / "metrics.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+
+
+def run_batch(notebooks, values, backends=None, grid=None, jobs=1, force=False):
+    """Run every notebook on every backend with every combination of the grid, then write the report.
+
+    Args:
+        notebooks: Paths of notebooks with a cell tagged `parameters`.
+        values: Parameters by name, for all runs.
+        backends: Names of backends; None for all three.
+        grid: A list of values for each name; every combination is run, under a name that says which.
+        jobs: How many runs at a time.
+        force: Run what has finished before, too.
+
+    Returns:
+        The exit status: 0 when every run finished, now or before, and 1 when one failed.
+
+    Raises:
+        BatchError, RecipeError: an unknown notebook, parameter or backend, before anything is run.
+    """
+    if jobs < 1:
+        raise BatchError(f"--jobs: received {jobs}; allowed: a whole number at least 1.")
+    _check_backends(backends)
+    batch = _plan(notebooks, values, backends or BACKENDS, grid or {})
+    for job in batch:
+        if not force and _has_finished(job):
+            job.status = "skipped"
+    console = Console(stderr=True)
+    _run_all([job for job in batch if job.status == "waiting"], jobs, console)
+    folder = Recipe(**{name: values[name] for name in ("name", "run_dir") if name in values})
+    report = resolve(folder.run_dir) / f"{folder.name}.html"
+    write_report(report, batch, console)
+    print(report)
+    return 1 if any(job.status == "failed" for job in batch) else 0
+
+
+def _check_backends(backends):
+    for backend in backends or BACKENDS:
+        if backend not in BACKENDS:
+            raise BatchError(f"--backends: received {backend!r}; allowed: {', '.join(BACKENDS)}.{nearest(backend, BACKENDS)}")
+        if importlib.util.find_spec(backend) is None:
+            raise BatchError(f"--backends: {backend} is not installed here. Install it with: pip install {backend}")
+
+
+def _plan(notebooks, values, backends, grid):
+    """Every job of the batch, all its parameters checked."""
+    batch = []
+    for notebook in map(Path, notebooks):
+        known = parameter_names(notebook)
+        for name in [*values, *grid]:
+            if name not in known:
+                near = nearest(name, known)
+                raise BatchError(f"{name}: unknown parameter of {notebook.name}.{near or ' Known: ' + ', '.join(known)}")
+        for combination in itertools.product(*grid.values()):
+            chosen = dict(zip(grid, combination, strict=True))
+            recipe = Recipe(**values, **chosen)
+            suffix = "".join(f",{name}={getattr(recipe, name)}" for name in chosen)
+            recipe = recipe.replace(name=recipe.name + suffix)
+            for backend in backends:
+                # As Recipe reads them: a file's 1e-4, which is text to YAML, arrives as a number.
+                parameters = {name: getattr(recipe, name) for name in {**values, **chosen}}
+                parameters["backend"] = backend
+                if "run_dir" in known:
+                    parameters |= {"run_dir": str(resolve(recipe.run_dir)), "name": recipe.name}
+                label = " ".join([notebook.stem, recipe.name, backend])
+                folder = recipe.run_folder / backend
+                batch.append(Job(notebook, backend, parameters, folder, recipe.epochs, label))
+    return batch
+
+
+def parameter_names(notebook):
+    """Names that a notebook's cell tagged `parameters` assigns."""
+    from papermill import inspect_notebook
+
+    if not notebook.is_file():
+        raise BatchError(f"There is no notebook {notebook}.")
+    try:
+        names = list(inspect_notebook(str(notebook)))
+    except Exception as error:  # nbformat's and json's errors
+        raise BatchError(f"{notebook} is not a notebook ({next(iter(str(error).splitlines()), '')}).") from None
+    if not names:
+        raise BatchError(f"{notebook} has no cell tagged parameters.")
+    return names
+
+
+def _has_finished(job):
+    """Whether the executed notebook lies there, made with the same parameters by a run that ended well."""
+    if not job.output.is_file() or job.metrics().get("status", "finished") != "finished":
+        return False
+    try:
+        record = nbformat.read(job.output, as_version=4).metadata.get("papermill", {})
+    except Exception:
+        return False
+    return dict(record.get("parameters", {})) == job.parameters
+
+
+def _run_all(batch, jobs, console):
+    lock = threading.Lock()
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[unit]}"), TimeElapsedColumn()
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        overall = progress.add_task("all runs", total=len(batch), unit="runs")
+
+        def run(job):
+            task = progress.add_task(job.label, total=job.epochs, unit="epochs")
+            _execute(job, lambda epoch: progress.update(task, completed=epoch))
+            progress.remove_task(task)
+            progress.advance(overall)
+            with lock:
+                progress.console.print(f"{job.status}: {job.label}" + (f": {job.error}" if job.error else ""), highlight=False)
+
+        with ThreadPoolExecutor(jobs) as pool:
+            futures = [pool.submit(run, job) for job in batch]
+            try:
+                for future in as_completed(futures):
+                    future.result()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                for job in batch:
+                    if job.process and job.process.poll() is None:
+                        job.process.terminate()
+                raise
+
+
+def _execute(job, show_epoch):
+    """Run a job's notebook. It is moved to its place when the run has ended well."""
+    job.status = "running"
+    unfinished = job.folder / f"unfinished.{job.notebook.name}"
+    parameters = job.folder / f"unfinished.{job.notebook.stem}.yaml"
+    log = job.folder / f"{job.notebook.stem}.log"
+    # One backend a process; a headless kernel must not take itself for one that a person watches.
+    environment = {name: value for name, value in os.environ.items() if name != "JPY_SESSION_NAME"}
+    environment["KERAS_BACKEND"] = job.backend
+    environment.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        job.folder.mkdir(parents=True, exist_ok=True)
+        job.output.unlink(missing_ok=True)
+        parameters.write_text(yaml.safe_dump(job.parameters, sort_keys=False), encoding="utf-8")
+        command = [sys.executable, "-m", "papermill", str(job.notebook), str(unfinished), "-f", str(parameters)]
+        command += ["-k", "python3", "--no-progress-bar", "--no-log-output"]
+        with log.open("wb") as output:
+            job.process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
+            while job.process.poll() is None:
+                try:
+                    job.process.wait(timeout=1)
+                except subprocess.TimeoutExpired:
+                    show_epoch(job.metrics().get("results", {}).get("epoch", 0))
+        if job.process.returncode == 0:
+            os.replace(unfinished, job.output)
+            log.unlink()
+            job.status = "finished"
+        else:
+            job.status, job.error = "failed", f"{_last_line(log)} (see {log})"
+    except OSError as error:
+        job.status, job.error = "failed", f"{job.folder} cannot be used ({error.strerror or error})"
+    finally:
+        parameters.unlink(missing_ok=True) if job.folder.is_dir() else None
+
+
+def _last_line(log):
+    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    return lines[-1] if lines else "the process ended without a word"

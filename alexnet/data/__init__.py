@@ -1,0 +1,93 @@
+"""A directory or a data set's name becomes batches: the same ones on every backend."""
+
+import math
+
+import grain
+
+from alexnet.data import augmentation
+from alexnet.data.decoding import ImageError
+from alexnet.data.sources import DataError, SquareCache, find_sources
+
+__all__ = ["DataError", "ImageError", "Images", "load_data"]
+
+
+def load_data(recipe):
+    """The images that a recipe names, as `(training, validation)`.
+
+    Raises:
+        DataError: `data_dir` holds nothing that could be trained on.
+    """
+    training, validation = find_sources(recipe.data_dir, recipe.validation_split, recipe.seed)
+    return Images(training, recipe, training=True), Images(validation, recipe, training=False)
+
+
+class Images:
+    """Labelled images, cut to the size of the network's input.
+
+    Attributes:
+        class_names: A name for each label.
+        labels: int32 array `(n,)`, in the order of the source.
+        steps_per_epoch: Batches that one pass takes.
+        failure: The error that stopped a batch, if any. TensorFlow wraps errors of its input in its own.
+    """
+
+    def __init__(self, source, recipe, training):
+        self.source = source
+        self.class_names = source.class_names
+        self.labels = source.labels
+        self._recipe = recipe
+        self._training = training
+        self.failure = None
+        self._squares = SquareCache(source, recipe.resize, recipe.cache_gb * 2**30)
+        batches = len(source) / recipe.batch_size
+        # In training the remainder of a pass begins the next one, so that every batch is full.
+        self.steps_per_epoch = max(1, math.floor(batches)) if training else math.ceil(batches)
+
+    def __len__(self):
+        return len(self.source)
+
+    def batches(self, first=0):
+        """Batches `(images, labels)`: uint8 `(batch, image_size, image_size, 3)` and int32 `(batch,)`.
+
+        For training they never end: shuffled anew in each pass, cropped and mirrored at random as the recipe says,
+        all of it a function of the seed and the batch's number, on any backend. For validation they are one pass
+        in order, central crops, the last batch as small as it comes.
+
+        Args:
+            first: Number of the first batch, to go on where a run stopped.
+        """
+        recipe = self._recipe
+        order = grain.MapDataset.range(len(self.source))
+        if self._training:
+            order = order.seed(recipe.seed).shuffle().repeat()
+            dataset = order.batch(recipe.batch_size)[first:].random_map(self._augmented)
+        else:
+            dataset = order.batch(recipe.batch_size)[first:].map(self._centred)
+        return dataset.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=4))
+
+    def examples(self, indices):
+        """The images at `indices`, central crops `(len(indices), image_size, image_size, 3)` uint8."""
+        return augmentation.centre_crop(self._squares[indices], self._recipe.image_size)
+
+    def _read(self, indices):
+        try:
+            return self._squares[indices]
+        except ImageError as error:
+            self.failure = error
+            raise
+
+    def _centred(self, indices):
+        return augmentation.centre_crop(self._read(indices), self._recipe.image_size), self.labels[indices]
+
+    def _augmented(self, indices, rng):
+        recipe = self._recipe
+        images = self._read(indices)
+        if recipe.random_crop:
+            images = augmentation.random_crop(images, recipe.image_size, rng)
+        else:
+            images = augmentation.centre_crop(images, recipe.image_size)
+        if recipe.mirror:
+            images = augmentation.mirror(images, rng)
+        if recipe.pca_color:
+            images = augmentation.pca_color(images, recipe.pca_color, rng)
+        return images, self.labels[indices]

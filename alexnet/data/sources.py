@@ -1,0 +1,168 @@
+"""Where images come from: a folder of class folders, or a data set that Keras knows."""
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from alexnet.data import decoding, shapes
+from alexnet.recipe import PROJECT, nearest, resolve
+
+KERAS_DATASETS = ("cifar10", "cifar100", "mnist", "fashion_mnist")
+NAMED = ("shapes", *KERAS_DATASETS)
+VALIDATION_FOLDERS = ("val", "valid", "validation", "test")
+
+CLASS_NAMES = {
+    "cifar10": "airplane automobile bird cat deer dog frog horse ship truck".split(),
+    "cifar100": None,
+    "mnist": "0 1 2 3 4 5 6 7 8 9".split(),
+    "fashion_mnist": ["T-shirt", "trousers", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot"],
+}
+
+
+class DataError(ValueError):
+    """A `data_dir` that cannot be used, in one sentence."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Labelled images that are not read yet.
+
+    `images` are paths, or one uint8 array `(n, height, width)` or `(n, height, width, 3)`; `labels` are indices
+    into `class_names`.
+    """
+
+    images: list
+    labels: np.ndarray
+    class_names: list
+
+    def __len__(self):
+        return len(self.labels)
+
+    def square(self, index, size):
+        """The image at `index` as its central square, `(size, size, 3)` uint8 RGB."""
+        image = self.images[index]
+        if isinstance(image, np.ndarray):
+            return decoding.square(decoding.to_rgb(Image.fromarray(image)), size)
+        return decoding.read_square(image, size)
+
+    def take(self, indices):
+        images = self.images[indices] if isinstance(self.images, np.ndarray) else [self.images[i] for i in indices]
+        return Source(images, self.labels[indices], self.class_names)
+
+
+def find_sources(data_dir, validation_split, seed):
+    """`(training, validation)` sources of a folder or a named data set.
+
+    A folder holds class folders, or `train/` and one of `val/`, `valid/`, `validation/`, `test/` that hold them.
+    Without a second folder, `validation_split` of each class is held out, drawn with `seed`.
+
+    Raises:
+        DataError: nothing usable there.
+    """
+    if data_dir == "shapes":
+        return _folder_sources(shapes.prepare(PROJECT / "data" / "shapes"), validation_split, seed)
+    if data_dir in KERAS_DATASETS:
+        return _keras_sources(data_dir)
+    folder = resolve(data_dir)
+    if not folder.exists():
+        raise DataError(
+            f"data_dir: there is no folder {data_dir}, and no data set of that name ({', '.join(NAMED)})."
+            + nearest(data_dir, NAMED)
+        )
+    if not folder.is_dir():
+        raise DataError(f"data_dir: {data_dir} is a file; a folder of class folders is needed.")
+    return _folder_sources(folder, validation_split, seed)
+
+
+def _folder_sources(folder, validation_split, seed):
+    if not (folder / "train").is_dir():
+        return _split(_read_folder(folder), validation_split, seed)
+    training = _read_folder(folder / "train")
+    for name in VALIDATION_FOLDERS:
+        if (folder / name).is_dir():
+            return training, _read_folder(folder / name, training.class_names)
+    return _split(training, validation_split, seed)
+
+
+def _read_folder(folder, class_names=None):
+    """All images in the class folders of `folder`, sorted by name; `class_names` fixes the labels."""
+    try:
+        found = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+        files = {name: _list_images(folder / name) for name in found}
+    except OSError as error:
+        raise DataError(f"data_dir: {error.filename or folder} cannot be read ({error.strerror}).") from None
+    filled = [name for name in found if files[name]]
+    if not filled:
+        raise DataError(
+            f"data_dir: {folder} holds no images; expected {folder.name}/<class>/<image>, "
+            f"images ending in {', '.join(decoding.EXTENSIONS)}."
+        )
+    if class_names is None:
+        if len(filled) == 1:
+            raise DataError(f"data_dir: {folder} holds one class ({filled[0]}); two or more are needed.")
+        class_names = filled
+    if strangers := sorted(set(filled) - set(class_names)):
+        raise DataError(f"data_dir: {folder} has classes that the training images lack: {', '.join(strangers[:5])}.")
+    paths = [path for name in filled for path in files[name]]
+    labels = [class_names.index(name) for name in filled for _ in files[name]]
+    return Source(paths, np.array(labels, np.int32), list(class_names))
+
+
+def _list_images(folder):
+    """Paths of the images at any depth below `folder`, sorted."""
+    paths = []
+    for entry in os.scandir(folder):
+        if entry.is_dir():
+            paths += _list_images(entry.path)
+        elif entry.name.lower().endswith(decoding.EXTENSIONS) and not entry.name.startswith("."):
+            paths.append(entry.path)
+    return sorted(paths)
+
+
+def _split(source, validation_split, seed):
+    """Hold out `validation_split` of each class, one image at least, and leave one at least for training."""
+    rng = np.random.default_rng(seed)
+    held_out = np.zeros(len(source), bool)
+    for label, name in enumerate(source.class_names):
+        members = rng.permutation(np.flatnonzero(source.labels == label))
+        if len(members) < 2:
+            raise DataError(f"data_dir: class {name} has one image; two are needed to hold one out for validation.")
+        held_out[members[: min(max(1, round(len(members) * validation_split)), len(members) - 1)]] = True
+    return source.take(np.flatnonzero(~held_out)), source.take(np.flatnonzero(held_out))
+
+
+def _keras_sources(name):
+    """A data set of `keras.datasets`, which downloads it once to Keras's own cache."""
+    import keras
+
+    try:
+        training, validation = getattr(keras.datasets, name).load_data()
+    except Exception as error:  # urllib, ssl, tarfile and keras all have their own
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"data_dir: {name} could not be loaded by keras.datasets ({reason}).") from None
+    class_names = CLASS_NAMES[name] or [str(label) for label in range(int(training[1].max()) + 1)]
+    return tuple(Source(images, labels.reshape(-1).astype(np.int32), class_names) for images, labels in (training, validation))
+
+
+class SquareCache:
+    """Squares of a source, kept in memory after their first decoding if all of them fit into `limit_bytes`."""
+
+    def __init__(self, source, size, limit_bytes):
+        self.source = source
+        self.size = size
+        shape = (len(source), size, size, 3)
+        self._kept = np.empty(shape, np.uint8) if np.prod(shape, dtype=np.int64) <= limit_bytes else None
+        self._present = np.zeros(len(source), bool)
+
+    def __getitem__(self, indices):
+        """Squares `(len(indices), size, size, 3)` uint8."""
+        if self._kept is None:
+            return np.stack([self.source.square(i, self.size) for i in indices])
+        for i in indices:
+            # Two threads may both decode an image; they write the same pixels, so no lock is needed.
+            if not self._present[i]:
+                self._kept[i] = self.source.square(i, self.size)
+                self._present[i] = True
+        return self._kept[indices]

@@ -1,0 +1,255 @@
+"""Every picture and table of the notebooks and reports. A picture is returned as a matplotlib figure."""
+
+import functools
+import math
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.patches import FancyArrowPatch, Rectangle
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+INK, SOFT, ACCENT = "#202124", "#9aa0a6", "#1a73e8"
+RIGHT, WRONG = "#188038", "#d93025"
+BACKEND_COLOURS = {"tensorflow": "#f29900", "jax": "#1a73e8", "torch": "#d93025"}
+
+STYLE = {
+    "figure.dpi": 80,
+    "savefig.dpi": 100,
+    "figure.constrained_layout.use": True,
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.edgecolor": SOFT,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e8eaed",
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "legend.frameon": False,
+    "image.interpolation": "nearest",
+}
+
+
+def _figure(function):
+    """Draw in the project's style and return the figure closed, so that a notebook shows it once."""
+
+    @functools.wraps(function)
+    def draw(*args, **kwargs):
+        with plt.rc_context(STYLE):
+            figure = function(*args, **kwargs)
+        plt.close(figure)
+        return figure
+
+    return draw
+
+
+def _bare(axes):
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.grid(False)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+@_figure
+def gallery(images, labels, class_names, columns=10):
+    """Images with the names of their classes, in rows of `columns`."""
+    rows = math.ceil(len(images) / columns)
+    figure, grid = plt.subplots(rows, columns, figsize=(columns * 1.05, rows * 1.2), squeeze=False)
+    for axes in grid.flat:
+        _bare(axes)
+    for axes, image, label in zip(grid.flat, images, labels, strict=False):
+        axes.imshow(_pixels(image))
+        axes.set_title(class_names[label], fontsize=8, fontweight="normal", loc="center", pad=3)
+    return figure
+
+
+@_figure
+def curves(history):
+    """Loss and top-1 error of each epoch, in training and validation; dotted where the learning rate was divided."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6))
+    epochs = [epoch["epoch"] for epoch in history]
+    for name, label, colour in (("", "training (with dropout)", SOFT), ("val_", "validation", ACCENT)):
+        left.plot(epochs, [epoch[f"{name}loss"] for epoch in history], color=colour, label=label, linewidth=2)
+        right.plot(epochs, [1 - epoch[f"{name}top1"] for epoch in history], color=colour, label=label, linewidth=2)
+    for axes in (left, right):
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        for before, after in zip(history, history[1:], strict=False):
+            if after["learning_rate"] < before["learning_rate"]:
+                axes.axvline(after["epoch"] - 0.5, color=INK, linestyle=":", linewidth=1)
+    left.set_title("Loss")
+    left.set_ylabel("cross-entropy, nats")
+    left.legend()
+    right.set_title("Top-1 error")
+    right.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    return figure
+
+
+@_figure
+def filters(model, layer="conv1"):
+    """The kernels of the first layer as colour images, each stretched over its own range (figure 3 of the paper)."""
+    kernels = model.get_layer(layer).get_weights()[0]
+    count = kernels.shape[-1]
+    columns = next((c for c in (16, 12, 8) if count % c == 0), min(16, count))
+    rows = math.ceil(count / columns)
+    figure, grid = plt.subplots(rows, columns, figsize=(columns * 0.72, rows * 0.76), squeeze=False)
+    for axes in grid.flat:
+        _bare(axes)
+    for axes, kernel in zip(grid.flat, np.moveaxis(kernels, -1, 0), strict=False):
+        reach = np.abs(kernel).max() or 1.0
+        axes.imshow(0.5 + kernel / (2 * reach))
+    return figure
+
+
+@_figure
+def predictions(images, labels, probabilities, class_names, columns=4):
+    """Images above their five most probable labels; the right one is green (figure 4 of the paper)."""
+    rows = math.ceil(len(images) / columns)
+    figure, grid = plt.subplots(
+        2 * rows, columns, figsize=(columns * 2.3, rows * 3.3), squeeze=False, height_ratios=[1.5, 1] * rows
+    )
+    for axes in grid.flat:
+        _bare(axes)
+    for i, (image, label, shares) in enumerate(zip(images, labels, probabilities, strict=True)):
+        picture, bars = grid[2 * (i // columns), i % columns], grid[2 * (i // columns) + 1, i % columns]
+        picture.imshow(_pixels(image))
+        picture.set_title(class_names[label], loc="center")
+        best = np.argsort(-shares, kind="stable")[:5]
+        bars.barh(range(len(best)), shares[best], color=[RIGHT if k == label else "#f6aea9" for k in best], height=0.8)
+        for place, k in enumerate(best):
+            bars.text(0.02, place, class_names[k], va="center", fontsize=9)
+        bars.set_xlim(0, 1)
+        bars.set_ylim(4.6, -0.6)
+    return figure
+
+
+@_figure
+def shares(rows):
+    """Where the parameters are and where the arithmetic is, layer by layer."""
+    rows = [row for row in rows if row["parameters"]]
+    figure, panels = plt.subplots(1, 2, figsize=(10, 3.2), sharey=True)
+    for axes, key, unit in zip(panels, ("parameters", "multiply_adds"), ("parameters", "multiply-adds an image"), strict=True):
+        values = [row[key] / 1e6 for row in rows]
+        bars = axes.barh([row["layer"] for row in rows], values, color=ACCENT, height=0.7)
+        axes.bar_label(bars, [f"{value / sum(values):.0%}" for value in values], padding=3, fontsize=9, color=INK)
+        axes.set_title(f"{sum(values):,.0f} million {unit}")
+        axes.set_xlim(right=max(values) * 1.15)
+        axes.grid(axis="y", visible=False)
+    panels[0].invert_yaxis()
+    return figure
+
+
+@_figure
+def network(rows, columns_of):
+    """The network as figure 2 of the paper draws it: two columns of maps, joined where a layer sees both.
+
+    Args:
+        rows: `alexnet.model.layer_table(model)`.
+        columns_of: The number of columns (groups) of each convolutional layer, by name.
+    """
+    drawn = [row for row in rows if row["layer"].startswith(("conv", "pool", "fc"))]
+    figure, axes = plt.subplots(figsize=(11, 4.2))
+    _bare(axes)
+    x, previous = 0.0, None
+    lanes = (1.35, -1.35)
+    for row in drawn:
+        size, channels = (row["output"][0], row["output"][-1]) if len(row["output"]) == 3 else (None, row["output"][-1])
+        height = 0.35 + 1.9 * math.sqrt(size / 60) if size else 1.9
+        width = 0.12 + 0.14 * math.log2(max(2, channels)) / 2 if size else 0.22
+        colour = {"c": "#d2e3fc", "p": "#e6f4ea", "f": "#fef7e0"}[row["layer"][0]]
+        halves = lanes if row["layer"] != "fc8" else (0.0,)
+        for lane in halves:
+            axes.add_patch(Rectangle((x, lane - height / 2), width, height, facecolor=colour, edgecolor=INK, linewidth=0.8))
+        if previous:
+            joined = row["layer"][0] == "f" or columns_of.get(row["layer"]) == 1
+            for start in previous[1]:
+                for lane in halves:
+                    if joined or start == lane:
+                        crossing = start != lane
+                        axes.add_patch(
+                            FancyArrowPatch(
+                                (previous[0], start), (x, lane), arrowstyle="-", linewidth=0.7 if crossing else 1.2,
+                                color=ACCENT if crossing else SOFT,
+                            )
+                        )
+        text = f"{size}×{size}\n{channels}" if size else f"{channels}"
+        axes.text(x + width / 2, 2.75, row["layer"], ha="center", fontweight="bold", fontsize=9)
+        axes.text(x + width / 2, -2.65, text, ha="center", va="top", fontsize=9)
+        previous = (x + width, halves)
+        x += width + 0.62
+    axes.set_xlim(-0.2, x - 0.4)
+    axes.set_ylim(-3.5, 3.1)
+    return figure
+
+
+@_figure
+def normalization(before, after, marked=None):
+    """A row of channels before and after response normalization, as bars of two heights."""
+    figure, (top, bottom) = plt.subplots(2, 1, figsize=(10, 4), sharex=True)
+    for axes, values, title in ((top, before, "before"), (bottom, after, "after")):
+        colours = [ACCENT if marked is None or i in marked else "#c6dafc" for i in range(len(values))]
+        axes.bar(range(len(values)), values, color=colours, width=0.8)
+        axes.set_title(title)
+        axes.set_ylabel("activity")
+        axes.grid(axis="x", visible=False)
+    bottom.set_xlabel("channel")
+    return figure
+
+
+@_figure
+def comparison(runs):
+    """Validation loss and top-1 error of several runs over their epochs.
+
+    Args:
+        runs: `(label, backend, history)` for each run.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8))
+    styles = ["-", "--", ":", "-."]
+    seen = {}
+    for label, backend, history in runs:
+        number = seen[backend] = seen.get(backend, -1) + 1
+        look = {"color": BACKEND_COLOURS.get(backend, INK), "linestyle": styles[number % 4], "linewidth": 1.8, "label": label}
+        epochs = [epoch["epoch"] for epoch in history]
+        left.plot(epochs, [epoch["val_loss"] for epoch in history], **look)
+        right.plot(epochs, [1 - epoch["val_top1"] for epoch in history], **look)
+    for axes, title in ((left, "Validation loss"), (right, "Validation top-1 error")):
+        axes.set_title(title)
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_ylim(bottom=0)
+    right.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    if runs:
+        right.legend(fontsize=8)
+    return figure
+
+
+def table(rows, columns):
+    """Dictionaries as a Markdown table, which a notebook shows as such.
+
+    Args:
+        rows: The dictionaries.
+        columns: Column titles by key; numbers are set to the right, with separators between thousands.
+    """
+    from IPython.display import Markdown
+
+    def cell(value):
+        if isinstance(value, tuple):
+            return " × ".join(map(str, value))
+        return f"{value:,}" if isinstance(value, int) else str(value)
+
+    right = [isinstance(rows[0][key], int) for key in columns]
+    lines = [list(columns.values()), ["---:" if r else ":---" for r in right]]
+    lines += [[cell(row[key]) for key in columns] for row in rows]
+    return Markdown("\n".join("| " + " | ".join(line) + " |" for line in lines))
+
+
+def _pixels(image):
+    return np.clip(np.asarray(image), 0, 255).astype(np.uint8)
+

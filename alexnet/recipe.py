@@ -1,0 +1,189 @@
+"""Recipe: every parameter of a run, validated. Knows nothing of Keras, so that the backend can still be chosen."""
+
+import difflib
+import types
+import typing
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from alexnet.presets import INITIALIZERS, PRESETS, SMALLEST_INPUT
+
+BACKENDS = ("tensorflow", "jax", "torch")
+
+_PACKAGE_PARENT = Path(__file__).resolve().parents[1]
+# Where relative paths start: the checkout, wherever a notebook's kernel was started; without one, the shell's folder.
+PROJECT = _PACKAGE_PARENT if (_PACKAGE_PARENT / "params" / "default.yaml").is_file() else Path.cwd()
+
+
+class RecipeError(ValueError):
+    """A parameter that cannot be used. The message has one line for each: name, received, allowed."""
+
+
+def _no_bool(value):
+    if isinstance(value, bool):
+        raise ValueError("a number is needed, not true or false")
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_no_bool)]
+Number = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False)]
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=,+-]*$", max_length=120)]
+NoneOrText = Annotated[str | None, BeforeValidator(lambda value: None if value in ("", "None", "null") else value)]
+
+
+class Recipe(BaseModel):
+    """Every parameter of a run. A field's name is also the YAML key, the notebook's variable and the `--flag`.
+
+    Numbers may be given as text (YAML reads `1e-4` as text). Relative paths start at the project's folder.
+
+    Raises:
+        RecipeError: an unknown name, a wrong type or a value out of range, all of them in one message.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    backend: Annotated[Literal[BACKENDS] | None, BeforeValidator(lambda v: None if v == "None" else v)] = Field(
+        None, description="tensorflow, jax or torch; None keeps KERAS_BACKEND"
+    )
+
+    data_dir: Annotated[str, StringConstraints(min_length=1)] = Field(
+        "shapes", description="a folder of class folders, or shapes, cifar10, cifar100, mnist, fashion_mnist"
+    )
+    resize: Whole = Field(80, ge=1, description="shorter side after decoding, in pixels; the central square is kept")
+    image_size: Whole = Field(67, ge=SMALLEST_INPUT, description="side of the crop given to the network, in pixels")
+    validation_split: Number = Field(0.04, gt=0, lt=1, description="share held out where the data has no split")
+    random_crop: bool = Field(True, description="train on random crops; otherwise on the central one")
+    mirror: bool = Field(True, description="mirror every other training image, at random")
+    pca_color: Number = Field(0.0, ge=0, description="standard deviation of the colour noise, 0.1 in the paper; 0 for none")
+    cache_gb: Number = Field(1.0, ge=0, description="decoded images are kept in memory if they need no more than this")
+
+    preset: Literal[tuple(PRESETS)] = Field("paper", description="which published network")
+    width: Number = Field(0.25, gt=0, description="factor of the number of filters and hidden units")
+    initializer: Literal[INITIALIZERS] = Field("he_normal", description="paper or he_normal; he_normal suits small data")
+    dropout: Number = Field(0.5, ge=0, lt=1, description="share of fc6 and fc7 left out in training")
+    weights: NoneOrText = Field(None, description="a checkpoint to start from; None for fresh initial values")
+
+    epochs: Whole = Field(35, ge=1, description="passes over the training images")
+    batch_size: Whole = Field(64, ge=1, description="images in a training step")
+    learning_rate: Number = Field(0.005, gt=0, description="at the start; divided by 10 when validation stalls")
+    patience: Whole = Field(4, ge=1, description="epochs without a better validation top-1 before that")
+    momentum: Number = Field(0.9, ge=0, lt=1, description="of the gradient descent")
+    weight_decay: Number = Field(0.0005, ge=0, description="of kernels, inside the momentum; biases do not decay")
+    seed: Whole = Field(0, ge=0, lt=2**31, description="of initial values, dropout, order and crops")
+    dtype_policy: Literal["float32", "mixed_bfloat16", "mixed_float16"] = Field(
+        "float32", description="float32, mixed_bfloat16 or mixed_float16"
+    )
+
+    run_dir: Annotated[str, StringConstraints(min_length=1)] = Field("runs", description="where results go")
+    name: Name = Field("default", description="what the run is called; results lie in run_dir/name/backend")
+    resume: bool = Field(True, description="go on with a run of this name that did not finish")
+
+    @model_validator(mode="after")
+    def _crop_fits(self):
+        if self.image_size > self.resize:
+            raise ValueError(f"image_size: {self.image_size} is larger than resize, {self.resize}, out of which it is cut")
+        return self
+
+    def __init__(self, **values):
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise RecipeError("\n".join(_explain(error, values))) from None
+
+    @classmethod
+    def read(cls, *paths, **values):
+        """The recipe of YAML files, later ones over earlier ones, and of keywords over both."""
+        merged = {}
+        for path in paths:
+            merged.update(read_yaml(path))
+        return cls(**{**merged, **values})
+
+    @classmethod
+    def of(cls, variables):
+        """The recipe in a notebook's `globals()`: every variable that bears a field's name."""
+        return cls(**{name: variables[name] for name in cls.model_fields if name in variables})
+
+    def replace(self, **values):
+        """This recipe with other values in some fields, validated again."""
+        return Recipe(**{**self.model_dump(), **values})
+
+    def to_yaml(self):
+        return yaml.safe_dump(self.model_dump(), sort_keys=False)
+
+    @property
+    def run_folder(self):
+        """`run_dir/name`: the runs of one name, a folder for each backend."""
+        return resolve(self.run_dir) / self.name
+
+
+def read_yaml(path):
+    """The mapping in a params file.
+
+    Raises:
+        RecipeError: the file is missing, is no YAML or holds something else than names and values.
+    """
+    path = Path(path)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read ({error.strerror})") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: is not YAML ({str(error).splitlines()[0]})") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
+        raise RecipeError(f"{path}: must hold one `name: value` a line. Received: {type(content).__name__}")
+    return content
+
+
+def resolve(path):
+    """An absolute path; a relative one starts at the project's folder."""
+    path = Path(path).expanduser()
+    return path if path.is_absolute() else PROJECT / path
+
+
+def nearest(name, known):
+    """`" Did you mean x?"`, or nothing when no known name is near."""
+    near = difflib.get_close_matches(name, known, n=1)
+    return f" Did you mean {near[0]}?" if near else ""
+
+
+def _explain(error, values):
+    for problem in error.errors():
+        name = str(problem["loc"][0]) if problem["loc"] else ""
+        if problem["type"] == "extra_forbidden":
+            near = nearest(name, Recipe.model_fields)
+            yield f"{name}: unknown parameter.{near or ' Known: ' + ', '.join(Recipe.model_fields)}"
+        elif not name:
+            yield problem["msg"].removeprefix("Value error, ")
+        else:
+            received = values.get(name)
+            near = nearest(received, choices(name)) if isinstance(received, str) else ""
+            yield f"{name}: received {received!r}; allowed: {allowed(name)}.{near}"
+
+
+def choices(name):
+    """The values of a field that has a fixed list of them; otherwise none."""
+    annotation = Recipe.model_fields[name].annotation
+    options = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+    options += typing.get_args(annotation) if typing.get_origin(annotation) is typing.Union else ()
+    return [value for option in options if typing.get_origin(option) is Literal for value in typing.get_args(option)]
+
+
+def allowed(name):
+    """What a field takes, in words."""
+    if name == "name":
+        return "letters, digits and . _ = , + -, beginning with a letter or digit"
+    field = Recipe.model_fields[name]
+    if choices(name):
+        return ", ".join(choices(name)) + (", None" if field.default is None else "")
+    if field.annotation is bool:
+        return "true or false"
+    if field.annotation not in (int, float):
+        return "a path or None" if field.default is None else "a text"
+    words = {"ge": "at least {}", "gt": "above {}", "lt": "below {}"}
+    limits = [text.format(getattr(rule, key)) for rule in field.metadata for key, text in words.items() if hasattr(rule, key)]
+    return " ".join(["a whole number" if field.annotation is int else "a number", " and ".join(limits)])

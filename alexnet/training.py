@@ -1,0 +1,427 @@
+"""`train(recipe)`: from a recipe to a trained network and a folder with everything about how it came to be."""
+
+import csv
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import random
+import shutil
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import keras
+import numpy as np
+import psutil
+from keras import ops
+
+from alexnet.backend import without_tensorflow
+from alexnet.data import load_data
+from alexnet.evaluation import evaluate
+from alexnet.model import AlexNet, logits_model
+from alexnet.recipe import Recipe, resolve
+
+HISTORY = ("epoch", "loss", "top1", "top5", "val_loss", "val_top1", "val_top5", "learning_rate", "seconds")
+LIBRARIES = ("keras", "tensorflow", "jax", "torch", "numpy", "grain", "pillow")
+# Fields that may differ between a run and its continuation: they change neither the data nor the network.
+FREE_ON_RESUME = {"backend", "cache_gb", "run_dir", "name", "resume"}
+
+
+class RunError(RuntimeError):
+    """A run that cannot begin or cannot go on, in one sentence."""
+
+
+@keras.saving.register_keras_serializable(package="alexnet")
+class SGD(keras.optimizers.SGD):
+    """Gradient descent with the paper's momentum and weight decay (section 5).
+
+        v <- momentum * v - learning_rate * (gradient + decay * w)
+        w <- w + v
+
+    The decay is inside the momentum, an L2 penalty of `decay / 2`; Keras's own `weight_decay` is another rule. Only
+    kernels decay.
+
+    Args:
+        learning_rate: Step size, > 0.
+        momentum: Share of the last step that is kept, in [0, 1).
+        decay: Weight decay, >= 0.
+    """
+
+    def __init__(self, learning_rate=0.01, momentum=0.9, decay=0.0005, name="sgd", **kwargs):
+        super().__init__(learning_rate, momentum, name=name, **kwargs)
+        self.decay = decay
+
+    def update_step(self, gradient, variable, learning_rate):
+        if self.decay and len(variable.shape) > 1:  # biases have one axis
+            gradient = ops.cast(gradient, variable.dtype) + self.decay * variable
+        super().update_step(gradient, variable, learning_rate)
+
+    def get_config(self):
+        return {**super().get_config(), "decay": self.decay}
+
+
+class DivideOnPlateau(keras.callbacks.Callback):
+    """The paper's schedule: the learning rate is divided by 10 when validation stalls, at most three times.
+
+    Args:
+        patience: Epochs without a better validation top-1 before a division.
+    """
+
+    def __init__(self, patience, divisions=3):
+        super().__init__()
+        self.patience = patience
+        self.state = {"best": -1.0, "waited": 0, "left": divisions}
+
+    def on_epoch_end(self, epoch, logs):
+        state = self.state
+        if logs["val_top1"] > state["best"]:
+            state.update(best=logs["val_top1"], waited=0)
+            return
+        state["waited"] += 1
+        if state["waited"] >= self.patience and state["left"] > 0:
+            optimizer = self.model.optimizer
+            optimizer.learning_rate = float(ops.convert_to_numpy(optimizer.learning_rate)) / 10
+            state.update(waited=0, left=state["left"] - 1)
+
+
+@dataclass
+class Run:
+    """A run and what is left of it.
+
+    Attributes:
+        folder: Where it is recorded, `run_dir/name/backend`.
+        recipe: Its parameters.
+        model: The network, from pixels to probabilities.
+        history: A dictionary for each epoch, of the names in `HISTORY`.
+        metrics: The content of `metrics.json`.
+        training, validation: The images.
+    """
+
+    folder: Path
+    recipe: Recipe
+    model: keras.Model = None
+    history: list = field(default_factory=list)
+    metrics: dict = field(default_factory=dict)
+    training: object = None
+    validation: object = None
+
+    @property
+    def class_names(self):
+        return self.validation.class_names
+
+    def save_figure(self, figure, name):
+        """Keep a figure as `figures/<name>.png` in the run's folder and return it, to be shown."""
+        (self.folder / "figures").mkdir(exist_ok=True)
+        figure.savefig(self.folder / "figures" / f"{name}.png")
+        return figure
+
+
+def train(recipe, verbose=None):
+    """Train a network as a recipe says and record the run.
+
+    Args:
+        recipe: `alexnet.Recipe`.
+        verbose: 1 for a progress bar, 2 for a line an epoch, 0 for silence; None takes the bar where a person is
+            watching, at a terminal or in an open notebook.
+
+    Returns:
+        `Run`. Its folder holds `params.yaml`, `metrics.json`, `history.csv`, `model.keras` and, until the run is
+        finished, `state.npz`, from which a later call with the same recipe goes on.
+
+    Raises:
+        DataError, CheckpointError: data or weights that cannot be used; nothing is written then.
+        RunError: a folder that cannot be written, an unfinished run with other parameters, a loss that is no number.
+        KeyboardInterrupt: Ctrl-C; the folder says that the run was interrupted.
+    """
+    backend = keras.backend.backend()
+    if recipe.backend not in (None, backend):
+        raise RunError(f"The recipe asks for {recipe.backend}, but Keras runs on {backend} in this process.")
+    keras.config.set_dtype_policy(recipe.dtype_policy)
+    # Keras draws the seeds of initializers and dropout from Python's generator. Its own set_random_seed would
+    # import TensorFlow on every backend.
+    random.seed(recipe.seed)
+    training, validation = load_data(recipe)
+    model = build(recipe, len(training.class_names))
+    run = Run(recipe.run_folder / backend, recipe, model, training=training, validation=validation)
+    trainee = _compile(run)
+    schedule = DivideOnPlateau(recipe.patience)
+    record = _Record(run, schedule)
+    record.open(trainee)
+    try:
+        trainee.fit(
+            training.batches(first=len(run.history) * training.steps_per_epoch),
+            steps_per_epoch=training.steps_per_epoch,
+            epochs=recipe.epochs,
+            initial_epoch=len(run.history),
+            shuffle=False,  # the order is the data's own affair
+            callbacks=[_Validate(model, validation), record, schedule, _Save(record)],
+            verbose=(1 if _someone_watches() else 2) if verbose is None else verbose,
+        )
+        record.close()
+    except BaseException as error:
+        cause = training.failure or error
+        record.abandon(cause)
+        if cause is error:
+            raise
+        raise cause from None
+    return run
+
+
+def build(recipe, classes):
+    """The network that a recipe asks for, with `classes` classes and fresh initial values or `recipe.weights`."""
+    return AlexNet(
+        recipe.preset,
+        (recipe.image_size, recipe.image_size, 3),
+        classes,
+        recipe.width,
+        weights=recipe.weights and resolve(recipe.weights),
+        initializer=recipe.initializer,
+        dropout=recipe.dropout,
+    )
+
+
+def _compile(run):
+    """The network up to its logits, compiled: a loss computed from probabilities loses its gradient near 0."""
+    recipe = run.recipe
+    trainee = logits_model(run.model)
+    trainee.compile(
+        SGD(recipe.learning_rate, recipe.momentum, recipe.weight_decay),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=[
+            keras.metrics.SparseTopKCategoricalAccuracy(1, name="top1"),
+            keras.metrics.SparseTopKCategoricalAccuracy(min(5, len(run.class_names)), name="top5"),
+        ],
+    )
+    trainee.optimizer.build(trainee.trainable_variables)
+    return trainee
+
+
+class _Validate(keras.callbacks.Callback):
+    """Adds `val_loss`, `val_top1` and `val_top5` to the epoch's results, for the callbacks after it too."""
+
+    def __init__(self, network, validation):
+        super().__init__()
+        self.network = network
+        self.validation = validation
+
+    def on_epoch_end(self, epoch, logs):
+        if not np.isfinite(logs["loss"]):
+            rate = float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
+            raise RunError(f"The loss became {logs['loss']} in epoch {epoch + 1} at a learning rate of {rate:g}.")
+        logs.update({f"val_{name}": value for name, value in evaluate(self.network, self.validation).items()})
+
+
+class _Save(keras.callbacks.Callback):
+    """Last of all callbacks: writes the state from which the run could go on after this epoch."""
+
+    def __init__(self, record):
+        super().__init__()
+        self.record = record
+
+    def on_epoch_end(self, epoch, logs):
+        self.record.save_state()
+
+
+class _Record(keras.callbacks.Callback):
+    """The run's folder. Files are replaced whole, so that none is ever half-written."""
+
+    def __init__(self, run, schedule):
+        super().__init__()
+        self.run = run
+        self.schedule = schedule
+
+    def open(self, trainee):
+        """Begin a run in its folder, or take up the unfinished one that lies there."""
+        run, self.trainee = self.run, trainee
+        try:
+            run.folder.mkdir(parents=True, exist_ok=True)
+            if not (run.recipe.resume and self._take_up()):
+                self._clear()
+            _replace(run.folder / "params.yaml", run.recipe.to_yaml())
+        except OSError as error:
+            raise RunError(f"The run cannot be written to {run.folder} ({error.strerror or error}).") from None
+        run.metrics = {
+            "status": "running",
+            "name": run.recipe.name,
+            "backend": keras.backend.backend(),
+            "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+            "parameters": run.recipe.model_dump(),
+            "results": {},
+            "times": {},
+            "data": {
+                "training_images": len(run.training),
+                "validation_images": len(run.validation),
+                "class_names": list(run.class_names),
+            },
+            "model": {"name": run.model.name, "weights": run.model.count_params()},
+            "versions": _versions(),
+            "hardware": hardware(),
+        }
+        self.write()
+
+    def on_train_begin(self, logs=None):
+        self.began = time.perf_counter()
+        self.seconds_before = sum(epoch["seconds"] for epoch in self.run.history)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch_began = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs):
+        logs["learning_rate"] = float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        values = {"epoch": epoch + 1, **logs, "seconds": time.perf_counter() - self.epoch_began}
+        self.run.history.append({name: values[name] for name in HISTORY})
+        _replace_history(self.run.folder / "history.csv", self.run.history)
+        self.write()
+
+    def write(self):
+        run = self.run
+        if run.history:
+            last = run.history[-1]
+            run.metrics["results"] = {name: last[name] for name in HISTORY if name not in ("seconds", "learning_rate")}
+            run.metrics["times"] = self._times()
+        run.metrics["peak_memory_bytes"] = peak_memory()
+        _replace(run.folder / "metrics.json", json.dumps(run.metrics, indent=2) + "\n")
+
+    def _times(self):
+        seconds = [epoch["seconds"] for epoch in self.run.history]
+        later = seconds[1:] or seconds  # the first epoch compiles
+        images = self.run.training.steps_per_epoch * self.run.recipe.batch_size
+        return {
+            "seconds": self.seconds_before + time.perf_counter() - self.began,
+            "first_epoch_seconds": seconds[0],
+            "median_epoch_seconds": float(np.median(later)),
+            "images_per_second": images / float(np.median(later)),
+        }
+
+    def close(self):
+        unfinished = self.run.folder / "unfinished.keras"
+        with without_tensorflow():
+            self.run.model.save(unfinished)
+        os.replace(unfinished, self.run.folder / "model.keras")
+        self.run.metrics["status"] = "finished"
+        self.write()
+        (self.run.folder / "state.npz").unlink(missing_ok=True)
+
+    def abandon(self, error):
+        interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
+        self.run.metrics["status"] = "interrupted" if interrupted else "failed"
+        self.run.metrics["error"] = None if interrupted else f"{type(error).__name__}: {error}"
+        try:
+            (self.run.folder / "unfinished.keras").unlink(missing_ok=True)
+            self.write()
+        except OSError:
+            pass  # the disk may be what failed; the error itself is on its way up
+
+    def save_state(self):
+        """Everything that the next epoch depends on, but for the data, whose order follows from the seed."""
+        variables = {f"v{i}": ops.convert_to_numpy(ops.cast(v, v.dtype)) for i, v in enumerate(self._variables())}
+        progress = {"history": self.run.history, "schedule": self.schedule.state}
+        unfinished = self.run.folder / "state.tmp"
+        with unfinished.open("wb") as file:
+            np.savez(file, progress=json.dumps(progress), **variables)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, self.run.folder / "state.npz")
+
+    def _variables(self):
+        # The model's hold the random state of dropout too, the optimizer's the learning rate and the step.
+        return [*self.trainee.variables, *self.trainee.optimizer.variables]
+
+    def _take_up(self):
+        """Restore the state of an unfinished run; False if there is none."""
+        state, params = self.run.folder / "state.npz", self.run.folder / "params.yaml"
+        if not (state.is_file() and params.is_file()):
+            return False
+        theirs, ours = Recipe.read(params).model_dump(), self.run.recipe.model_dump()
+        if differences := [
+            f"{name}: {theirs[name]} there, {ours[name]} here"
+            for name in ours
+            if name not in FREE_ON_RESUME and theirs[name] != ours[name]
+        ]:
+            raise RunError(
+                f"{self.run.folder} holds an unfinished run with other parameters ({'; '.join(differences)}). "
+                "Give this run another name, or set resume to false to begin afresh."
+            )
+        with np.load(state, allow_pickle=False) as saved:
+            progress = json.loads(str(saved["progress"]))
+            for i, variable in enumerate(self._variables()):
+                variable.assign(saved[f"v{i}"])
+        self.run.history = progress["history"]
+        self.schedule.state = progress["schedule"]
+        return True
+
+    def _clear(self):
+        for name in ("metrics.json", "history.csv", "model.keras", "unfinished.keras", "state.npz", "state.tmp"):
+            (self.run.folder / name).unlink(missing_ok=True)
+        shutil.rmtree(self.run.folder / "figures", ignore_errors=True)
+
+
+def _replace(path, text):
+    unfinished = path.with_name(path.name + ".tmp")
+    unfinished.write_text(text, encoding="utf-8")
+    os.replace(unfinished, path)
+
+
+def _replace_history(path, history):
+    unfinished = path.with_name(path.name + ".tmp")
+    with unfinished.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, HISTORY)
+        writer.writeheader()
+        writer.writerows({name: f"{value:.6g}" for name, value in epoch.items()} for epoch in history)
+    os.replace(unfinished, path)
+
+
+def _someone_watches():
+    """A terminal, or a notebook that a person has open (a headless kernel has none of these)."""
+    if sys.stdout.isatty() or "JPY_SESSION_NAME" in os.environ or "COLAB_RELEASE_TAG" in os.environ:
+        return True
+    return os.environ.get("KAGGLE_KERNEL_RUN_TYPE") == "Interactive"
+
+
+def _versions():
+    found = {"python": platform.python_version()}
+    for library in LIBRARIES:
+        try:
+            found[library] = importlib.metadata.version(library)
+        except importlib.metadata.PackageNotFoundError:
+            pass
+    return found
+
+
+def hardware():
+    """What the run ran on: processor, cores, memory in bytes, Keras's devices."""
+    processor = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        names = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        processor = names[0] if names else processor
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": processor,
+        "cores": len(psutil.Process().cpu_affinity()) if hasattr(psutil.Process, "cpu_affinity") else os.cpu_count(),
+        "memory_bytes": psutil.virtual_memory().total,
+        "devices": _devices(),
+    }
+
+
+def _devices():
+    """What the backend computes on. Keras lists devices for JAX and TensorFlow only."""
+    if keras.backend.backend() == "torch":
+        import torch
+
+        return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] or ["cpu:0"]
+    return list(keras.distribution.list_devices())
+
+
+def peak_memory():
+    """The most memory that this process has held so far, in bytes."""
+    usage = psutil.Process().memory_info()
+    if hasattr(usage, "peak_wset"):  # Windows
+        return usage.peak_wset
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

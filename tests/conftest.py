@@ -1,0 +1,35 @@
+"""The backend of the process is KERAS_BACKEND. References come from torch, TensorFlow and onnxruntime whatever it is."""
+
+import os
+
+import torch  # noqa: F401  before TensorFlow: the other order crashes in some builds
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("MPLBACKEND", "agg")
+
+import pytest  # noqa: E402
+from helpers import write_class_folders  # noqa: E402
+
+import alexnet  # noqa: E402
+
+keras = alexnet.import_keras()
+
+
+@pytest.fixture(scope="session")
+def shapes_folder(tmp_path_factory):
+    """A small drawing of the embedded data set: three classes, 24 + 6 images each."""
+    return write_class_folders(tmp_path_factory.mktemp("data") / "small", {"train": 24, "val": 6})
+
+
+@pytest.fixture
+def tiny(shapes_folder, tmp_path):
+    """Fields of a recipe that trains in a second."""
+    return {
+        "data_dir": str(shapes_folder),
+        "run_dir": str(tmp_path / "runs"),
+        "name": "tiny",
+        "resize": 72,
+        "width": 0.0625,
+        "epochs": 2,
+        "batch_size": 12,
+    }

@@ -1,0 +1,324 @@
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from helpers import write_class_folders
+from PIL import Image
+
+from alexnet.data import DataError, ImageError, augmentation, decoding, load_data, shapes
+from alexnet.recipe import Recipe
+
+pytestmark = pytest.mark.once
+
+
+def recipe(folder, **values):
+    return Recipe(**{"data_dir": str(folder), "resize": 72, "batch_size": 8, **values})
+
+
+def take(images, count):
+    stream = iter(images.batches())
+    return [next(stream) for _ in range(count)]
+
+
+# --- Decoding
+
+
+def save(path, mode="RGB", size=(90, 72), **options):
+    """A left half of pure red and a right half of pure blue, in any mode and format."""
+    image = Image.new("RGB", size, (255, 0, 0))
+    image.paste((0, 0, 255), (size[0] // 2, 0, *size))
+    image.convert(mode).save(path, **options)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [("a.jpg", "RGB"), ("a.jpg", "CMYK"), ("a.png", "RGB"), ("a.png", "P"), ("a.png", "RGBA"), ("a.bmp", "RGB"),
+     ("a.gif", "P"), ("a.webp", "RGB"), ("a.JPEG", "RGB")],
+)  # fmt: skip
+def test_every_format_becomes_rgb(tmp_path, name, mode):
+    square = decoding.read_square(save(tmp_path / name, mode), 72)
+    assert square.shape == (72, 72, 3) and square.dtype == np.uint8
+    np.testing.assert_allclose(square[36, 5], [255, 0, 0], atol=12)
+    np.testing.assert_allclose(square[36, 66], [0, 0, 255], atol=12)
+
+
+def test_grey_images_become_rgb(tmp_path):
+    Image.new("L", (80, 80), 99).save(tmp_path / "grey.png")
+    Image.fromarray(np.full((80, 80), 99 * 257, np.uint16)).save(tmp_path / "deep.png")
+    for name in ("grey.png", "deep.png"):
+        np.testing.assert_allclose(decoding.read_square(tmp_path / name, 72), 99, atol=1)
+
+
+def test_transparency_lies_on_white(tmp_path):
+    Image.new("RGBA", (80, 80), (255, 0, 0, 0)).save(tmp_path / "clear.png")
+    np.testing.assert_array_equal(decoding.read_square(tmp_path / "clear.png", 72), 255)
+
+
+def test_exif_orientation_is_honoured(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 3  # turned by 180 degrees
+    square = decoding.read_square(save(tmp_path / "turned.jpg", exif=exif), 72)
+    np.testing.assert_allclose(square[36, 5], [0, 0, 255], atol=12)
+
+
+def test_the_central_square_is_kept():
+    # Columns count up; of 200 x 100 pixels the middle hundred columns stay, halved.
+    image = Image.fromarray(np.tile(np.arange(200, dtype=np.uint8)[None, :, None], (100, 1, 3)))
+    square = decoding.square(image, 50)
+    np.testing.assert_allclose(square[25, :, 0], np.arange(50.5, 150, 2), atol=1.1)
+
+
+def test_files_that_are_no_images_are_named(tmp_path):
+    (tmp_path / "text.jpg").write_text("not an image")
+    (tmp_path / "empty.jpg").touch()
+    whole = save(tmp_path / "whole.jpg").read_bytes()
+    (tmp_path / "half.jpg").write_bytes(whole[: len(whole) // 2])
+    for name, message in (("text.jpg", "is not an image"), ("empty.jpg", "is not an image"), ("half.jpg", "cannot be decoded")):
+        with pytest.raises(ImageError, match=f"{name} {message}"):
+            decoding.read_square(tmp_path / name, 72)
+
+
+# --- Augmentation
+
+
+def test_random_crops_reach_every_corner_and_stay_inside():
+    images = np.tile(np.arange(10 * 10, dtype=np.uint8).reshape(1, 10, 10, 1), (400, 1, 1, 3))
+    crops = augmentation.random_crop(images, 8, np.random.default_rng(0))
+    assert crops.shape == (400, 8, 8, 3)
+    corners = {divmod(int(crop[0, 0, 0]), 10) for crop in crops}
+    assert corners == {(y, x) for y in range(3) for x in range(3)}
+    np.testing.assert_array_equal(augmentation.centre_crop(images, 8)[0, 0, 0], 11)
+
+
+def test_half_of_the_images_are_mirrored():
+    images = np.zeros((1000, 2, 2, 3), np.uint8)
+    images[:, :, 1] = 1
+    mirrored = augmentation.mirror(images, np.random.default_rng(0))
+    assert 430 < (mirrored[:, 0, 0, 0] == 1).sum() < 570
+    assert (mirrored[:, 0, 0, 0] + mirrored[:, 0, 1, 0] == 1).all()
+
+
+def test_colour_noise_has_imagenets_covariance():
+    noise = augmentation.pca_color(np.zeros((20000, 1, 1, 3)), 0.1, np.random.default_rng(0)).reshape(-1, 3)
+    # Each component's standard deviation is 0.1 times the root of its eigenvalue.
+    np.testing.assert_allclose((noise @ augmentation.PCA_VECTORS).std(0), 0.1 * augmentation.PCA_STD, rtol=0.03)
+    np.testing.assert_allclose(augmentation.PCA_VECTORS.T @ augmentation.PCA_VECTORS, np.eye(3), atol=2e-3)
+
+
+# --- Folders
+
+
+def test_train_and_val_folders(shapes_folder):
+    training, validation = load_data(recipe(shapes_folder))
+    assert (len(training), len(validation)) == (72, 18)
+    assert training.class_names == validation.class_names == ["cross", "ring", "triangle"]
+    assert (training.steps_per_epoch, validation.steps_per_epoch) == (9, 3)
+
+
+@pytest.mark.parametrize("second", ["test", "valid", "validation"])
+def test_other_names_of_the_second_folder(tmp_path, second):
+    write_class_folders(tmp_path, {"train": 3, second: 2})
+    assert [len(images) for images in load_data(recipe(tmp_path))] == [9, 6]
+
+
+@pytest.mark.parametrize("split", ["", "train"])
+def test_without_a_second_folder_some_are_held_out(tmp_path, split):
+    write_class_folders(tmp_path / "d", {split: 20})
+    training, validation = load_data(recipe(tmp_path / "d", validation_split=0.2))
+    assert (len(training), len(validation)) == (48, 12)
+    assert np.bincount(validation.labels).tolist() == [4, 4, 4]
+    assert not set(training.source.images) & set(validation.source.images)
+    again = load_data(recipe(tmp_path / "d", validation_split=0.2))[1]
+    other = load_data(recipe(tmp_path / "d", validation_split=0.2, seed=1))[1]
+    assert again.source.images == validation.source.images != other.source.images
+
+
+def test_other_files_are_passed_over(tmp_path):
+    write_class_folders(tmp_path / "d", {"train": 2, "val": 1})
+    (tmp_path / "d" / "train" / "cross" / "notes.txt").touch()
+    (tmp_path / "d" / "train" / "cross" / ".hidden.jpg").touch()
+    (tmp_path / "d" / "train" / "empty").mkdir()
+    assert len(load_data(recipe(tmp_path / "d"))[0]) == 6
+
+
+def test_folders_that_cannot_be_used(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    write_class_folders(tmp_path / "one", {"": 3}, classes=["ring"])
+    write_class_folders(tmp_path / "lonely", {"": 1})
+    write_class_folders(tmp_path / "strange", {"train": 2, "val": 1})
+    write_class_folders(tmp_path / "strange", {"val": 1}, classes=["star"])
+    for name, message in {
+        "absent": "there is no folder",
+        "empty": "holds no images",
+        "file": "is a file",
+        "one": r"holds one class \(ring\)",
+        "lonely": "class cross has one image",
+        "strange": "classes that the training images lack: star",
+    }.items():
+        with pytest.raises(DataError, match=message) as error:
+            load_data(recipe(tmp_path / name))
+        assert str(error.value).startswith("data_dir: ") and "\n" not in str(error.value)
+    with pytest.raises(DataError, match="Did you mean cifar10?"):
+        load_data(recipe("cifar"))
+
+
+# --- Batches
+
+
+def test_training_batches_are_full_shuffled_and_endless(shapes_folder):
+    training, _ = load_data(recipe(shapes_folder, batch_size=10))
+    batches = take(training, 20)
+    assert all(x.shape == (10, 67, 67, 3) and x.dtype == np.uint8 and y.dtype == np.int32 for x, y in batches)
+    first = np.concatenate([y for _, y in batches])[:72]
+    second = np.concatenate([y for _, y in batches])[72:144]
+    assert np.bincount(first).tolist() == np.bincount(second).tolist() == [24, 24, 24]
+    assert first.tolist() != second.tolist() and first.tolist() != sorted(first)
+
+
+def test_the_seed_decides_and_a_batch_is_found_again(shapes_folder):
+    training, _ = load_data(recipe(shapes_folder))
+    batches = take(training, 12)
+    again, other = load_data(recipe(shapes_folder))[0], load_data(recipe(shapes_folder, seed=1))[0]
+    np.testing.assert_array_equal(take(again, 12)[11][0], batches[11][0])
+    assert not np.array_equal(take(other, 1)[0][0], batches[0][0])
+    np.testing.assert_array_equal(next(iter(again.batches(first=11)))[0], batches[11][0])
+
+
+def test_the_cache_changes_nothing(shapes_folder):
+    kept, fresh = (load_data(recipe(shapes_folder, cache_gb=size))[0] for size in (1, 0))
+    for (x, _), (y, _) in zip(take(kept, 20), take(fresh, 20), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def test_validation_is_one_pass_in_order(shapes_folder):
+    _, validation = load_data(recipe(shapes_folder, batch_size=7))
+    for _ in range(2):
+        batches = list(validation.batches())
+        assert [len(y) for _, y in batches] == [7, 7, 4]
+        np.testing.assert_array_equal(np.concatenate([y for _, y in batches]), validation.labels)
+        np.testing.assert_array_equal(batches[1][0], validation.examples(np.arange(7, 14)))
+
+
+def test_without_augmentation_training_sees_the_central_crops(shapes_folder):
+    training, _ = load_data(recipe(shapes_folder, random_crop=False, mirror=False, batch_size=72))
+    batch = {image.tobytes() for image in take(training, 1)[0][0]}
+    assert batch == {image.tobytes() for image in training.examples(np.arange(72))}
+
+
+def test_colour_noise_makes_float_batches(shapes_folder):
+    images, _ = take(load_data(recipe(shapes_folder, pca_color=0.1))[0], 1)[0]
+    assert images.dtype == np.float32
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_batches_need_no_tensorflow_and_are_the_same(shapes_folder, backend):
+    program = (
+        "import sys, hashlib, alexnet; keras = alexnet.import_keras()\n"
+        f"images, _ = alexnet.load_data(alexnet.Recipe(data_dir={str(shapes_folder)!r}, resize=72, batch_size=8))\n"
+        "stream = iter(images.batches()); total = hashlib.sha256()\n"
+        "for _ in range(12): total.update(next(stream)[0].tobytes())\n"
+        "assert 'tensorflow' not in sys.modules; print(total.hexdigest())"
+    )
+    environment = {**os.environ, "KERAS_BACKEND": backend}
+    found = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=120)
+    assert found.returncode == 0, found.stderr
+    import hashlib
+
+    ours = hashlib.sha256(b"".join(x.tobytes() for x, _ in take(load_data(recipe(shapes_folder))[0], 12)))
+    assert found.stdout.strip() == ours.hexdigest()
+
+
+# --- Data sets by name
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "label_shape", "classes"),
+    [("cifar10", (32, 32, 3), (1,), 10), ("cifar100", (32, 32, 3), (1,), 100), ("mnist", (28, 28), (), 10),
+     ("fashion_mnist", (28, 28), (), 10)],
+)  # fmt: skip
+def test_keras_datasets(monkeypatch, name, shape, label_shape, classes):
+    """As keras.datasets returns them: shapes, types and the extra axis of CIFAR's labels; no download."""
+    rng = np.random.default_rng(0)
+
+    def load_data_():
+        return tuple(
+            (rng.integers(0, 256, (n, *shape), dtype="uint8"), (np.arange(n) % classes).reshape(n, *label_shape).astype("uint8"))
+            for n in (200, 100)
+        )
+
+    monkeypatch.setattr(getattr(keras.datasets, name), "load_data", load_data_)
+    training, validation = load_data(recipe(name))
+    assert (len(training), len(validation), len(training.class_names)) == (200, 100, classes)
+    images, labels = take(training, 1)[0]
+    assert images.shape == (8, 67, 67, 3) and labels.shape == (8,)
+
+
+def test_a_failed_download_is_one_sentence(monkeypatch):
+    def fail():
+        raise OSError("URL fetch failure on https://example.org: unreachable\nmore")
+
+    monkeypatch.setattr(keras.datasets.cifar10, "load_data", fail)
+    with pytest.raises(DataError, match="cifar10 could not be loaded by keras.datasets") as error:
+        load_data(recipe("cifar10"))
+    assert "\n" not in str(error.value)
+
+
+# --- The embedded data set
+
+
+def test_shapes_are_deterministic_and_varied(tmp_path):
+    for name in ("a", "b"):
+        shapes.write(tmp_path / name, {"train": 4})
+    files = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*.jpg"))
+    assert len(files) == 40 and {path.parts[1] for path in files} == set(shapes.OUTLINES)
+    assert all((tmp_path / "a" / path).read_bytes() == (tmp_path / "b" / path).read_bytes() for path in files)
+    sizes = [Image.open(tmp_path / "a" / path).size for path in files]
+    assert len(set(sizes)) > 30 and any(w > h for w, h in sizes) and any(w < h for w, h in sizes)
+    shapes.write(tmp_path / "c", {"train": 4}, seed=1)
+    assert (tmp_path / "a" / files[0]).read_bytes() != (tmp_path / "c" / files[0]).read_bytes()
+
+
+def test_shapes_are_written_once_and_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(shapes, "SPLITS", {"train": 1})
+    first = shapes.prepare(tmp_path / "shapes")
+    stamps = [path.stat().st_mtime_ns for path in sorted(first.rglob("*.jpg"))]
+    shapes.prepare(tmp_path / "shapes")
+    assert [path.stat().st_mtime_ns for path in sorted(first.rglob("*.jpg"))] == stamps
+
+    def interrupted(folder):
+        (folder / "train").mkdir()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shapes, "write", lambda folder: interrupted(folder))
+    with pytest.raises(KeyboardInterrupt):
+        shapes.prepare(tmp_path / "other")
+    assert [path.name for path in tmp_path.iterdir()] == ["shapes"]
+
+
+def test_shapes_need_more_than_a_linear_classifier():
+    """Softmax regression on 8 x 8 thumbnails of the whole data set stays under 40 %, at its best step."""
+    training, validation = load_data(Recipe(resize=67))
+    assert (len(training), len(validation), len(training.class_names)) == (2000, 500, 10)
+
+    def thumbnails(images):
+        squares = images.examples(np.arange(len(images)))
+        small = [np.asarray(Image.fromarray(s).resize((8, 8), Image.Resampling.BOX), np.float32) for s in squares]
+        return np.stack(small).reshape(len(squares), -1) / 255
+
+    x, y = thumbnails(training), np.eye(10, dtype=np.float32)[training.labels]
+    held_out, mean = thumbnails(validation), x.mean(0)
+    x, held_out = x - mean, held_out - mean
+    weights, bias, best = np.zeros((192, 10), np.float32), np.zeros(10, np.float32), 0.0
+    for step in range(3000):
+        scores = np.exp(x @ weights + bias)
+        error = (scores / scores.sum(1, keepdims=True) - y) / len(x)
+        weights -= 2.0 * (x.T @ error + 1e-4 * weights)
+        bias -= 2.0 * error.sum(0)
+        if step % 50 == 49:
+            best = max(best, np.mean((held_out @ weights + bias).argmax(1) == validation.labels))
+    assert 0.15 < best < 0.4  # better than chance, or the test would prove nothing

@@ -1,0 +1,140 @@
+import ast
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+
+from alexnet.recipe import PROJECT, Recipe, RecipeError, allowed, resolve
+
+pytestmark = pytest.mark.once
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+def parameters_cell(path):
+    cells = [cell for cell in nbformat.read(path, 4).cells if "parameters" in cell.metadata.get("tags", [])]
+    assert len(cells) == 1, f"{path.name} needs one cell tagged parameters"
+    return cells[0].source
+
+
+def assignments(source):
+    return {node.targets[0].id: ast.literal_eval(node.value) for node in ast.parse(source).body}
+
+
+def test_default_yaml_is_the_recipe():
+    content = yaml.safe_load((ROOT / "params" / "default.yaml").read_text())
+    assert list(content) == list(Recipe.model_fields)
+    assert content == Recipe().model_dump()
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_parameters_cells_are_the_recipe(path):
+    found = assignments(parameters_cell(path))
+    assert "backend" in found
+    assert found == {name: getattr(Recipe(), name) for name in found}
+
+
+def test_the_training_notebook_has_every_parameter():
+    assert list(assignments(parameters_cell(ROOT / "notebooks" / "02_train.ipynb"))) == list(Recipe.model_fields)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_papermill_can_read_the_parameters_cells(path):
+    for line in parameters_cell(path).splitlines():
+        code, _, comment = line.partition("  # ")
+        assert code.count("=") == 1 and comment and "=" not in comment, line
+
+
+@pytest.mark.parametrize("name", ["cifar10", "paper", "brief"])
+def test_other_files_hold_only_what_differs(name):
+    path = ROOT / "params" / f"{name}.yaml"
+    recipe, default = Recipe.read(path), Recipe()
+    for key in yaml.safe_load(path.read_text()):
+        assert getattr(recipe, key) != getattr(default, key), key
+
+
+def test_the_brief():
+    brief = Recipe.read(ROOT / "params" / "brief.yaml")
+    assert (brief.resize, brief.image_size, brief.width, brief.initializer) == (256, 256, 1.0, "paper")
+    assert (brief.batch_size, brief.learning_rate, brief.momentum, brief.weight_decay) == (128, 0.01, 0.9, 0.0005)
+    assert (brief.validation_split, brief.epochs) == (0.04, 10)
+
+
+def test_numbers_as_text_are_numbers(tmp_path):
+    (tmp_path / "x.yaml").write_text("weight_decay: 1e-4\nepochs: '3'\nmirror: off\nweights: null\n")
+    recipe = Recipe.read(tmp_path / "x.yaml", learning_rate="2e-3", backend="None")
+    assert (recipe.weight_decay, recipe.epochs, recipe.mirror, recipe.learning_rate) == (1e-4, 3, False, 2e-3)
+    assert recipe.weights is None and recipe.backend is None
+
+
+def test_later_files_and_keywords_win(tmp_path):
+    for name, epochs in (("a", 3), ("b", 4)):
+        (tmp_path / f"{name}.yaml").write_text(f"epochs: {epochs}\n")
+    paths = [tmp_path / "a.yaml", tmp_path / "b.yaml"]
+    assert Recipe.read(*paths).epochs == 4
+    assert Recipe.read(*paths, epochs=5).epochs == 5
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"learnin_rate": 0.1}, "learnin_rate: unknown parameter. Did you mean learning_rate?"),
+        ({"zzz": 1}, "zzz: unknown parameter. Known: backend, data_dir"),
+        ({"learning_rate": "fast"}, "learning_rate: received 'fast'; allowed: a number above 0."),
+        ({"learning_rate": float("nan")}, "learning_rate: received nan; allowed: a number above 0."),
+        ({"epochs": 2.5}, "epochs: received 2.5; allowed: a whole number at least 1."),
+        ({"epochs": True}, "epochs: received True; allowed: a whole number at least 1."),
+        ({"dropout": 1}, "dropout: received 1; allowed: a number at least 0 and below 1."),
+        ({"mirror": "perhaps"}, "mirror: received 'perhaps'; allowed: true or false."),
+        ({"backend": "jaxx"}, "allowed: tensorflow, jax, torch, None. Did you mean jax?"),
+        ({"preset": "papper"}, "Did you mean paper?"),
+        ({"image_size": 66}, "image_size: received 66; allowed: a whole number at least 67."),
+        ({"image_size": 227}, "image_size: 227 is larger than resize, 80"),
+        ({"name": "../outside"}, "name: received '../outside'; allowed: letters, digits"),
+        ({"data_dir": None}, "data_dir: received None; allowed: a text."),
+    ],
+)
+def test_errors_name_the_field_what_came_and_what_may(values, message):
+    with pytest.raises(RecipeError) as error:
+        Recipe(**values)
+    assert message in str(error.value)
+
+
+def test_all_errors_come_at_once():
+    with pytest.raises(RecipeError) as error:
+        Recipe(epochs=0, widht=1.0)
+    assert len(str(error.value).splitlines()) == 2
+
+
+@pytest.mark.parametrize("content", ["- a\n- b\n", "just text", "a: [", "1: 2"])
+def test_files_that_are_no_parameters(tmp_path, content):
+    (tmp_path / "x.yaml").write_text(content)
+    with pytest.raises(RecipeError, match="x.yaml"):
+        Recipe.read(tmp_path / "x.yaml")
+    with pytest.raises(RecipeError, match="cannot be read"):
+        Recipe.read(tmp_path / "absent.yaml")
+
+
+def test_yaml_does_not_make_objects(tmp_path):
+    (tmp_path / "x.yaml").write_text("name: !!python/object/apply:os.getcwd []\n")
+    with pytest.raises(RecipeError, match="is not YAML"):
+        Recipe.read(tmp_path / "x.yaml")
+
+
+def test_every_field_is_described():
+    for name, field in Recipe.model_fields.items():
+        assert field.description and allowed(name)
+
+
+def test_yaml_round_trip_and_paths(tmp_path):
+    recipe = Recipe(weights="x.keras", width=0.5)
+    (tmp_path / "x.yaml").write_text(recipe.to_yaml())
+    assert Recipe.read(tmp_path / "x.yaml") == recipe
+    assert PROJECT == ROOT and resolve("runs") == ROOT / "runs" and resolve(tmp_path) == tmp_path
+
+
+def test_a_notebooks_variables():
+    variables = {"epochs": 7, "recipe": "something else", "In": []}
+    assert Recipe.of(variables) == Recipe(epochs=7)

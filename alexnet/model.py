@@ -1,6 +1,7 @@
 """AlexNet (Krizhevsky, Sutskever, Hinton 2012), from pixels to class probabilities."""
 
 import math
+import random
 from pathlib import Path
 
 import keras
@@ -105,7 +106,8 @@ def AlexNet(
                 name=layer,
             )(x)
             x = keras.layers.ReLU(name=f"relu{number}")(x)
-            x = keras.layers.Dropout(dropout, name=f"drop{number}")(x)
+            # With a seed of its own: without one PyTorch's dropout follows a generator that no checkpoint holds.
+            x = keras.layers.Dropout(dropout, seed=random.randrange(2**31), name=f"drop{number}")(x)
         x = keras.layers.Dense(classes, kernel_initializer=gaussian(), dtype="float32", name="fc8")(x)
         if classifier_activation is not None:
             x = keras.layers.Activation(classifier_activation, dtype="float32", name="prob")(x)

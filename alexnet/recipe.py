@@ -69,7 +69,7 @@ class Recipe(BaseModel):
     epochs: Whole = Field(35, ge=1, description="passes over the training images")
     batch_size: Whole = Field(64, ge=1, description="images in a training step")
     learning_rate: Number = Field(0.005, gt=0, description="at the start; divided by 10 when validation stalls")
-    patience: Whole = Field(4, ge=1, description="epochs without a better validation top-1 before that")
+    patience: Whole = Field(4, ge=1, description="epochs that validation may stall before that")
     momentum: Number = Field(0.9, ge=0, lt=1, description="of the gradient descent")
     weight_decay: Number = Field(0.0005, ge=0, description="of kernels, inside the momentum; biases do not decay")
     seed: Whole = Field(0, ge=0, lt=2**31, description="of initial values, dropout, order and crops")

@@ -4,6 +4,7 @@ import csv
 import datetime
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import random
@@ -66,18 +67,23 @@ class SGD(keras.optimizers.SGD):
 class DivideOnPlateau(keras.callbacks.Callback):
     """The paper's schedule: the learning rate is divided by 10 when validation stalls, at most three times.
 
+    Validation stalls when its top-1 has not risen by more than its standard error: less is chance.
+
     Args:
-        patience: Epochs without a better validation top-1 before a division.
+        patience: Epochs without such a rise before a division.
+        images: How many validation images there are.
     """
 
-    def __init__(self, patience, divisions=3):
+    def __init__(self, patience, images, divisions=3):
         super().__init__()
         self.patience = patience
-        self.state = {"best": -1.0, "waited": 0, "left": divisions}
+        self.images = images
+        self.state = {"best": 0.0, "waited": 0, "left": divisions}
 
     def on_epoch_end(self, epoch, logs):
         state = self.state
-        if logs["val_top1"] > state["best"]:
+        standard_error = math.sqrt(state["best"] * (1 - state["best"]) / self.images)
+        if logs["val_top1"] > state["best"] + standard_error:
             state.update(best=logs["val_top1"], waited=0)
             return
         state["waited"] += 1
@@ -147,7 +153,7 @@ def train(recipe, verbose=None):
     model = build(recipe, len(training.class_names))
     run = Run(recipe.run_folder / backend, recipe, model, training=training, validation=validation)
     trainee = _compile(run)
-    schedule = DivideOnPlateau(recipe.patience)
+    schedule = DivideOnPlateau(recipe.patience, len(validation))
     record = _Record(run, schedule)
     record.open(trainee)
     try:
@@ -243,6 +249,8 @@ class _Record(keras.callbacks.Callback):
             _replace(run.folder / "params.yaml", run.recipe.to_yaml())
         except OSError as error:
             raise RunError(f"The run cannot be written to {run.folder} ({error.strerror or error}).") from None
+        self.began = time.perf_counter()
+        self.seconds_before = sum(epoch["seconds"] for epoch in run.history)
         run.metrics = {
             "status": "running",
             "name": run.recipe.name,
@@ -261,10 +269,6 @@ class _Record(keras.callbacks.Callback):
             "hardware": hardware(),
         }
         self.write()
-
-    def on_train_begin(self, logs=None):
-        self.began = time.perf_counter()
-        self.seconds_before = sum(epoch["seconds"] for epoch in self.run.history)
 
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch_began = time.perf_counter()

@@ -60,10 +60,10 @@ class Images:
         order = grain.MapDataset.range(len(self.source))
         if self._training:
             order = order.seed(recipe.seed).shuffle().repeat()
-            dataset = order.batch(recipe.batch_size)[first:].random_map(self._augmented)
+            dataset = order.batch(recipe.batch_size).random_map(self._augmented)
         else:
-            dataset = order.batch(recipe.batch_size)[first:].map(self._centred)
-        return dataset.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=4))
+            dataset = order.batch(recipe.batch_size).map(self._centred)
+        return dataset[first:].to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=4))
 
     def examples(self, indices):
         """The images at `indices`, central crops `(len(indices), image_size, image_size, 3)` uint8."""

@@ -5,7 +5,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 # What counts as an image by its name; the content decides how it is read.
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "MPO")  # MPO: a JPEG with a second picture behind it, as cameras write
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")
 
 
 class ImageError(RuntimeError):
@@ -25,7 +25,7 @@ def read_square(path, size):
         with Image.open(path, formats=FORMATS) as image:
             return square(to_rgb(ImageOps.exif_transpose(image)), size)
     except UnidentifiedImageError:
-        raise ImageError(f"{path} is not an image ({', '.join(FORMATS[:-1])} are read)") from None
+        raise ImageError(f"{path} is not an image ({', '.join(FORMATS)} are read)") from None
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         raise ImageError(f"{path} cannot be decoded: {error}") from None
 

@@ -1,0 +1,135 @@
+"""Batches over a notebook that needs no training: what runs, what is refused, what is skipped, what fails."""
+
+import json
+import os
+
+import nbformat
+import pytest
+from rich.console import Console
+
+from alexnet.batch import BatchError, run_batch
+from alexnet.batch.report import write_report
+from alexnet.batch.runner import Job, _plan
+from alexnet.recipe import RecipeError
+
+pytestmark = pytest.mark.once
+
+PARAMETERS = 'backend = None  # backend\nrun_dir = "runs"  # where\nname = "default"  # what\nwidth = 0.25  # width\n'
+RECORD = """
+import json, os, pathlib
+folder = pathlib.Path(run_dir) / name / backend
+results = {"epoch": 3, "val_top1": width, "val_top5": 1.0, "val_loss": 0.5}
+metrics = {"status": "finished", "results": results, "times": {"seconds": 4.0, "images_per_second": 50.0},
+           "versions": {backend: "1.2.3"}, "peak_memory_bytes": 2e9, "parameters": {"width": width}}
+(folder / "metrics.json").write_text(json.dumps(metrics))
+header = "epoch,loss,top1,top5,val_loss,val_top1,val_top5,learning_rate,seconds"
+(folder / "history.csv").write_text(header + "\\n1,1,.5,1,.9,.4,1,.1,1\\n2,.5,.6,1,.5,.5,1,.1,1\\n")
+count = folder / "count"
+count.write_text(str(int(count.read_text()) + 1) if count.exists() else "1")
+assert os.environ["KERAS_BACKEND"] == backend and "keras" not in __import__("sys").modules
+if width == 0.125: raise RuntimeError("too narrow")
+"""
+
+
+@pytest.fixture
+def notebook(tmp_path):
+    cells = [nbformat.v4.new_code_cell(source) for source in (PARAMETERS, RECORD)]
+    cells[0].metadata["tags"] = ["parameters"]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), tmp_path / "small.ipynb")
+    return tmp_path / "small.ipynb"
+
+
+def count(tmp_path, *parts):
+    return int((tmp_path / "runs").joinpath(*parts, "count").read_text())
+
+
+def test_backends_grid_skipping_failing_and_the_report(notebook, tmp_path, capfd):
+    values = {"run_dir": str(tmp_path / "runs"), "name": "try"}
+    grid = {"width": ["0.5", "1.25e-1"]}  # a number that YAML and papermill read as text
+    assert run_batch([notebook], values, ["jax", "torch"], grid, jobs=2) == 1
+    runs = tmp_path / "runs"
+    assert sorted(path.name for path in runs.iterdir()) == ["try,width=0.125", "try,width=0.5", "try.html"]
+    for backend in ("jax", "torch"):
+        executed = nbformat.read(runs / "try,width=0.5" / backend / "small.ipynb", 4)
+        assert executed.metadata.papermill.parameters["width"] == 0.5
+        assert not (runs / "try,width=0.125" / backend / "small.ipynb").exists()
+        assert "too narrow" in (runs / "try,width=0.125" / backend / "small.log").read_text()
+    output, errors = capfd.readouterr()
+    assert output.strip().splitlines()[-1] == str(runs / "try.html")
+    assert "too narrow" in errors and "50.0%" in errors
+
+    page = (runs / "try.html").read_text()
+    for text in ("2 failed", "50.0%", "1.2.3", "2.00 GB", "too narrow", 'href="try,width=0.5/jax/small.html"'):
+        assert text in page, text
+    assert page.count("data:image/png;base64,") == 1 and "<script" not in page and "http" not in page
+    assert (runs / "try,width=0.5" / "jax" / "small.html").is_file()
+
+    # Started again, only what failed is run; by force, all of it.
+    assert run_batch([notebook], values, ["jax", "torch"], grid) == 1
+    assert count(tmp_path, "try,width=0.5", "jax") == 1 and count(tmp_path, "try,width=0.125", "jax") == 2
+    assert "finished before" in (runs / "try.html").read_text()
+    assert run_batch([notebook], values, ["jax"], {"width": ["0.5"]}, force=True) == 0
+    assert count(tmp_path, "try,width=0.5", "jax") == 2
+
+
+def test_other_parameters_are_another_run(notebook, tmp_path):
+    values = {"run_dir": str(tmp_path / "runs")}
+    for width, expected in ((0.5, 1), (0.5, 1), (0.75, 2)):
+        assert run_batch([notebook], {**values, "width": width}, ["torch"]) == 0
+        assert count(tmp_path, "default", "torch") == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "backends", "grid", "message"),
+    [
+        ({"widht": 1}, None, {}, "widht: unknown parameter of small.ipynb. Did you mean width?"),
+        ({"epochs": 1}, None, {}, "epochs: unknown parameter of small.ipynb. Known: backend, run_dir, name, width"),
+        ({}, None, {"hight": [1]}, "hight: unknown parameter"),
+        ({"width": -1}, None, {}, "width: received -1; allowed: a number above 0."),
+        ({}, ["jaxx"], {}, "--backends: received 'jaxx'.*Did you mean jax?"),
+    ],
+)
+def test_nothing_starts_with_a_parameter_that_is_wrong(notebook, tmp_path, values, backends, grid, message):
+    with pytest.raises((BatchError, RecipeError), match=message):
+        run_batch([notebook], {"run_dir": str(tmp_path / "runs"), **values}, backends, grid)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_notebooks_that_cannot_be_run(tmp_path):
+    (tmp_path / "text.ipynb").write_text("no JSON")
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("a = 1")]), tmp_path / "untagged.ipynb")
+    for name, message in (("absent", "There is no notebook"), ("text", "is not a notebook"), ("untagged", "no cell tagged")):
+        with pytest.raises(BatchError, match=message):
+            run_batch([tmp_path / f"{name}.ipynb"], {}, ["torch"])
+    with pytest.raises(BatchError, match="--jobs: received 0"):
+        run_batch([tmp_path / "untagged.ipynb"], {}, ["torch"], jobs=0)
+
+
+def test_an_unwritable_folder_fails_that_run_only(notebook, tmp_path):
+    (tmp_path / "runs" / "default").mkdir(parents=True)
+    (tmp_path / "runs" / "default" / "jax").touch()
+    assert run_batch([notebook], {"run_dir": str(tmp_path / "runs")}, ["jax", "torch"]) == 1
+    assert count(tmp_path, "default", "torch") == 1
+    assert "cannot be used" in (tmp_path / "runs" / "default.html").read_text()
+
+
+def test_a_dead_kernel_is_a_failed_run(notebook, tmp_path):
+    cells = nbformat.read(notebook, 4)
+    cells.cells.append(nbformat.v4.new_code_cell("import os; os._exit(3)"))
+    nbformat.write(cells, notebook)
+    assert run_batch([notebook], {"run_dir": str(tmp_path / "runs")}, ["torch"]) == 1
+    assert not (tmp_path / "runs" / "default" / "torch" / "small.ipynb").exists()
+
+
+def test_the_page_escapes_what_it_shows(tmp_path):
+    job = Job(tmp_path / "x.ipynb", "jax", {}, tmp_path / "none", 1, "<script>label</script>", "failed", "<b>error</b>")
+    write_report(tmp_path / "x.html", [job], Console(file=open(os.devnull, "w")))  # noqa: SIM115
+    page = (tmp_path / "x.html").read_text()
+    assert "<script>" not in page and "<b>error" not in page and "&lt;b&gt;error" in page
+
+
+def test_names_of_grid_runs_are_safe_folders(notebook, tmp_path):
+    jobs = _plan([notebook], {"run_dir": str(tmp_path)}, ["jax"], {"width": [0.5, 1]})
+    assert [job.folder.relative_to(tmp_path).as_posix() for job in jobs] == ["default,width=0.5/jax", "default,width=1.0/jax"]
+    assert json.dumps(jobs[0].parameters)

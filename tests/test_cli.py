@@ -1,0 +1,150 @@
+"""The command line in processes of its own, as a user has it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import pytest
+from helpers import write_class_folders
+
+ROOT = Path(__file__).resolve().parents[1]
+BACKEND = keras.backend.backend()
+
+
+def run(*arguments, program=("-m", "alexnet"), **environment):
+    return subprocess.run(
+        [sys.executable, *program, *map(str, arguments)],
+        cwd=environment.pop("cwd", ROOT),
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def flags(tiny):
+    return [word for name, value in tiny.items() for word in (f"--{name}", value)]
+
+
+def test_main_trains_on_a_folder(tiny, tmp_path):
+    """`python main.py --data_dir DIR` from another folder, with a relative path and no word on the error stream."""
+    write_class_folders(tmp_path / "images", {"": 12})
+    settings = {**tiny, "data_dir": "images", "run_dir": "out", "image_size": 67, "initializer": "he_normal"}
+    found = run(*flags(settings), "--backend", BACKEND, program=[ROOT / "main.py"], cwd=tmp_path)
+    assert found.returncode == 0, found.stderr
+    assert found.stderr == ""
+    folder = tmp_path / "out" / "tiny" / BACKEND
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["status"] == "finished"
+    assert metrics["parameters"]["learning_rate"] == 0.01  # of params/brief.yaml
+    assert {path.name for path in (folder / "figures").iterdir()} == {"curves.png", "filters.png"}
+    assert found.stdout.splitlines()[-1].startswith(f"val_top1 {metrics['results']['val_top1']:.4f}")
+    assert len([line for line in found.stdout.splitlines() if "val_top1:" in line]) == 2  # a line an epoch
+
+
+def test_params_replace_the_brief(tmp_path):
+    found = run("--params", "params/cifar10.yaml", "--data_dir", tmp_path / "none", program=[ROOT / "main.py"])
+    assert found.returncode == 2 and "there is no folder" in found.stderr
+
+
+@pytest.mark.once
+def test_help_is_worth_reading():
+    for arguments, words in (
+        (["--help"], ["train", "batch"]),
+        (["train", "--help"], ["--weight_decay", "inside the momentum", "example:", "default 0.0005"]),
+        (["batch", "--help"], ["--grid", "--jobs", "example:"]),
+    ):
+        found = run(*arguments)
+        assert found.returncode == 0 and all(word in " ".join(found.stdout.split()) for word in words)
+
+
+def bad_inputs(folder):
+    write_class_folders(folder / "one", {"": 3}, classes=["ring"])
+    (folder / "empty").mkdir()
+    write_class_folders(folder / "text", {"": 4})
+    (folder / "text" / "ring" / "0000.jpg").write_text("no image")
+    write_class_folders(folder / "cut", {"": 4})
+    cut = folder / "cut" / "ring" / "0000.jpg"
+    cut.write_bytes(cut.read_bytes()[:1000])
+    (folder / "file").touch()
+    (folder / "other.keras").write_text("no checkpoint")
+    good = write_class_folders(folder / "good", {"": 6})
+    return [
+        (["--data_dir", folder / "absent"], 2, "there is no folder"),
+        (["--data_dir", folder / "empty"], 2, "holds no images"),
+        (["--data_dir", folder / "one"], 2, "holds one class (ring)"),
+        (["--data_dir", folder / "text"], 1, "0000.jpg is not an image"),
+        (["--data_dir", folder / "cut"], 1, "0000.jpg cannot be decoded"),
+        (["--data_dir", good, "--run_dir", folder / "file" / "runs"], 1, "The run cannot be written"),
+        (["--data_dir", good, "--weights", folder / "other.keras"], 2, "does not hold this network"),
+        (["--data_dir", good, "--epochs", "none"], 2, "epochs: received 'none'"),
+        (["--data_dir", good, "--params", folder / "absent.yaml"], 2, "cannot be read"),
+    ]
+
+
+def test_bad_input_is_one_clear_sentence(tiny, tmp_path):
+    """On each backend: the status tells bad usage from a failed run, no traceback, nothing left that looks whole."""
+    for arguments, status, message in bad_inputs(tmp_path):
+        common = {**tiny, "data_dir": "", "run_dir": tmp_path / "runs", "epochs": 1, "batch_size": 4}
+        found = run("train", *flags({k: v for k, v in common.items() if k != "data_dir"}), *arguments)
+        assert found.returncode == status, (arguments, found.stderr)
+        assert message in found.stderr and "Traceback" not in found.stderr, found.stderr
+        assert len(found.stderr.strip().splitlines()) == 1, found.stderr
+    assert not list((tmp_path / "runs").rglob("*.keras"))
+    for metrics in (tmp_path / "runs").rglob("metrics.json"):
+        assert json.loads(metrics.read_text())["status"] == "failed"
+
+
+@pytest.mark.once
+def test_bad_usage():
+    for arguments, message in (
+        (["train", "--epoch", "3"], "unrecognized arguments: --epoch 3. Did you mean epochs?"),
+        (["train", "--backend", "jaxx"], "Did you mean jax?"),
+        (["tran"], "invalid choice"),
+        (["batch", "absent.ipynb"], "There is no notebook absent.ipynb"),
+        (["batch", "notebooks/02_train.ipynb", "-p", "widht", "1"], "Did you mean width?"),
+        (["batch", "notebooks/02_train.ipynb", "--grid", "width"], "--grid takes NAME=VALUE,VALUE"),
+        (["batch", "notebooks/02_train.ipynb", "--backends", "torhc"], "Did you mean torch?"),
+    ):
+        found = run(*arguments)
+        assert found.returncode == 2, (arguments, found.stderr)
+        assert message in found.stderr and "Traceback" not in found.stderr
+
+
+@pytest.mark.once
+def test_a_backend_that_is_not_there():
+    found = run("train", KERAS_BACKEND="caffe")
+    assert found.returncode == 2 and "backend: received 'caffe'; allowed: tensorflow, jax, torch" in found.stderr
+    hidden = (
+        "import importlib.util as u, sys; real = u.find_spec\n"
+        "u.find_spec = lambda name, *rest: None if name == 'jax' else real(name, *rest)\n"
+        "from alexnet.cli import main; sys.exit(main(['train', '--backend', 'jax']))"
+    )
+    found = run(hidden, program=["-c"])
+    assert found.returncode == 2 and found.stderr == "error: backend: jax is not installed here. Install it with: pip install jax\n"
+
+
+@pytest.mark.once
+def test_keras_cannot_change_its_backend():
+    program = "import alexnet; alexnet.import_keras('torch'); alexnet.import_keras('jax')"
+    found = run(program, program=["-c"])
+    assert "Keras already runs on torch in this process and cannot change to jax" in found.stderr
+
+
+def test_the_backend_starts_quietly():
+    found = run("import alexnet; alexnet.import_keras(); print('ready')", program=["-c"], TF_CPP_MIN_LOG_LEVEL="3")
+    assert (found.stdout, found.stderr) == ("ready\n", "")
+
+
+@pytest.mark.once
+def test_papermill_itself_runs_the_notebook_with_parameters():
+    """Without our runner, as README shows it: see tests/notebooks for each backend."""
+    found = subprocess.run(
+        [sys.executable, "-m", "papermill", "--help-notebook", ROOT / "notebooks" / "02_train.ipynb"],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert "learning_rate: Unknown type (default 0.005)" in found.stdout and "momentum" in found.stdout, found.stdout

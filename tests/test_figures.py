@@ -1,0 +1,63 @@
+import keras
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from alexnet import figures
+from alexnet.model import AlexNet, layer_table
+
+pytestmark = pytest.mark.once
+
+HISTORY = [
+    {"epoch": e, "loss": 2 / e, "val_loss": 1.5 / e, "top1": 1 - 1 / e, "val_top1": 1 - 0.8 / e, "learning_rate": rate}
+    for e, rate in ((1, 0.1), (2, 0.1), (3, 0.01))
+]
+
+
+def test_every_figure_draws_and_none_stays_open():
+    model = AlexNet(input_shape=(67, 67, 3), classes=5, width=0.25)
+    images = np.random.default_rng(0).integers(0, 256, (7, 67, 67, 3), dtype="uint8")
+    labels, names = np.arange(7) % 5, list("abcde")
+    groups = {layer.name: layer.groups for layer in model.layers if hasattr(layer, "groups")}
+    drawn = [
+        figures.gallery(images, labels, names),
+        figures.curves(HISTORY),
+        figures.filters(model),
+        figures.predictions(images, labels, np.full((7, 5), 0.2), names),
+        figures.shares(layer_table(model)),
+        figures.network(layer_table(model), groups),
+        figures.normalization(np.arange(8), np.arange(8) / 2, marked=(1, 2)),
+        figures.comparison([("a jax", "jax", HISTORY), ("b jax", "jax", HISTORY)]),
+    ]
+    for figure in drawn:
+        figure.canvas.draw()
+    assert plt.get_fignums() == []
+    assert keras.backend.backend()
+
+
+def test_curves_show_what_happened():
+    loss, error = figures.curves(HISTORY).axes
+    assert loss.lines[0].get_ydata() == pytest.approx([2, 1, 2 / 3])
+    assert error.lines[1].get_ydata() == pytest.approx([0.8, 0.4, 0.8 / 3])
+    assert error.lines[2].get_xdata()[0] == 2.5  # where the learning rate was divided
+
+
+def test_predictions_mark_the_right_answer():
+    shares = np.array([[0.1, 0.6, 0.3]])
+    bars = figures.predictions(np.zeros((1, 8, 8, 3)), [2], shares, list("abc"), columns=1).axes[1].patches
+    assert [bar.get_width() for bar in bars] == pytest.approx([0.6, 0.3, 0.1])
+    assert [plt.matplotlib.colors.to_hex(bar.get_facecolor()) == figures.RIGHT for bar in bars] == [False, True, False]
+
+
+def test_filters_are_shown_whole():
+    model = AlexNet(input_shape=(67, 67, 3), classes=2, width=0.25)
+    kernel, _ = model.get_layer("conv1").get_weights()
+    shown = [axes.images[0].get_array() for axes in figures.filters(model).axes if axes.images]
+    assert len(shown) == 24
+    reach = np.abs(kernel[..., 5]).max()
+    np.testing.assert_allclose((shown[5] - 0.5) * 2 * reach, kernel[..., 5], atol=1e-6)
+
+
+def test_tables():
+    text = figures.table([{"a": "x", "b": 1234, "c": (3, 4)}], {"a": "A", "b": "B", "c": "C"}).data
+    assert text.splitlines() == ["| A | B | C |", "| :--- | ---: | :--- |", "| x | 1,234 | 3 × 4 |"]

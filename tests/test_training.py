@@ -1,0 +1,209 @@
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+import yaml
+from helpers import to_numpy, write_class_folders
+
+from alexnet import training
+from alexnet.data import DataError
+from alexnet.recipe import Recipe
+from alexnet.training import SGD, DivideOnPlateau, RunError, train
+
+BACKEND = keras.backend.backend()
+
+
+def metrics(run):
+    return json.loads((run.folder / "metrics.json").read_text())
+
+
+def test_a_run_and_its_folder(tiny):
+    run = train(Recipe(**tiny), verbose=0)
+    assert run.folder.parts[-3:] == ("runs", "tiny", BACKEND)
+    assert sorted(path.name for path in run.folder.iterdir()) == ["history.csv", "metrics.json", "model.keras", "params.yaml"]
+
+    assert Recipe.read(run.folder / "params.yaml") == Recipe(**tiny)
+    found = metrics(run)
+    assert (found["status"], found["backend"], found["name"]) == ("finished", BACKEND, "tiny")
+    assert found["parameters"] == Recipe(**tiny).model_dump()
+    assert found["data"]["class_names"] == ["cross", "ring", "triangle"]
+    assert found["versions"]["keras"] == keras.__version__
+    assert found["hardware"]["cores"] >= 1 and found["peak_memory_bytes"] > 1e8
+    assert 0 < found["times"]["median_epoch_seconds"] <= found["times"]["seconds"]
+    assert found["times"]["images_per_second"] > 0
+
+    with (run.folder / "history.csv").open() as file:
+        history = list(csv.DictReader(file))
+    assert [row["epoch"] for row in history] == ["1", "2"]
+    for name in ("val_loss", "val_top1", "val_top5", "loss", "top1"):
+        assert float(history[-1][name]) == pytest.approx(found["results"][name], rel=1e-5)
+    assert found["results"]["val_top5"] == 1.0  # of three classes
+
+    images = run.validation.examples(np.arange(6))
+    loaded = keras.saving.load_model(run.folder / "model.keras")
+    np.testing.assert_allclose(loaded.predict_on_batch(images), run.model.predict_on_batch(images), rtol=1e-5)
+
+
+def test_it_learns(tiny, tmp_path):
+    """Two shapes in some seconds, far above chance on images it has not seen."""
+    folder = write_class_folders(tmp_path / "two", {"train": 120, "val": 30}, classes=["ring", "square"])
+    run = train(Recipe(**{**tiny, "data_dir": str(folder), "epochs": 10, "width": 0.125, "learning_rate": 0.01}), verbose=0)
+    assert metrics(run)["results"]["val_top1"] >= 0.8
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_trains(tiny, policy):
+    run = train(Recipe(**tiny, dtype_policy=policy), verbose=0)
+    assert run.model.get_layer("conv2").compute_dtype == policy.removeprefix("mixed_")
+    assert np.isfinite(run.history[-1]["loss"])
+    train(Recipe(**{**tiny, "name": "after"}), verbose=0)
+    assert keras.config.dtype_policy().name == "float32"
+
+
+def test_the_same_seed_gives_the_same_run(tiny):
+    first, second = (train(Recipe(**{**tiny, "name": name}), verbose=0) for name in "ab")
+    other = train(Recipe(**{**tiny, "seed": 1}), verbose=0)
+    losses = [[epoch["loss"] for epoch in run.history] for run in (first, second, other)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert losses[0] != pytest.approx(losses[2], rel=1e-3)
+
+
+def test_the_paper_s_update_rule():
+    """Two steps by hand: decay inside the momentum, for kernels and not for biases."""
+    kernel, bias = keras.Variable([[1.0, -2.0]]), keras.Variable([1.0])
+    optimizer = SGD(learning_rate=0.1, momentum=0.9, decay=0.5)
+    w, v, b, u = np.array([[1.0, -2.0]]), 0.0, 1.0, 0.0
+    for _ in range(3):
+        gradients = [keras.ops.convert_to_tensor([[0.2, 0.4]]), keras.ops.convert_to_tensor([0.3])]
+        optimizer.apply(gradients, [kernel, bias])
+        v = 0.9 * v - 0.5 * 0.1 * w - 0.1 * np.array([[0.2, 0.4]])
+        w = w + v
+        u = 0.9 * u - 0.1 * 0.3
+        b = b + u
+    np.testing.assert_allclose(to_numpy(kernel), w, rtol=1e-6)
+    np.testing.assert_allclose(to_numpy(bias), [b], rtol=1e-6)
+    assert SGD.from_config(optimizer.get_config()).decay == 0.5
+
+
+def test_the_rate_is_divided_when_validation_stalls_at_most_three_times():
+    class Model:
+        optimizer = SGD(learning_rate=1.0)
+
+    # Among 100 images the standard error of an accuracy of 0.2 is 0.04: 0.23 is no rise, 0.3 is one.
+    schedule, rates = DivideOnPlateau(patience=2, images=100), []
+    schedule.set_model(Model)
+    for top1 in [0.1, 0.2, 0.23, 0.15, 0.3, 0.33, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3]:
+        schedule.on_epoch_end(0, {"val_top1": top1})
+        rates.append(float(to_numpy(Model.optimizer.learning_rate)))
+    assert rates == pytest.approx([1, 1, 1, 0.1, 0.1, 0.1, 0.01, 0.01, 0.001, 0.001, 0.001, 0.001, 0.001])
+
+
+def stop_after(monkeypatch, epochs, error):
+    """Let the run end with `error` when it has saved its state `epochs` times."""
+    real, count = training._Record.save_state, []
+
+    def save_state(self):
+        real(self)
+        count.append(1)
+        if len(count) == epochs:
+            raise error
+
+    monkeypatch.setattr(training._Record, "save_state", save_state)
+
+
+def test_ctrl_c_leaves_a_run_that_says_so_and_goes_on(tiny, monkeypatch):
+    recipe = Recipe(**{**tiny, "epochs": 3})
+    whole = train(recipe.replace(name="whole"), verbose=0)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        stop_after(patch, 2, KeyboardInterrupt())
+        train(recipe, verbose=0)
+    folder = recipe.run_folder / BACKEND
+    found = json.loads((folder / "metrics.json").read_text())
+    assert (found["status"], found["results"]["epoch"]) == ("interrupted", 2)
+    assert not (folder / "model.keras").exists()
+
+    resumed = train(recipe, verbose=0)
+    assert metrics(resumed)["status"] == "finished" and not (folder / "state.npz").exists()
+    for name in ("loss", "val_loss", "learning_rate"):
+        assert [e[name] for e in resumed.history] == pytest.approx([e[name] for e in whole.history], rel=1e-5), name
+    for ours, theirs in zip(resumed.model.get_weights(), whole.model.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_other_parameters_do_not_go_on(tiny, monkeypatch):
+    recipe = Recipe(**tiny)
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="disk"):
+        stop_after(patch, 1, OSError("disk"))
+        train(recipe, verbose=0)
+    found = json.loads((recipe.run_folder / BACKEND / "metrics.json").read_text())
+    assert (found["status"], found["error"]) == ("failed", "OSError: disk")
+    with pytest.raises(RunError, match="momentum: 0.9 there, 0.8 here.*resume"):
+        train(recipe.replace(momentum=0.8), verbose=0)
+    assert len(train(recipe.replace(momentum=0.8, resume=False), verbose=0).history) == 2
+
+
+def test_a_finished_run_is_made_anew(tiny):
+    for _ in range(2):
+        run = train(Recipe(**tiny), verbose=0)
+        assert [epoch["epoch"] for epoch in run.history] == [1, 2]
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tiny):
+    with pytest.raises(RunError, match=r"The loss became (nan|inf) in epoch 1 at a learning rate of 1e\+30"):
+        train(Recipe(**{**tiny, "learning_rate": 1e30}), verbose=0)
+    assert not list((Recipe(**tiny).run_folder / BACKEND).glob("*.keras"))
+
+
+def test_nothing_is_written_when_the_data_cannot_be_used(tiny, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError):
+        train(Recipe(**{**tiny, "data_dir": str(tmp_path / "empty")}))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_unwritable_folder_is_one_sentence(tiny, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match="The run cannot be written to"):
+        train(Recipe(**{**tiny, "run_dir": str(tmp_path / "file" / "runs")}))
+
+
+def test_another_backend_is_refused(tiny):
+    other = "jax" if BACKEND != "jax" else "torch"
+    with pytest.raises(RunError, match=f"asks for {other}, but Keras runs on {BACKEND}"):
+        train(Recipe(**tiny, backend=other))
+
+
+def test_training_starts_from_given_weights(tiny):
+    first = train(Recipe(**tiny), verbose=0)
+    second = train(
+        Recipe(**{**tiny, "name": "second", "weights": str(first.folder / "model.keras"), "learning_rate": 1e-12, "epochs": 1}),
+        verbose=0,
+    )
+    for ours, theirs in zip(second.model.get_weights()[:16], first.model.get_weights()[:16], strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+def test_a_signal_from_the_terminal(tiny, tmp_path):
+    """Ctrl-C for real: a process of its own gets SIGINT in the middle of its training."""
+    recipe = {**tiny, "epochs": 1000}
+    (tmp_path / "x.yaml").write_text(yaml.safe_dump(recipe))
+    command = [sys.executable, "-m", "alexnet", "train", "--params", str(tmp_path / "x.yaml")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    folder = Recipe(**recipe).run_folder / BACKEND
+    deadline = time.monotonic() + 120
+    while not (folder / "state.npz").exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert errors.strip().splitlines()[-1] == "error: interrupted" and "Traceback" not in errors
+    assert json.loads((folder / "metrics.json").read_text())["status"] == "interrupted"
+    assert os.listdir(folder).count("model.keras") == 0

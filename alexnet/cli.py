@@ -61,29 +61,45 @@ def _add_train(commands):
         allow_abbrev=False,
     )
     parser.set_defaults(command=_train, parser=parser)
-    parser.add_argument("--params", action="append", default=[], metavar="FILE", help="a file of params/; may be repeated")
+    parser.add_argument(
+        "--params", action="append", default=[], metavar="FILE", help="a file of params/; may be repeated"
+    )
     fields = parser.add_argument_group("parameters of the run")
     for name, field in Recipe.model_fields.items():
-        default = "None" if field.default is None else f"{field.default}".lower() if isinstance(field.default, bool) else field.default
-        fields.add_argument(f"--{name}", metavar="VALUE", help=f"{field.description} ({allowed(name)}; default {default})")
+        default = (
+            "None"
+            if field.default is None
+            else f"{field.default}".lower()
+            if isinstance(field.default, bool)
+            else field.default
+        )
+        fields.add_argument(
+            f"--{name}", metavar="VALUE", help=f"{field.description} ({allowed(name)}; default {default})"
+        )
 
 
 def _add_batch(commands):
     parser = commands.add_parser(
         "batch",
         help="run notebooks for each backend and a grid of parameters, then report",
-        description="Run notebooks through papermill, once for each backend and each combination of the grid, every run "
-        "in its own process and its own folder; finished runs are skipped. Ends with a report, report.html in run_dir.",
+        description="Run notebooks through papermill, once for each backend and each combination of the grid, every "
+        "run in its own process and its own folder; finished runs are skipped. Ends with a report, report.html in run_dir.",
         epilog="example: python -m alexnet batch notebooks/02_train.ipynb -f params/cifar10.yaml "
         "--backends jax torch --grid learning_rate=0.01,0.02 width=0.25,0.5",
         allow_abbrev=False,
     )
     parser.set_defaults(command=_batch, parser=parser)
     parser.add_argument("notebooks", nargs="+", metavar="NOTEBOOK", help="a notebook with a cell tagged parameters")
-    parser.add_argument("-f", "--params", action="append", default=[], metavar="FILE", help="a file of params/; may be repeated")
-    parser.add_argument("-p", "--set", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="one parameter")
+    parser.add_argument(
+        "-f", "--params", action="append", default=[], metavar="FILE", help="a file of params/; may be repeated"
+    )
+    parser.add_argument(
+        "-p", "--set", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="one parameter"
+    )
     parser.add_argument("--backends", nargs="+", metavar="BACKEND", help="tensorflow, jax, torch; default: all three")
-    parser.add_argument("--grid", nargs="+", default=[], metavar="NAME=V1,V2", help="values to combine, e.g. width=0.25,0.5")
+    parser.add_argument(
+        "--grid", nargs="+", default=[], metavar="NAME=V1,V2", help="values to combine, e.g. width=0.25,0.5"
+    )
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at the same time (default 1)")
     parser.add_argument("--force", action="store_true", help="run again what has finished")
 
@@ -116,10 +132,13 @@ def _train(options):
 
     from alexnet.data import DataError, ImageError
     from alexnet.model import CheckpointError
-    from alexnet.training import RunError, train
+    from alexnet.training import RunError, build, train
 
     folder = recipe.run_folder / keras.backend.backend()
-    print(f"Training {recipe.preset} on {recipe.data_dir} with {keras.backend.backend()}; results go to {folder}", flush=True)
+    print(
+        f"Training {recipe.preset} on {recipe.data_dir} with {keras.backend.backend()}; results go to {folder}",
+        flush=True,
+    )
     try:
         run = train(recipe)
     except (DataError, CheckpointError) as error:
@@ -129,7 +148,7 @@ def _train(options):
     from alexnet import figures
 
     run.save_figure(figures.curves(run.history), "curves")
-    run.save_figure(figures.filters(run.model), "filters")
+    run.save_figure(figures.filters(run.model, build(recipe, len(run.class_names))), "filters")
     results, times = run.metrics["results"], run.metrics["times"]
     print(
         f"val_top1 {results['val_top1']:.4f}, val_top5 {results['val_top5']:.4f}, val_loss {results['val_loss']:.4f} "

@@ -93,9 +93,14 @@ def curves(history):
 
 
 @_figure
-def filters(model, layer="conv1"):
-    """The kernels of the first layer as colour images, each stretched over its own range (figure 3 of the paper)."""
+def filters(model, before=None, layer="conv1"):
+    """The kernels of the first layer as colour images, each stretched over its own range (figure 3 of the paper).
+
+    With the model as it was `before` training, what training has added to them.
+    """
     kernels = model.get_layer(layer).get_weights()[0]
+    if before is not None:
+        kernels = kernels - before.get_layer(layer).get_weights()[0]
     count = kernels.shape[-1]
     columns = next((c for c in (16, 12, 8) if count % c == 0), min(16, count))
     rows = math.ceil(count / columns)
@@ -135,7 +140,9 @@ def shares(rows):
     """Where the parameters are and where the arithmetic is, layer by layer."""
     rows = [row for row in rows if row["parameters"]]
     figure, panels = plt.subplots(1, 2, figsize=(10, 3.2), sharey=True)
-    for axes, key, unit in zip(panels, ("parameters", "multiply_adds"), ("parameters", "multiply-adds an image"), strict=True):
+    for axes, key, unit in zip(
+        panels, ("parameters", "multiply_adds"), ("parameters", "multiply-adds an image"), strict=True
+    ):
         values = [row[key] / 1e6 for row in rows]
         bars = axes.barh([row["layer"] for row in rows], values, color=ACCENT, height=0.7)
         axes.bar_label(bars, [f"{value / sum(values):.0%}" for value in values], padding=3, fontsize=9, color=INK)
@@ -166,7 +173,9 @@ def network(rows, columns_of):
         colour = {"c": "#d2e3fc", "p": "#e6f4ea", "f": "#fef7e0"}[row["layer"][0]]
         halves = lanes if row["layer"] != "fc8" else (0.0,)
         for lane in halves:
-            axes.add_patch(Rectangle((x, lane - height / 2), width, height, facecolor=colour, edgecolor=INK, linewidth=0.8))
+            axes.add_patch(
+                Rectangle((x, lane - height / 2), width, height, facecolor=colour, edgecolor=INK, linewidth=0.8)
+            )
         if previous:
             joined = row["layer"][0] == "f" or columns_of.get(row["layer"]) == 1
             for start in previous[1]:
@@ -175,7 +184,10 @@ def network(rows, columns_of):
                         crossing = start != lane
                         axes.add_patch(
                             FancyArrowPatch(
-                                (previous[0], start), (x, lane), arrowstyle="-", linewidth=0.7 if crossing else 1.2,
+                                (previous[0], start),
+                                (x, lane),
+                                arrowstyle="-",
+                                linewidth=0.7 if crossing else 1.2,
                                 color=ACCENT if crossing else SOFT,
                             )
                         )
@@ -215,7 +227,12 @@ def comparison(runs):
     seen = {}
     for label, backend, history in runs:
         number = seen[backend] = seen.get(backend, -1) + 1
-        look = {"color": BACKEND_COLOURS.get(backend, INK), "linestyle": styles[number % 4], "linewidth": 1.8, "label": label}
+        look = {
+            "color": BACKEND_COLOURS.get(backend, INK),
+            "linestyle": styles[number % 4],
+            "linewidth": 1.8,
+            "label": label,
+        }
         epochs = [epoch["epoch"] for epoch in history]
         left.plot(epochs, [epoch["val_loss"] for epoch in history], **look)
         right.plot(epochs, [1 - epoch["val_top1"] for epoch in history], **look)
@@ -241,7 +258,7 @@ def table(rows, columns):
 
     def cell(value):
         if isinstance(value, tuple):
-            return " × ".join(map(str, value))
+            return "\u00a0×\u00a0".join(map(str, value))  # one line
         return f"{value:,}" if isinstance(value, int) else str(value)
 
     right = [isinstance(rows[0][key], int) for key in columns]
@@ -252,4 +269,3 @@ def table(rows, columns):
 
 def _pixels(image):
     return np.clip(np.asarray(image), 0, 255).astype(np.uint8)
-

@@ -96,8 +96,7 @@ class LocalResponseNormalization(keras.layers.Layer):
         channels = input_shape[self._channel_axis(len(input_shape))]
         if channels is None:
             raise ValueError(
-                f"The number of channels ({self.data_format}) must be known. "
-                f"Received: input_shape={tuple(input_shape)}"
+                f"The number of channels ({self.data_format}) must be known. Received: input_shape={tuple(input_shape)}"
             )
         return channels
 

@@ -186,7 +186,9 @@ def _check_arguments(preset, input_shape, classes, width, initializer, dropout):
     if preset not in PRESETS:
         raise ValueError(f"Unknown preset. Received: preset={preset!r}. Known: {', '.join(PRESETS)}")
     if initializer not in INITIALIZERS:
-        raise ValueError(f"Unknown initializer. Received: initializer={initializer!r}. Known: {', '.join(INITIALIZERS)}")
+        raise ValueError(
+            f"Unknown initializer. Received: initializer={initializer!r}. Known: {', '.join(INITIALIZERS)}"
+        )
     if len(input_shape) != 3 or input_shape[-1] != 3:
         raise ValueError(f"input_shape must be (height, width, 3), RGB. Received: input_shape={tuple(input_shape)}")
     if any(not isinstance(side, int) or side < SMALLEST_INPUT for side in input_shape[:2]):

@@ -57,12 +57,16 @@ class Recipe(BaseModel):
     validation_split: Number = Field(0.04, gt=0, lt=1, description="share held out where the data has no split")
     random_crop: bool = Field(True, description="train on random crops; otherwise on the central one")
     mirror: bool = Field(True, description="mirror every other training image, at random")
-    pca_color: Number = Field(0.0, ge=0, description="standard deviation of the colour noise, 0.1 in the paper; 0 for none")
+    pca_color: Number = Field(
+        0.0, ge=0, description="standard deviation of the colour noise, 0.1 in the paper; 0 for none"
+    )
     cache_gb: Number = Field(1.0, ge=0, description="decoded images are kept in memory if they need no more than this")
 
     preset: Literal[tuple(PRESETS)] = Field("paper", description="which published network")
     width: Number = Field(0.25, gt=0, description="factor of the number of filters and hidden units")
-    initializer: Literal[INITIALIZERS] = Field("he_normal", description="paper or he_normal; he_normal suits small data")
+    initializer: Literal[INITIALIZERS] = Field(
+        "he_normal", description="paper or he_normal; he_normal suits small data"
+    )
     dropout: Number = Field(0.5, ge=0, lt=1, description="share of fc6 and fc7 left out in training")
     weights: NoneOrText = Field(None, description="a checkpoint to start from; None for fresh initial values")
 
@@ -84,7 +88,9 @@ class Recipe(BaseModel):
     @model_validator(mode="after")
     def _crop_fits(self):
         if self.image_size > self.resize:
-            raise ValueError(f"image_size: {self.image_size} is larger than resize, {self.resize}, out of which it is cut")
+            raise ValueError(
+                f"image_size: {self.image_size} is larger than resize, {self.resize}, out of which it is cut"
+            )
         return self
 
     def __init__(self, **values):
@@ -185,5 +191,7 @@ def allowed(name):
     if field.annotation not in (int, float):
         return "a path or None" if field.default is None else "a text"
     words = {"ge": "at least {}", "gt": "above {}", "lt": "below {}"}
-    limits = [text.format(getattr(rule, key)) for rule in field.metadata for key, text in words.items() if hasattr(rule, key)]
+    limits = [
+        text.format(getattr(rule, key)) for rule in field.metadata for key, text in words.items() if hasattr(rule, key)
+    ]
     return " ".join(["a whole number" if field.annotation is int else "a number", " and ".join(limits)])

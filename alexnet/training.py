@@ -1,5 +1,6 @@
 """`train(recipe)`: from a recipe to a trained network and a folder with everything about how it came to be."""
 
+import contextlib
 import csv
 import datetime
 import importlib.metadata
@@ -143,12 +144,11 @@ def train(recipe, verbose=None):
         KeyboardInterrupt: Ctrl-C; the folder says that the run was interrupted.
     """
     backend = keras.backend.backend()
+    if verbose is None:
+        verbose = 1 if _someone_watches() else 2
     if recipe.backend not in (None, backend):
         raise RunError(f"The recipe asks for {recipe.backend}, but Keras runs on {backend} in this process.")
     keras.config.set_dtype_policy(recipe.dtype_policy)
-    # Keras draws the seeds of initializers and dropout from Python's generator. Its own set_random_seed would
-    # import TensorFlow on every backend.
-    random.seed(recipe.seed)
     training, validation = load_data(recipe)
     model = build(recipe, len(training.class_names))
     run = Run(recipe.run_folder / backend, recipe, model, training=training, validation=validation)
@@ -163,8 +163,14 @@ def train(recipe, verbose=None):
             epochs=recipe.epochs,
             initial_epoch=len(run.history),
             shuffle=False,  # the order is the data's own affair
-            callbacks=[_Validate(model, validation), record, schedule, _Save(record)],
-            verbose=(1 if _someone_watches() else 2) if verbose is None else verbose,
+            callbacks=[
+                _Validate(model, validation),
+                record,
+                *([_Line()] if verbose == 2 else []),
+                schedule,
+                _Save(record),
+            ],
+            verbose=int(verbose == 1),
         )
         record.close()
     except BaseException as error:
@@ -177,7 +183,10 @@ def train(recipe, verbose=None):
 
 
 def build(recipe, classes):
-    """The network that a recipe asks for, with `classes` classes and fresh initial values or `recipe.weights`."""
+    """The network that a recipe asks for, with `classes` classes: the values that its training starts from."""
+    # Keras draws the seeds of initializers and dropout from Python's generator. Its own set_random_seed would
+    # import TensorFlow on every backend.
+    random.seed(recipe.seed)
     return AlexNet(
         recipe.preset,
         (recipe.image_size, recipe.image_size, 3),
@@ -218,6 +227,18 @@ class _Validate(keras.callbacks.Callback):
             rate = float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
             raise RunError(f"The loss became {logs['loss']} in epoch {epoch + 1} at a learning rate of {rate:g}.")
         logs.update({f"val_{name}": value for name, value in evaluate(self.network, self.validation).items()})
+
+
+class _Line(keras.callbacks.Callback):
+    """One line for each epoch, for a log file and a notebook without a reader."""
+
+    def on_epoch_end(self, epoch, logs):
+        names = ("loss", "top1", "val_loss", "val_top1", "val_top5")
+        values = "  ".join(f"{name} {logs[name]:.4f}" for name in names)
+        epochs = self.params["epochs"]
+        print(
+            f"{epoch + 1:{len(str(epochs))}d}/{epochs}  {values}  learning_rate {logs['learning_rate']:.2g}", flush=True
+        )
 
 
 class _Save(keras.callbacks.Callback):
@@ -313,11 +334,9 @@ class _Record(keras.callbacks.Callback):
         interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
         self.run.metrics["status"] = "interrupted" if interrupted else "failed"
         self.run.metrics["error"] = None if interrupted else f"{type(error).__name__}: {error}"
-        try:
+        with contextlib.suppress(OSError):  # the disk may be what failed; the error itself is on its way up
             (self.run.folder / "unfinished.keras").unlink(missing_ok=True)
             self.write()
-        except OSError:
-            pass  # the disk may be what failed; the error itself is on its way up
 
     def save_state(self):
         """Everything that the next epoch depends on, but for the data, whose order follows from the seed."""
@@ -388,10 +407,8 @@ def _someone_watches():
 def _versions():
     found = {"python": platform.python_version()}
     for library in LIBRARIES:
-        try:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[library] = importlib.metadata.version(library)
-        except importlib.metadata.PackageNotFoundError:
-            pass
     return found
 
 

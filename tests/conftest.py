@@ -1,4 +1,4 @@
-"""The backend of the process is KERAS_BACKEND. References come from torch, TensorFlow and onnxruntime whatever it is."""
+"""The backend of the process is KERAS_BACKEND; the references are torch, TensorFlow and onnxruntime on each."""
 
 import os
 

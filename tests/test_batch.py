@@ -99,7 +99,11 @@ def test_nothing_starts_with_a_parameter_that_is_wrong(notebook, tmp_path, value
 def test_notebooks_that_cannot_be_run(tmp_path):
     (tmp_path / "text.ipynb").write_text("no JSON")
     nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("a = 1")]), tmp_path / "untagged.ipynb")
-    for name, message in (("absent", "There is no notebook"), ("text", "is not a notebook"), ("untagged", "no cell tagged")):
+    for name, message in (
+        ("absent", "There is no notebook"),
+        ("text", "is not a notebook"),
+        ("untagged", "no cell tagged"),
+    ):
         with pytest.raises(BatchError, match=message):
             run_batch([tmp_path / f"{name}.ipynb"], {}, ["torch"])
     with pytest.raises(BatchError, match="--jobs: received 0"):
@@ -131,5 +135,8 @@ def test_the_page_escapes_what_it_shows(tmp_path):
 
 def test_names_of_grid_runs_are_safe_folders(notebook, tmp_path):
     jobs = _plan([notebook], {"run_dir": str(tmp_path)}, ["jax"], {"width": [0.5, 1]})
-    assert [job.folder.relative_to(tmp_path).as_posix() for job in jobs] == ["default,width=0.5/jax", "default,width=1.0/jax"]
+    assert [job.folder.relative_to(tmp_path).as_posix() for job in jobs] == [
+        "default,width=0.5/jax",
+        "default,width=1.0/jax",
+    ]
     assert json.dumps(jobs[0].parameters)

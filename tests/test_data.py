@@ -77,7 +77,11 @@ def test_files_that_are_no_images_are_named(tmp_path):
     (tmp_path / "empty.jpg").touch()
     whole = save(tmp_path / "whole.jpg").read_bytes()
     (tmp_path / "half.jpg").write_bytes(whole[: len(whole) // 2])
-    for name, message in (("text.jpg", "is not an image"), ("empty.jpg", "is not an image"), ("half.jpg", "cannot be decoded")):
+    for name, message in (
+        ("text.jpg", "is not an image"),
+        ("empty.jpg", "is not an image"),
+        ("half.jpg", "cannot be decoded"),
+    ):
         with pytest.raises(ImageError, match=f"{name} {message}"):
             decoding.read_square(tmp_path / name, 72)
 
@@ -225,7 +229,9 @@ def test_batches_need_no_tensorflow_and_are_the_same(shapes_folder, backend):
         "assert 'tensorflow' not in sys.modules; print(total.hexdigest())"
     )
     environment = {**os.environ, "KERAS_BACKEND": backend}
-    found = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=120)
+    found = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=120
+    )
     assert found.returncode == 0, found.stderr
     import hashlib
 
@@ -247,7 +253,10 @@ def test_keras_datasets(monkeypatch, name, shape, label_shape, classes):
 
     def load_data_():
         return tuple(
-            (rng.integers(0, 256, (n, *shape), dtype="uint8"), (np.arange(n) % classes).reshape(n, *label_shape).astype("uint8"))
+            (
+                rng.integers(0, 256, (n, *shape), dtype="uint8"),
+                (np.arange(n) % classes).reshape(n, *label_shape).astype("uint8"),
+            )
             for n in (200, 100)
         )
 

@@ -29,7 +29,9 @@ class Numbered:
 
 
 def test_by_hand_with_a_short_last_batch():
-    probabilities = np.array([[0.7, 0.1, 0.1, 0.04, 0.03, 0.03], [0.1, 0.2, 0.3, 0.2, 0.15, 0.05], [0.2, 0.2, 0.2, 0.2, 0.2, 0.0]])
+    probabilities = np.array(
+        [[0.7, 0.1, 0.1, 0.04, 0.03, 0.03], [0.1, 0.2, 0.3, 0.2, 0.15, 0.05], [0.2, 0.2, 0.2, 0.2, 0.2, 0.0]]
+    )
     model = Fixed(probabilities)
     found = evaluate(model, Numbered([0, 1, 5], 2))
     # Right at once; second of two equals behind the first guess; last of six, with a probability of zero.

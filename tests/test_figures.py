@@ -56,8 +56,10 @@ def test_filters_are_shown_whole():
     assert len(shown) == 24
     reach = np.abs(kernel[..., 5]).max()
     np.testing.assert_allclose((shown[5] - 0.5) * 2 * reach, kernel[..., 5], atol=1e-6)
+    unchanged = [axes.images[0].get_array() for axes in figures.filters(model, before=model).axes if axes.images]
+    assert (unchanged[5] == 0.5).all()
 
 
 def test_tables():
     text = figures.table([{"a": "x", "b": 1234, "c": (3, 4)}], {"a": "A", "b": "B", "c": "C"}).data
-    assert text.splitlines() == ["| A | B | C |", "| :--- | ---: | :--- |", "| x | 1,234 | 3 × 4 |"]
+    assert text.splitlines() == ["| A | B | C |", "| :--- | ---: | :--- |", "| x | 1,234 | 3\u00a0×\u00a04 |"]

@@ -141,8 +141,9 @@ def test_config_does_not_change_when_built():
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"n": 0}, {"n": -3}, {"n": 2.5}, {"n": True}, {"n": "5"}, {"k": 0}, {"k": -1.0}, {"k": float("nan")}, {"alpha": -1e-4},
-     {"alpha": float("inf")}, {"beta": float("nan")}, {"beta": float("inf")}, {"beta": "x"}, {"data_format": "nhwc"}],
+    [{"n": 0}, {"n": -3}, {"n": 2.5}, {"n": True}, {"n": "5"}, {"k": 0}, {"k": -1.0}, {"k": float("nan")},
+     {"alpha": -1e-4}, {"alpha": float("inf")}, {"beta": float("nan")}, {"beta": float("inf")}, {"beta": "x"},
+     {"data_format": "nhwc"}],
     ids=str,
 )  # fmt: skip
 def test_bad_arguments_say_what_was_received(arguments):

@@ -178,13 +178,15 @@ def test_weights_of_another_network_are_refused(tmp_path):
 def test_files_that_are_no_weights_are_refused(tmp_path):
     (tmp_path / "text.keras").write_text("not a zip")
     (tmp_path / "text.weights.h5").write_text("not HDF5")
-    for name, message in (
-        ("absent.keras", "no file"), ("text.keras", "does not hold"), ("text.weights.h5", "does not hold"), ("text.txt", "must end"),
-    ):  # fmt: skip
+    expected = {
+        "absent.keras": "no file",
+        "text.keras": "does not hold",
+        "text.weights.h5": "does not hold",
+        "text.txt": "must end",
+    }
+    for name, message in expected.items():
         if name == "text.txt":
             (tmp_path / name).touch()
         with pytest.raises(CheckpointError, match=message) as error:
             AlexNet(**SMALL, weights=tmp_path / name)
         assert "\n" not in str(error.value)
-
-

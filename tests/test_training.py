@@ -27,7 +27,12 @@ def metrics(run):
 def test_a_run_and_its_folder(tiny):
     run = train(Recipe(**tiny), verbose=0)
     assert run.folder.parts[-3:] == ("runs", "tiny", BACKEND)
-    assert sorted(path.name for path in run.folder.iterdir()) == ["history.csv", "metrics.json", "model.keras", "params.yaml"]
+    assert sorted(path.name for path in run.folder.iterdir()) == [
+        "history.csv",
+        "metrics.json",
+        "model.keras",
+        "params.yaml",
+    ]
 
     assert Recipe.read(run.folder / "params.yaml") == Recipe(**tiny)
     found = metrics(run)
@@ -54,7 +59,9 @@ def test_a_run_and_its_folder(tiny):
 def test_it_learns(tiny, tmp_path):
     """Two shapes in some seconds, far above chance on images it has not seen."""
     folder = write_class_folders(tmp_path / "two", {"train": 120, "val": 30}, classes=["ring", "square"])
-    run = train(Recipe(**{**tiny, "data_dir": str(folder), "epochs": 10, "width": 0.125, "learning_rate": 0.01}), verbose=0)
+    run = train(
+        Recipe(**{**tiny, "data_dir": str(folder), "epochs": 10, "width": 0.125, "learning_rate": 0.01}), verbose=0
+    )
     assert metrics(run)["results"]["val_top1"] >= 0.8
 
 
@@ -183,7 +190,15 @@ def test_another_backend_is_refused(tiny):
 def test_training_starts_from_given_weights(tiny):
     first = train(Recipe(**tiny), verbose=0)
     second = train(
-        Recipe(**{**tiny, "name": "second", "weights": str(first.folder / "model.keras"), "learning_rate": 1e-12, "epochs": 1}),
+        Recipe(
+            **{
+                **tiny,
+                "name": "second",
+                "weights": str(first.folder / "model.keras"),
+                "learning_rate": 1e-12,
+                "epochs": 1,
+            }
+        ),
         verbose=0,
     )
     for ours, theirs in zip(second.model.get_weights()[:16], first.model.get_weights()[:16], strict=True):

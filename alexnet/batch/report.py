@@ -7,6 +7,7 @@ import io
 import os
 
 import jinja2
+from rich import box
 from rich.table import Table
 
 from alexnet import figures
@@ -66,15 +67,16 @@ def _row(job, beside):
 
 
 COLUMNS = {
-    "label": "run", "status": "status", "val_top1": "top-1", "val_top5": "top-5", "val_loss": "loss", "epochs": "epochs",
-    "time": "time", "first": "first epoch", "speed": "images/s", "memory": "memory", "version": "backend's version",
+    "label": "run", "status": "status", "val_top1": "top-1", "val_top5": "top-5", "val_loss": "loss",
+    "epochs": "epochs", "time": "time", "first": "first epoch", "speed": "images/s", "memory": "memory", "version": "version",
 }  # fmt: skip
 
 
 def _print_table(rows, console):
-    table = Table(title="Validation results", title_justify="left")
+    table = Table(title="Validation results", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for key, title in COLUMNS.items():
-        table.add_column(title, justify="left" if key in ("label", "status", "version") else "right", overflow="fold")
+        words = key in ("label", "status", "version")
+        table.add_column(title, justify="left" if words else "right", no_wrap=not words, overflow="fold")
     for row in rows:
         table.add_row(*[row[key] for key in COLUMNS], style="red" if row["status"] == "failed" else None)
     console.print(table)
@@ -87,7 +89,12 @@ def _differing(rows, key):
     for name in names:
         values = [str(row[key].get(name, "–")) for row in filled]
         agree = len(set(values)) == 1
-        yield name, values[0] if agree else "; ".join(f"{row['label']}: {value}" for row, value in zip(filled, values, strict=True))
+        yield (
+            name,
+            values[0]
+            if agree
+            else "; ".join(f"{row['label']}: {value}" for row, value in zip(filled, values, strict=True)),
+        )
 
 
 def _format(value, form, scale=1):

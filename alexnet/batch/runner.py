@@ -79,6 +79,8 @@ def run_batch(notebooks, values, backends=None, grid=None, jobs=1, force=False):
         if not force and _has_finished(job):
             job.status = "skipped"
     console = Console(stderr=True)
+    if not console.is_terminal:
+        console.width = 150  # a log file has room for the whole table
     _run_all([job for job in batch if job.status == "waiting"], jobs, console)
     folder = Recipe(**{name: values[name] for name in ("name", "run_dir") if name in values})
     report = resolve(folder.run_dir) / f"{folder.name}.html"
@@ -90,7 +92,9 @@ def run_batch(notebooks, values, backends=None, grid=None, jobs=1, force=False):
 def _check_backends(backends):
     for backend in backends or BACKENDS:
         if backend not in BACKENDS:
-            raise BatchError(f"--backends: received {backend!r}; allowed: {', '.join(BACKENDS)}.{nearest(backend, BACKENDS)}")
+            raise BatchError(
+                f"--backends: received {backend!r}; allowed: {', '.join(BACKENDS)}.{nearest(backend, BACKENDS)}"
+            )
         if importlib.util.find_spec(backend) is None:
             raise BatchError(f"--backends: {backend} is not installed here. Install it with: pip install {backend}")
 
@@ -103,7 +107,9 @@ def _plan(notebooks, values, backends, grid):
         for name in [*values, *grid]:
             if name not in known:
                 near = nearest(name, known)
-                raise BatchError(f"{name}: unknown parameter of {notebook.name}.{near or ' Known: ' + ', '.join(known)}")
+                raise BatchError(
+                    f"{name}: unknown parameter of {notebook.name}.{near or ' Known: ' + ', '.join(known)}"
+                )
         for combination in itertools.product(*grid.values()):
             chosen = dict(zip(grid, combination, strict=True))
             recipe = Recipe(**values, **chosen)
@@ -150,7 +156,11 @@ def _has_finished(job):
 def _run_all(batch, jobs, console):
     lock = threading.Lock()
     columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[unit]}"), TimeElapsedColumn()
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[unit]}"),
+        TimeElapsedColumn(),
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         overall = progress.add_task("all runs", total=len(batch), unit="runs")
@@ -161,7 +171,9 @@ def _run_all(batch, jobs, console):
             progress.remove_task(task)
             progress.advance(overall)
             with lock:
-                progress.console.print(f"{job.status}: {job.label}" + (f": {job.error}" if job.error else ""), highlight=False)
+                progress.console.print(
+                    f"{job.status}: {job.label}" + (f": {job.error}" if job.error else ""), highlight=False
+                )
 
         with ThreadPoolExecutor(jobs) as pool:
             futures = [pool.submit(run, job) for job in batch]

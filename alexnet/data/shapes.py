@@ -37,13 +37,28 @@ def _heart(points=60):
 
 def _cross(arm=0.3):
     a = arm
-    corners = [(-a, -1), (a, -1), (a, -a), (1, -a), (1, a), (a, a), (a, 1), (-a, 1), (-a, a), (-1, a), (-1, -a), (-a, -a)]
+    corners = [
+        (-a, -1),
+        (a, -1),
+        (a, -a),
+        (1, -a),
+        (1, a),
+        (a, a),
+        (a, 1),
+        (-a, 1),
+        (-a, a),
+        (-1, a),
+        (-1, -a),
+        (-a, -a),
+    ]
     return np.array(corners)
 
 
 # Each class: polygons within the unit circle, the first filled, a second one cut out of it.
 OUTLINES = {
-    "arrow": [np.array([(0, -1), (0.75, -0.1), (0.28, -0.1), (0.28, 0.95), (-0.28, 0.95), (-0.28, -0.1), (-0.75, -0.1)])],
+    "arrow": [
+        np.array([(0, -1), (0.75, -0.1), (0.28, -0.1), (0.28, 0.95), (-0.28, 0.95), (-0.28, -0.1), (-0.75, -0.1)])
+    ],
     "circle": [_circle(0.95)],
     "crescent": [_circle(1.0), _circle(0.85, centre=(0.45, 0.0))],
     "cross": [_cross()],
@@ -72,7 +87,12 @@ def draw(shape, rng):
 def _two_colours(rng):
     """A dark ground, near to grey, and a bright paint of any hue."""
     ground = rng.uniform(15, 85) + rng.uniform(-15, 15, 3)
-    paint = np.array([int(v) for v in ImageColor.getrgb(f"hsl({rng.integers(360)}, {rng.integers(40, 101)}%, {rng.integers(50, 81)}%)")])
+    paint = np.array(
+        [
+            int(v)
+            for v in ImageColor.getrgb(f"hsl({rng.integers(360)}, {rng.integers(40, 101)}%, {rng.integers(50, 81)}%)")
+        ]
+    )
     return ground, paint
 
 

@@ -14,9 +14,9 @@ NAMED = ("shapes", *KERAS_DATASETS)
 VALIDATION_FOLDERS = ("val", "valid", "validation", "test")
 
 CLASS_NAMES = {
-    "cifar10": "airplane automobile bird cat deer dog frog horse ship truck".split(),
+    "cifar10": ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"],
     "cifar100": None,
-    "mnist": "0 1 2 3 4 5 6 7 8 9".split(),
+    "mnist": list("0123456789"),
     "fashion_mnist": ["T-shirt", "trousers", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot"],
 }
 
@@ -143,7 +143,9 @@ def _keras_sources(name):
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"data_dir: {name} could not be loaded by keras.datasets ({reason}).") from None
     class_names = CLASS_NAMES[name] or [str(label) for label in range(int(training[1].max()) + 1)]
-    return tuple(Source(images, labels.reshape(-1).astype(np.int32), class_names) for images, labels in (training, validation))
+    return tuple(
+        Source(images, labels.reshape(-1).astype(np.int32), class_names) for images, labels in (training, validation)
+    )
 
 
 class SquareCache:

@@ -1,7 +1,7 @@
 """Execute the notebooks and store them as they are committed: outputs and counts, nothing of the machine.
 
-    make notebooks        all of them
-    python tests/notebooks/refresh.py notebooks/01_architecture.ipynb
+make notebooks        all of them
+python tests/notebooks/refresh.py notebooks/01_architecture.ipynb
 """
 
 import os
@@ -31,7 +31,11 @@ def normalize(notebook):
 def refresh(path):
     notebook = nbformat.read(path, as_version=4)
     client = NotebookClient(
-        notebook, timeout=1200, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}, coalesce_streams=True
+        notebook,
+        timeout=1200,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(path.parent)}},
+        coalesce_streams=True,
     )
     client.execute()
     nbformat.write(normalize(notebook), path)

@@ -64,11 +64,23 @@ def test_papermill_with_parameters(tmp_path):
     """Papermill alone, from another folder, with a file of parameters and one more, as README shows it."""
     values = {"epochs": 1, "width": 0.0625, "run_dir": str(tmp_path / "runs"), "learning_rate": "1e-3"}
     (tmp_path / "x.yaml").write_text(yaml.safe_dump(values))
-    command = [sys.executable, "-m", "papermill", str(ROOT / "notebooks" / "02_train.ipynb"), "out.ipynb", "-f", "x.yaml"]
+    command = [
+        sys.executable,
+        "-m",
+        "papermill",
+        str(ROOT / "notebooks" / "02_train.ipynb"),
+        "out.ipynb",
+        "-f",
+        "x.yaml",
+    ]
     command += ["-p", "backend", BACKEND, "-p", "name", "from_papermill", "--no-progress-bar"]
     found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
     assert found.returncode == 0, found.stderr
     metrics = json.loads((tmp_path / "runs" / "from_papermill" / BACKEND / "metrics.json").read_text())
-    assert (metrics["status"], metrics["parameters"]["learning_rate"], metrics["results"]["epoch"]) == ("finished", 1e-3, 1)
+    assert (metrics["status"], metrics["parameters"]["learning_rate"], metrics["results"]["epoch"]) == (
+        "finished",
+        1e-3,
+        1,
+    )
     text = json.dumps(nbformat.read(tmp_path / "out.ipynb", 4))
     assert "2s/step" not in text and len(text) < 2_000_000

@@ -1,0 +1,61 @@
+"""The house: who imports whom, how fast the package starts, what lies in the repository."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.once
+
+ROOT = Path(__file__).resolve().parents[1]
+# A file imports only from those above it.
+ORDER = ["presets", "recipe", "backend", "layers", "model", "data", "evaluation", "training", "figures", "batch", "cli"]
+
+
+def imported(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("alexnet."):
+            yield node.module.split(".")[1]
+
+
+def test_files_import_one_way():
+    rooms = {path.stem if path.is_file() else path.name: path for path in (ROOT / "alexnet").iterdir()}
+    found = {name for name in rooms if not name.startswith("_")}
+    assert found == set(ORDER)
+    for name in ORDER:
+        files = rooms[name].rglob("*.py") if rooms[name].is_dir() else [rooms[name]]
+        for path in files:
+            for other in imported(path):
+                assert other == name or ORDER.index(other) < ORDER.index(name), f"{path.name} imports {other}"
+
+
+def test_the_recipe_knows_nothing_of_keras():
+    program = (
+        "import sys, alexnet, alexnet.recipe, alexnet.cli; assert not {'keras', 'numpy', 'jax'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_importing_adds_little_to_keras():
+    """Under 0.3 s on top of `import keras`, with everything that the package offers; the best of three."""
+    program = (
+        "import time; import keras; began = time.process_time(); import alexnet\n"
+        "[getattr(alexnet, name) for name in alexnet.__all__]; print(time.process_time() - began)"
+    )
+    times = []
+    for _ in range(3):
+        found = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=120)
+        times.append(float(found.stdout))
+    assert min(times) < 0.3, times
+
+
+def test_every_public_name_is_documented():
+    import alexnet
+
+    for name in alexnet.__all__:
+        thing = getattr(alexnet, name)
+        assert isinstance(thing, dict) or thing.__doc__, name
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        alexnet.nothing  # noqa: B018

@@ -82,8 +82,8 @@ def _add_batch(commands):
     parser = commands.add_parser(
         "batch",
         help="run notebooks for each backend and a grid of parameters, then report",
-        description="Run notebooks through papermill, once for each backend and each combination of the grid, every "
-        "run in its own process and its own folder; finished runs are skipped. Ends with a report, report.html in run_dir.",
+        description="Run notebooks through papermill, once for each backend and each combination of the grid, each "
+        "in its own process and its own folder; finished runs are skipped. Ends with a report, run_dir/name.html.",
         epilog="example: python -m alexnet batch notebooks/02_train.ipynb -f params/cifar10.yaml "
         "--backends jax torch --grid learning_rate=0.01,0.02 width=0.25,0.5",
         allow_abbrev=False,

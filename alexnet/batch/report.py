@@ -68,7 +68,8 @@ def _row(job, beside):
 
 COLUMNS = {
     "label": "run", "status": "status", "val_top1": "top-1", "val_top5": "top-5", "val_loss": "loss",
-    "epochs": "epochs", "time": "time", "first": "first epoch", "speed": "images/s", "memory": "memory", "version": "version",
+    "epochs": "epochs", "time": "time", "first": "first epoch", "speed": "images/s", "memory": "memory",
+    "version": "version",
 }  # fmt: skip
 
 

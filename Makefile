@@ -29,8 +29,9 @@ lint: $(INSTALLED)
 test-tensorflow: ONLY :=
 test-jax test-torch: ONLY := -m "not once"
 $(BACKENDS:%=test-%): test-%: $(INSTALLED)
-	KERAS_BACKEND=$* $(BIN)/python -m pytest tests $(ONLY)
-	KERAS_BACKEND=$* $(BIN)/python -m pytest -c tests/notebooks/nbval.ini --nbval --nbval-kernel-name python3 notebooks
+	KERAS_BACKEND=$* $(BIN)/python -m pytest tests --ignore=tests/notebooks $(ONLY)
+	KERAS_BACKEND=$* $(BIN)/python -m pytest -c tests/notebooks/nbval.ini --nbval --nbval-kernel-name python3 \
+	  notebooks tests/notebooks
 
 notebooks: $(INSTALLED)
 	$(BIN)/python tests/notebooks/refresh.py

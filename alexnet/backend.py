@@ -35,14 +35,22 @@ def import_keras(backend=None):
         if importlib.util.find_spec(wanted) is None:
             raise BackendError(f"backend: {wanted} is not installed here. Install it with: pip install {wanted}")
         os.environ["KERAS_BACKEND"] = wanted
-    with _quiet_tensorflow():
-        return importlib.import_module("keras")
+    try:
+        with _quiet_tensorflow():
+            return importlib.import_module("keras")
+    except ModuleNotFoundError as error:
+        if error.name not in BACKENDS:
+            raise
+        raise BackendError(
+            f"backend: Keras would run on {error.name}, which is not installed here. Choose another one "
+            f"({', '.join(BACKENDS)}), or set KERAS_BACKEND."
+        ) from None
 
 
 @contextlib.contextmanager
 def _quiet_tensorflow():
     """Keep TensorFlow's remarks about CPU instructions and absent GPUs off the screen; they go out before any
-    setting can stop them. What was written is shown after all when the import fails."""
+    setting can stop them. What was written is shown after all when the import fails, unless the package is absent."""
     if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
         yield
         return
@@ -53,6 +61,8 @@ def _quiet_tensorflow():
         os.dup2(written.fileno(), 2)
         try:
             yield
+        except ModuleNotFoundError:
+            raise
         except BaseException:
             os.dup2(screen, 2)
             written.seek(0)

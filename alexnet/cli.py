@@ -143,7 +143,7 @@ def _train(options):
         run = train(recipe)
     except (DataError, CheckpointError) as error:
         return _fail(error, BAD_USAGE)
-    except (RunError, ImageError) as error:
+    except (RunError, ImageError, OSError) as error:
         return _fail(error, FAILED)
     from alexnet import figures
 

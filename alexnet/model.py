@@ -1,6 +1,7 @@
 """AlexNet (Krizhevsky, Sutskever, Hinton 2012), from pixels to class probabilities."""
 
 import math
+import numbers
 import random
 from pathlib import Path
 
@@ -191,14 +192,14 @@ def _check_arguments(preset, input_shape, classes, width, initializer, dropout):
         )
     if len(input_shape) != 3 or input_shape[-1] != 3:
         raise ValueError(f"input_shape must be (height, width, 3), RGB. Received: input_shape={tuple(input_shape)}")
-    if any(not isinstance(side, int) or side < SMALLEST_INPUT for side in input_shape[:2]):
+    if any(not isinstance(side, numbers.Integral) or side < SMALLEST_INPUT for side in input_shape[:2]):
         raise ValueError(
             f"Height and width must be whole numbers of {SMALLEST_INPUT} pixels or more: a smaller image leaves "
             f"nothing for pool5. Received: input_shape={tuple(input_shape)}"
         )
-    if isinstance(classes, bool) or not isinstance(classes, int) or classes < 1:
+    if isinstance(classes, bool) or not isinstance(classes, numbers.Integral) or classes < 1:
         raise ValueError(f"classes must be a whole number of 1 or more. Received: classes={classes!r}")
-    if not isinstance(width, (int, float)) or not (0 < width < math.inf):
+    if not isinstance(width, numbers.Real) or not (0 < width < math.inf):
         raise ValueError(f"width must be a finite number above 0. Received: width={width!r}")
-    if not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
+    if not isinstance(dropout, numbers.Real) or not 0 <= dropout < 1:
         raise ValueError(f"dropout must be in [0, 1). Received: dropout={dropout!r}")

@@ -26,7 +26,18 @@ from alexnet.evaluation import evaluate
 from alexnet.model import AlexNet, logits_model
 from alexnet.recipe import Recipe, resolve
 
-HISTORY = ("epoch", "loss", "top1", "top5", "val_loss", "val_top1", "val_top5", "learning_rate", "seconds")
+HISTORY = (
+    "epoch",
+    "loss",
+    "top1",
+    "top5",
+    "val_loss",
+    "val_top1",
+    "val_top5",
+    "learning_rate",
+    "training_seconds",
+    "seconds",
+)
 LIBRARIES = ("keras", "tensorflow", "jax", "torch", "numpy", "grain", "pillow")
 # Fields that may differ between a run and its continuation: they change neither the data nor the network.
 FREE_ON_RESUME = {"backend", "cache_gb", "run_dir", "name", "resume"}
@@ -215,14 +226,18 @@ def _compile(run):
 
 
 class _Validate(keras.callbacks.Callback):
-    """Adds `val_loss`, `val_top1` and `val_top5` to the epoch's results, for the callbacks after it too."""
+    """Adds `val_loss`, `val_top1` and `val_top5` to the epoch's results, and how long training alone took."""
 
     def __init__(self, network, validation):
         super().__init__()
         self.network = network
         self.validation = validation
 
+    def on_epoch_begin(self, epoch, logs=None):
+        self.began = time.perf_counter()
+
     def on_epoch_end(self, epoch, logs):
+        logs["training_seconds"] = time.perf_counter() - self.began
         if not np.isfinite(logs["loss"]):
             rate = float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
             raise RunError(f"The loss became {logs['loss']} in epoch {epoch + 1} at a learning rate of {rate:g}.")
@@ -280,16 +295,19 @@ class _Record(keras.callbacks.Callback):
             "parameters": run.recipe.model_dump(),
             "results": {},
             "times": {},
-            "data": {
-                "training_images": len(run.training),
-                "validation_images": len(run.validation),
-                "class_names": list(run.class_names),
-            },
+            "data": self._data(),
             "model": {"name": run.model.name, "weights": run.model.count_params()},
             "versions": _versions(),
             "hardware": hardware(),
         }
         self.write()
+
+    def _data(self):
+        return {
+            "training_images": len(self.run.training),
+            "validation_images": len(self.run.validation),
+            "class_names": list(self.run.class_names),
+        }
 
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch_began = time.perf_counter()
@@ -297,6 +315,7 @@ class _Record(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs):
         logs["learning_rate"] = float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
         values = {"epoch": epoch + 1, **logs, "seconds": time.perf_counter() - self.epoch_began}
+        del logs["training_seconds"]  # not for the progress bar
         self.run.history.append({name: values[name] for name in HISTORY})
         _replace_history(self.run.folder / "history.csv", self.run.history)
         self.write()
@@ -305,20 +324,21 @@ class _Record(keras.callbacks.Callback):
         run = self.run
         if run.history:
             last = run.history[-1]
-            run.metrics["results"] = {name: last[name] for name in HISTORY if name not in ("seconds", "learning_rate")}
+            run.metrics["results"] = {name: last[name] for name in HISTORY[: HISTORY.index("learning_rate")]}
             run.metrics["times"] = self._times()
         run.metrics["peak_memory_bytes"] = peak_memory()
         _replace(run.folder / "metrics.json", json.dumps(run.metrics, indent=2) + "\n")
 
     def _times(self):
         seconds = [epoch["seconds"] for epoch in self.run.history]
+        training = [epoch["training_seconds"] for epoch in self.run.history]
         later = seconds[1:] or seconds  # the first epoch compiles
         images = self.run.training.steps_per_epoch * self.run.recipe.batch_size
         return {
             "seconds": self.seconds_before + time.perf_counter() - self.began,
             "first_epoch_seconds": seconds[0],
             "median_epoch_seconds": float(np.median(later)),
-            "images_per_second": images / float(np.median(later)),
+            "images_per_second": images / float(np.median(training[1:] or training)),  # without validation
         }
 
     def close(self):
@@ -341,7 +361,7 @@ class _Record(keras.callbacks.Callback):
     def save_state(self):
         """Everything that the next epoch depends on, but for the data, whose order follows from the seed."""
         variables = {f"v{i}": ops.convert_to_numpy(ops.cast(v, v.dtype)) for i, v in enumerate(self._variables())}
-        progress = {"history": self.run.history, "schedule": self.schedule.state}
+        progress = {"history": self.run.history, "schedule": self.schedule.state, "data": self._data()}
         unfinished = self.run.folder / "state.tmp"
         with unfinished.open("wb") as file:
             np.savez(file, progress=json.dumps(progress), **variables)
@@ -370,6 +390,12 @@ class _Record(keras.callbacks.Callback):
             )
         with np.load(state, allow_pickle=False) as saved:
             progress = json.loads(str(saved["progress"]))
+            if progress["data"] != self._data():
+                raise RunError(
+                    f"{self.run.folder} holds an unfinished run on other images, "
+                    f"{self.run.recipe.data_dir} has changed. "
+                    "Give this run another name, or set resume to false to begin afresh."
+                )
             for i, variable in enumerate(self._variables()):
                 variable.assign(saved[f"v{i}"])
         self.run.history = progress["history"]

@@ -87,6 +87,8 @@ def test_other_parameters_are_another_run(notebook, tmp_path):
         ({"epochs": 1}, None, {}, "epochs: unknown parameter of small.ipynb. Known: backend, run_dir, name, width"),
         ({}, None, {"hight": [1]}, "hight: unknown parameter"),
         ({"width": -1}, None, {}, "width: received -1; allowed: a number above 0."),
+        ({}, None, {"backend": ["jax"]}, "--grid: backend is not for the grid"),
+        ({}, ["jax"], {"width": ["0.5", "0.50"]}, "Two runs would share the folder"),
         ({}, ["jaxx"], {}, "--backends: received 'jaxx'.*Did you mean jax?"),
     ],
 )
@@ -131,6 +133,41 @@ def test_the_page_escapes_what_it_shows(tmp_path):
     write_report(tmp_path / "x.html", [job], Console(file=open(os.devnull, "w")))  # noqa: SIM115
     page = (tmp_path / "x.html").read_text()
     assert "<script>" not in page and "<b>error" not in page and "&lt;b&gt;error" in page
+
+
+def test_a_name_in_the_file_and_the_grid_and_the_backend_of_the_file(notebook, tmp_path):
+    values = {"run_dir": str(tmp_path / "runs"), "width": "0.25", "backend": "torch"}
+    assert run_batch([notebook], values, None, {"width": ["0.5"]}) == 0
+    assert [path.name for path in (tmp_path / "runs" / "default,width=0.5").iterdir()] == ["torch"]
+
+
+def test_a_run_made_with_other_parameters_since_is_run_again(notebook, tmp_path):
+    values = {"run_dir": str(tmp_path / "runs")}
+    run_batch([notebook], values, ["torch"])
+    metrics = tmp_path / "runs" / "default" / "torch" / "metrics.json"
+    metrics.write_text(metrics.read_text().replace('"width": 0.25', '"width": 0.75'))
+    run_batch([notebook], values, ["torch"])
+    assert count(tmp_path, "default", "torch") == 2
+
+
+def test_a_killed_run_does_not_stay_running(notebook, tmp_path):
+    cells = nbformat.read(notebook, 4)
+    killed = "(folder / 'metrics.json').write_text('{\"status\": \"running\"}'); raise ValueError('[/odd] markup')"
+    cells.cells.append(nbformat.v4.new_code_cell(killed))
+    nbformat.write(cells, notebook)
+    assert run_batch([notebook], {"run_dir": str(tmp_path / "runs")}, ["torch"]) == 1
+    folder = tmp_path / "runs" / "default" / "torch"
+    assert json.loads((folder / "metrics.json").read_text())["status"] == "failed"
+    page = (tmp_path / "runs" / "default.html").read_text()
+    assert "[/odd] markup" in page and 'href="default/torch/unfinished.small.ipynb"' in page
+
+
+def test_several_notebooks_have_folders_of_their_own(notebook, tmp_path):
+    other = notebook.with_name("other.ipynb")
+    other.write_bytes(notebook.read_bytes())
+    jobs = _plan([notebook, other], {"run_dir": str(tmp_path)}, ["jax"], {"width": ["0.5"]})
+    names = [job.folder.relative_to(tmp_path).as_posix() for job in jobs]
+    assert names == ["default-small,width=0.5/jax", "default-other,width=0.5/jax"]
 
 
 def test_names_of_grid_runs_are_safe_folders(notebook, tmp_path):

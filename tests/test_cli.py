@@ -121,6 +121,10 @@ def test_bad_usage():
 def test_a_backend_that_is_not_there():
     found = run("train", KERAS_BACKEND="caffe")
     assert found.returncode == 2 and "backend: received 'caffe'; allowed: tensorflow, jax, torch" in found.stderr
+    absent = "import sys; sys.modules['tensorflow'] = None\nfrom alexnet.cli import main; sys.exit(main(['train']))"
+    found = run(absent, program=["-c"], KERAS_BACKEND="")
+    assert found.returncode == 2 and "Keras would run on tensorflow, which is not installed here" in found.stderr
+    assert "Traceback" not in found.stderr
     hidden = (
         "import importlib.util as u, sys; real = u.find_spec\n"
         "u.find_spec = lambda name, *rest: None if name == 'jax' else real(name, *rest)\n"

@@ -58,7 +58,7 @@ def test_equals_tensorflow(setting):
     x = activities((2, 4, 3, 16))
     layer = LocalResponseNormalization(**setting, data_format="channels_last")
     y, dx = tensorflow_lrn(x, **setting)
-    np.testing.assert_allclose(to_numpy(layer(x)), y, rtol=1e-6, atol=1e-6 * np.abs(y).max())
+    np.testing.assert_allclose(to_numpy(layer(x)), y, rtol=1e-6, atol=1e-12)
     np.testing.assert_allclose(gradient(layer, x), dx, rtol=1e-5, atol=1e-5 * np.abs(dx).max())
 
 
@@ -68,12 +68,12 @@ def test_equals_torch_in_both_formats(setting, rank):
     first = np.ascontiguousarray(np.moveaxis(activities(SHAPES[rank]), -1, 1))
     y, dx = torch_lrn(first, **setting)
     layer = LocalResponseNormalization(**setting, data_format="channels_first")
-    np.testing.assert_allclose(to_numpy(layer(first)), y, rtol=1e-6, atol=1e-6 * np.abs(y).max())
+    np.testing.assert_allclose(to_numpy(layer(first)), y, rtol=1e-6, atol=1e-12)
     np.testing.assert_allclose(gradient(layer, first), dx, rtol=1e-5, atol=1e-5 * np.abs(dx).max())
 
     last = np.ascontiguousarray(np.moveaxis(first, 1, -1))
     layer = LocalResponseNormalization(**setting, data_format="channels_last")
-    np.testing.assert_allclose(np.moveaxis(to_numpy(layer(last)), -1, 1), y, rtol=1e-6, atol=1e-6 * np.abs(y).max())
+    np.testing.assert_allclose(np.moveaxis(to_numpy(layer(last)), -1, 1), y, rtol=1e-6, atol=1e-12)
 
 
 def exact_lrn(x, n, k, alpha, beta):
@@ -92,9 +92,8 @@ def test_equals_onnx(setting):
     y = to_numpy(LocalResponseNormalization(**setting, data_format="channels_first")(x))
     exact, reference = exact_lrn(x, **setting), onnx_lrn(x, **setting)
     np.testing.assert_allclose(y, exact, rtol=1e-6)
-    # onnxruntime's own rounding is up to 2e-5 from the exact value; that much it may differ from us.
-    assert np.all(np.abs(y - reference) <= 1e-6 * np.abs(exact) + np.abs(reference - exact))
-    np.testing.assert_allclose(reference, exact, rtol=1e-4)
+    # onnxruntime's own rounding is up to 2.4e-5 from the exact value, so it cannot be asked for 1e-6.
+    np.testing.assert_allclose(y, reference, rtol=3e-5)
 
 
 def test_rank_two_by_hand():

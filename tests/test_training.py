@@ -156,6 +156,17 @@ def test_other_parameters_do_not_go_on(tiny, monkeypatch):
     assert len(train(recipe.replace(momentum=0.8, resume=False), verbose=0).history) == 2
 
 
+def test_other_images_do_not_go_on(tiny, tmp_path, monkeypatch):
+    folder = write_class_folders(tmp_path / "data", {"train": 12, "val": 2})
+    recipe = Recipe(**{**tiny, "data_dir": str(folder)})
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="disk"):
+        stop_after(patch, 1, OSError("disk"))
+        train(recipe, verbose=0)
+    write_class_folders(folder, {"train": 12}, classes=["star"])
+    with pytest.raises(RunError, match="unfinished run on other images"):
+        train(recipe, verbose=0)
+
+
 def test_a_finished_run_is_made_anew(tiny):
     for _ in range(2):
         run = train(Recipe(**tiny), verbose=0)

@@ -9,6 +9,7 @@ import os
 import jinja2
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from alexnet import figures
 
@@ -41,7 +42,8 @@ def _row(job, beside):
     """One run as the page and the table show it."""
     metrics = job.metrics() if job.status != "failed" else {}
     results, times = metrics.get("results", {}), metrics.get("times", {})
-    page = _convert(job.output)
+    notebook = job.unfinished if job.status == "failed" else job.output
+    page = _convert(notebook)
     return {
         "label": job.label,
         "backend": job.backend,
@@ -56,7 +58,7 @@ def _row(job, beside):
         "speed": _format(times.get("images_per_second"), "{:,.0f}"),
         "memory": _format(metrics.get("peak_memory_bytes"), "{:.2f} GB", 1e9),
         "version": metrics.get("versions", {}).get(job.backend, "–"),
-        "notebook": _link(job.output, beside),
+        "notebook": _link(notebook, beside),
         "page": _link(page, beside) if page else None,
         "filters": _picture(job.folder / "figures" / "filters.png") if results else None,
         "history": _history(job.folder / "history.csv") if results else [],
@@ -79,7 +81,7 @@ def _print_table(rows, console):
         words = key in ("label", "status", "version")
         table.add_column(title, justify="left" if words else "right", no_wrap=not words, overflow="fold")
     for row in rows:
-        table.add_row(*[row[key] for key in COLUMNS], style="red" if row["status"] == "failed" else None)
+        table.add_row(*[Text(row[key]) for key in COLUMNS], style="red" if row["status"] == "failed" else None)
     console.print(table)
 
 

@@ -4,6 +4,7 @@ import importlib.util
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -18,6 +19,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from alexnet.batch.report import write_report
 from alexnet.recipe import BACKENDS, Recipe, nearest, resolve
+
+FREE = {"backend", "run_dir", "resume", "cache_gb"}  # parameters that do not change what a run makes
 
 
 class BatchError(ValueError):
@@ -39,6 +42,8 @@ class Job:
     label: str
     status: str = "waiting"
     error: str = ""
+    records: bool = True  # the notebook takes run_dir and name, so the metrics in its folder are its own
+    recipe: Recipe = None
     process: subprocess.Popen = field(default=None, repr=False)
 
     @property
@@ -46,8 +51,15 @@ class Job:
         """The executed notebook."""
         return self.folder / self.notebook.name
 
+    @property
+    def unfinished(self):
+        """The notebook while it is executed, and what is left of it when the run has failed."""
+        return self.folder / f"unfinished.{self.notebook.name}"
+
     def metrics(self):
         """The run's `metrics.json`, or nothing where the notebook records none."""
+        if not self.records:
+            return {}
         try:
             return json.loads((self.folder / "metrics.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -73,8 +85,10 @@ def run_batch(notebooks, values, backends=None, grid=None, jobs=1, force=False):
     """
     if jobs < 1:
         raise BatchError(f"--jobs: received {jobs}; allowed: a whole number at least 1.")
+    # A file of parameters may name the backend; a list on the command line goes before it.
+    backends = list(dict.fromkeys(backends or filter(None, [values.get("backend")]))) or list(BACKENDS)
     _check_backends(backends)
-    batch = _plan(notebooks, values, backends or BACKENDS, grid or {})
+    batch = _plan(notebooks, values, backends, grid or {})
     for job in batch:
         if not force and _has_finished(job):
             job.status = "skipped"
@@ -90,7 +104,7 @@ def run_batch(notebooks, values, backends=None, grid=None, jobs=1, force=False):
 
 
 def _check_backends(backends):
-    for backend in backends or BACKENDS:
+    for backend in backends:
         if backend not in BACKENDS:
             raise BatchError(
                 f"--backends: received {backend!r}; allowed: {', '.join(BACKENDS)}.{nearest(backend, BACKENDS)}"
@@ -101,8 +115,11 @@ def _check_backends(backends):
 
 def _plan(notebooks, values, backends, grid):
     """Every job of the batch, all its parameters checked."""
-    batch = []
-    for notebook in map(Path, notebooks):
+    for name in grid:
+        if name in ("backend", "run_dir", "name"):
+            raise BatchError(f"--grid: {name} is not for the grid; every run has a folder of its own (see --backends).")
+    batch, notebooks = [], [Path(notebook) for notebook in notebooks]
+    for notebook in notebooks:
         known = parameter_names(notebook)
         for name in [*values, *grid]:
             if name not in known:
@@ -112,19 +129,31 @@ def _plan(notebooks, values, backends, grid):
                 )
         for combination in itertools.product(*grid.values()):
             chosen = dict(zip(grid, combination, strict=True))
-            recipe = Recipe(**values, **chosen)
-            suffix = "".join(f",{name}={getattr(recipe, name)}" for name in chosen)
-            recipe = recipe.replace(name=recipe.name + suffix)
+            recipe = Recipe(**{**values, **chosen})
+            suffix = f"-{notebook.stem}" if len(notebooks) > 1 else ""
+            suffix += "".join(f",{name}={_folder_part(getattr(recipe, name))}" for name in chosen)
+            recipe = recipe.replace(name=recipe.name + suffix, run_dir=str(resolve(recipe.run_dir)))
             for backend in backends:
                 # As Recipe reads them: a file's 1e-4, which is text to YAML, arrives as a number.
                 parameters = {name: getattr(recipe, name) for name in {**values, **chosen}}
                 parameters["backend"] = backend
-                if "run_dir" in known:
-                    parameters |= {"run_dir": str(resolve(recipe.run_dir)), "name": recipe.name}
+                records = {"run_dir", "name"} <= set(known)
+                if records:
+                    parameters |= {"run_dir": recipe.run_dir, "name": recipe.name}
                 label = " ".join([notebook.stem, recipe.name, backend])
                 folder = recipe.run_folder / backend
-                batch.append(Job(notebook, backend, parameters, folder, recipe.epochs, label))
+                job = Job(notebook, backend, parameters, folder, recipe.epochs, label, records=records, recipe=recipe)
+                if any(job.output == other.output for other in batch):
+                    raise BatchError(
+                        f"Two runs would share the folder {folder}: the same value stands twice in the grid."
+                    )
+                batch.append(job)
     return batch
+
+
+def _folder_part(value):
+    """A grid's value as part of a folder's name; of a path, its last part."""
+    return re.sub(r"[^A-Za-z0-9._+-]", "-", Path(str(value)).name)
 
 
 def parameter_names(notebook):
@@ -144,7 +173,12 @@ def parameter_names(notebook):
 
 def _has_finished(job):
     """Whether the executed notebook lies there, made with the same parameters by a run that ended well."""
-    if not job.output.is_file() or job.metrics().get("status", "finished") != "finished":
+    metrics, recipe = job.metrics(), job.recipe.model_dump()
+    if not job.output.is_file() or metrics.get("status", "finished") != "finished":
+        return False
+    # The folder may since have been used by a run with other parameters.
+    made_with = {name: value for name, value in metrics.get("parameters", {}).items() if name not in FREE}
+    if any(recipe.get(name) != value for name, value in made_with.items()):
         return False
     try:
         record = nbformat.read(job.output, as_version=4).metadata.get("papermill", {})
@@ -172,7 +206,9 @@ def _run_all(batch, jobs, console):
             progress.advance(overall)
             with lock:
                 progress.console.print(
-                    f"{job.status}: {job.label}" + (f": {job.error}" if job.error else ""), highlight=False
+                    f"{job.status}: {job.label}" + (f": {job.error}" if job.error else ""),
+                    highlight=False,
+                    markup=False,
                 )
 
         with ThreadPoolExecutor(jobs) as pool:
@@ -191,7 +227,6 @@ def _run_all(batch, jobs, console):
 def _execute(job, show_epoch):
     """Run a job's notebook. It is moved to its place when the run has ended well."""
     job.status = "running"
-    unfinished = job.folder / f"unfinished.{job.notebook.name}"
     parameters = job.folder / f"unfinished.{job.notebook.stem}.yaml"
     log = job.folder / f"{job.notebook.stem}.log"
     # One backend a process; a headless kernel must not take itself for one that a person watches.
@@ -201,8 +236,10 @@ def _execute(job, show_epoch):
     try:
         job.folder.mkdir(parents=True, exist_ok=True)
         job.output.unlink(missing_ok=True)
+        if job.metrics().get("status") == "finished":
+            (job.folder / "metrics.json").unlink()  # of a run before this one
         parameters.write_text(yaml.safe_dump(job.parameters, sort_keys=False), encoding="utf-8")
-        command = [sys.executable, "-m", "papermill", str(job.notebook), str(unfinished), "-f", str(parameters)]
+        command = [sys.executable, "-m", "papermill", str(job.notebook), str(job.unfinished), "-f", str(parameters)]
         command += ["-k", "python3", "--no-progress-bar", "--no-log-output"]
         with log.open("wb") as output:
             job.process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
@@ -212,15 +249,24 @@ def _execute(job, show_epoch):
                 except subprocess.TimeoutExpired:
                     show_epoch(job.metrics().get("results", {}).get("epoch", 0))
         if job.process.returncode == 0:
-            os.replace(unfinished, job.output)
+            os.replace(job.unfinished, job.output)
             log.unlink()
             job.status = "finished"
         else:
             job.status, job.error = "failed", f"{_last_line(log)} (see {log})"
+            _correct_status(job)
     except OSError as error:
         job.status, job.error = "failed", f"{job.folder} cannot be used ({error.strerror or error})"
     finally:
         parameters.unlink(missing_ok=True) if job.folder.is_dir() else None
+
+
+def _correct_status(job):
+    """A process that was killed could not write how its run ended."""
+    metrics = job.metrics()
+    if metrics.get("status") == "running":
+        metrics["status"] = "interrupted" if job.process.returncode < 0 else "failed"
+        (job.folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
 
 
 def _last_line(log):

@@ -16,7 +16,13 @@ def load_data(recipe):
         DataError: `data_dir` holds nothing that could be trained on.
     """
     training, validation = find_sources(recipe.data_dir, recipe.validation_split, recipe.seed)
-    return Images(training, recipe, training=True), Images(validation, recipe, training=False)
+    free = recipe.cache_gb * 2**30
+    keep = []
+    for source in (training, validation):
+        needed = len(source) * recipe.resize**2 * 3
+        keep.append(needed <= free)
+        free -= needed if keep[-1] else 0
+    return Images(training, recipe, keep[0], training=True), Images(validation, recipe, keep[1], training=False)
 
 
 class Images:
@@ -29,14 +35,14 @@ class Images:
         failure: The error that stopped a batch, if any. TensorFlow wraps errors of its input in its own.
     """
 
-    def __init__(self, source, recipe, training):
+    def __init__(self, source, recipe, keep, training):
         self.source = source
         self.class_names = source.class_names
         self.labels = source.labels
         self._recipe = recipe
         self._training = training
         self.failure = None
-        self._squares = SquareCache(source, recipe.resize, recipe.cache_gb * 2**30)
+        self._squares = SquareCache(source, recipe.resize, keep)
         batches = len(source) / recipe.batch_size
         # In training the remainder of a pass begins the next one, so that every batch is full.
         self.steps_per_epoch = max(1, math.floor(batches)) if training else math.ceil(batches)

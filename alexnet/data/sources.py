@@ -62,7 +62,11 @@ def find_sources(data_dir, validation_split, seed):
         DataError: nothing usable there.
     """
     if data_dir == "shapes":
-        return _folder_sources(shapes.prepare(PROJECT / "data" / "shapes"), validation_split, seed)
+        try:
+            folder = shapes.prepare(PROJECT / "data" / "shapes")
+        except OSError as error:
+            raise DataError(f"data_dir: shapes cannot be drawn into {PROJECT / 'data'} ({error.strerror}).") from None
+        return _folder_sources(folder, validation_split, seed)
     if data_dir in KERAS_DATASETS:
         return _keras_sources(data_dir)
     folder = resolve(data_dir)
@@ -149,13 +153,12 @@ def _keras_sources(name):
 
 
 class SquareCache:
-    """Squares of a source, kept in memory after their first decoding if all of them fit into `limit_bytes`."""
+    """Squares of a source, kept in memory after their first decoding if `keep` is true."""
 
-    def __init__(self, source, size, limit_bytes):
+    def __init__(self, source, size, keep):
         self.source = source
         self.size = size
-        shape = (len(source), size, size, 3)
-        self._kept = np.empty(shape, np.uint8) if np.prod(shape, dtype=np.int64) <= limit_bytes else None
+        self._kept = np.empty((len(source), size, size, 3), np.uint8) if keep else None
         self._present = np.zeros(len(source), bool)
 
     def __getitem__(self, indices):

@@ -39,10 +39,11 @@ def import_keras(backend=None):
         with _quiet_tensorflow():
             return importlib.import_module("keras")
     except ModuleNotFoundError as error:
-        if error.name not in BACKENDS:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in BACKENDS:
             raise
         raise BackendError(
-            f"backend: Keras would run on {error.name}, which is not installed here. Choose another one "
+            f"backend: Keras would run on {missing}, which is not installed here. Choose another one "
             f"({', '.join(BACKENDS)}), or set KERAS_BACKEND."
         ) from None
 

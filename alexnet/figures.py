@@ -9,7 +9,7 @@ from matplotlib.patches import FancyArrowPatch, Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 INK, SOFT, ACCENT = "#202124", "#9aa0a6", "#1a73e8"
-RIGHT, WRONG = "#188038", "#d93025"
+RIGHT, WRONG = "#81c995", "#f6aea9"
 BACKEND_COLOURS = {"tensorflow": "#f29900", "jax": "#1a73e8", "torch": "#d93025"}
 
 STYLE = {
@@ -127,7 +127,7 @@ def predictions(images, labels, probabilities, class_names, columns=4):
         picture.imshow(_pixels(image))
         picture.set_title(class_names[label], loc="center")
         best = np.argsort(-shares, kind="stable")[:5]
-        bars.barh(range(len(best)), shares[best], color=[RIGHT if k == label else "#f6aea9" for k in best], height=0.8)
+        bars.barh(range(len(best)), shares[best], color=[RIGHT if k == label else WRONG for k in best], height=0.8)
         for place, k in enumerate(best):
             bars.text(0.02, place, class_names[k], va="center", fontsize=9)
         bars.set_xlim(0, 1)

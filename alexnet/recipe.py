@@ -12,6 +12,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 from alexnet.presets import INITIALIZERS, PRESETS, SMALLEST_INPUT
 
 BACKENDS = ("tensorflow", "jax", "torch")
+# Parameters that say where and how a run is made; two runs that differ only in them make the same network.
+FREE = {"backend", "cache_gb", "run_dir", "name", "resume"}
 
 _PACKAGE_PARENT = Path(__file__).resolve().parents[1]
 # Where relative paths start: the checkout, wherever a notebook's kernel was started; without one, the shell's folder.

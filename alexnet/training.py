@@ -24,7 +24,7 @@ from alexnet.backend import without_tensorflow
 from alexnet.data import load_data
 from alexnet.evaluation import evaluate
 from alexnet.model import AlexNet, logits_model
-from alexnet.recipe import Recipe, resolve
+from alexnet.recipe import FREE, Recipe, resolve
 
 HISTORY = (
     "epoch",
@@ -39,8 +39,6 @@ HISTORY = (
     "seconds",
 )
 LIBRARIES = ("keras", "tensorflow", "jax", "torch", "numpy", "grain", "pillow")
-# Fields that may differ between a run and its continuation: they change neither the data nor the network.
-FREE_ON_RESUME = {"backend", "cache_gb", "run_dir", "name", "resume"}
 
 
 class RunError(RuntimeError):
@@ -382,7 +380,7 @@ class _Record(keras.callbacks.Callback):
         if differences := [
             f"{name}: {theirs[name]} there, {ours[name]} here"
             for name in ours
-            if name not in FREE_ON_RESUME and theirs[name] != ours[name]
+            if name not in FREE and theirs[name] != ours[name]
         ]:
             raise RunError(
                 f"{self.run.folder} holds an unfinished run with other parameters ({'; '.join(differences)}). "

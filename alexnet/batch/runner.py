@@ -18,9 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from alexnet.batch.report import write_report
-from alexnet.recipe import BACKENDS, Recipe, nearest, resolve
-
-FREE = {"backend", "run_dir", "resume", "cache_gb"}  # parameters that do not change what a run makes
+from alexnet.recipe import BACKENDS, FREE, Recipe, nearest, resolve
 
 
 class BatchError(ValueError):

@@ -8,12 +8,15 @@ import importlib
 
 _HOMES = {
     "AlexNet": "model",
-    "CheckpointError": "model",
+    "CheckpointError": "checkpoints",
     "layer_table": "model",
+    "load_checkpoint": "model",
+    "save_checkpoint": "model",
     "logits_model": "model",
     "PRESETS": "presets",
     "GroupedConv2D": "layers",
     "LocalResponseNormalization": "layers",
+    "SameMapNormalization": "layers",
     "BackendError": "backend",
     "import_keras": "backend",
     "Recipe": "recipe",

@@ -130,8 +130,8 @@ def _train(options):
     except BackendError as error:
         return _fail(error, BAD_USAGE)
 
+    from alexnet.checkpoints import CheckpointError
     from alexnet.data import DataError, ImageError
-    from alexnet.model import CheckpointError
     from alexnet.training import RunError, build, train
 
     folder = recipe.run_folder / keras.backend.backend()

@@ -5,6 +5,7 @@ import numpy as np
 from keras import ops
 
 from alexnet.data import shapes
+from alexnet.model import logits_model
 
 
 def write_class_folders(folder, splits, classes=("cross", "ring", "triangle")):
@@ -48,6 +49,31 @@ def gradient(function, x):
         tape.watch(value)
         total = tf.reduce_sum(function(value))
     return tape.gradient(total, value).numpy()
+
+
+class Keep(keras.optimizers.Optimizer):
+    """Changes nothing and keeps the gradients: the way to them that is the same on every backend."""
+
+    def build(self, variables):
+        super().build(variables)
+        self.kept = self.add_optimizer_variables(variables, "gradient")
+
+    def update_step(self, gradient, variable, learning_rate):
+        self.assign(self.kept[self._get_variable_index(variable)], gradient)
+
+
+class Gradients:
+    """Of a model: the gradients of the mean cross-entropy of some images, by layer those of kernel and bias."""
+
+    def __init__(self, model):
+        self.trainee = logits_model(model)
+        self.trainee.compile(Keep(1.0), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+
+    def __call__(self, images, labels):
+        self.trainee.train_on_batch(images, labels)
+        kept = iter(self.trainee.optimizer.kept)
+        layers = [layer.name for layer in self.trainee.layers if layer.trainable_variables]
+        return {name: (to_numpy(next(kept)), to_numpy(next(kept))) for name in layers}
 
 
 def to_numpy(tensor):

@@ -7,7 +7,14 @@ import torch
 from helpers import gradient, to_numpy
 from keras import ops
 
-from alexnet.layers import GroupedConv2D, LocalResponseNormalization, PixelNormalization, strided_convolution
+from alexnet.layers import (
+    AverageMaps,
+    GroupedConv2D,
+    LocalResponseNormalization,
+    PixelNormalization,
+    SameMapNormalization,
+    strided_convolution,
+)
 
 # Parameters that make the divisor matter; the paper's are among them.
 SETTINGS = [
@@ -188,3 +195,56 @@ def test_pixels_lose_their_mean_in_float32():
     y = layer(np.array([[[[101, 52, 20]]]], "uint8"))
     assert keras.backend.standardize_dtype(y.dtype) == "float32"
     np.testing.assert_array_equal(to_numpy(y), [[[[1.0, 2.0, -5.0]]]])
+
+
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+@pytest.mark.parametrize("groups", [2, 4])
+def test_windows_stay_in_their_group(groups, data_format):
+    """As PyTorch's layer on each part alone; in one group the result is another."""
+    x = activities((2, 16, 4, 3))
+    setting = {"n": 5, "k": 1.0, "alpha": 0.01, "beta": 0.75}
+    parts = [torch_lrn(part, **setting) for part in np.split(x, groups, 1)]
+    y, dx = (np.concatenate(values, 1) for values in zip(*parts, strict=True))
+    layer = LocalResponseNormalization(**setting, data_format=data_format, groups=groups)
+    to, back = ((0, 2, 3, 1), (0, 3, 1, 2)) if data_format == "channels_last" else ((0, 1, 2, 3), (0, 1, 2, 3))
+    inputs = np.ascontiguousarray(x.transpose(to))
+    np.testing.assert_allclose(to_numpy(layer(inputs)).transpose(back), y, rtol=1e-6)
+    np.testing.assert_allclose(gradient(layer, inputs).transpose(back), dx, rtol=1e-5, atol=1e-5 * np.abs(dx).max())
+    assert np.abs(torch_lrn(x, **setting)[0] - y).max() > 0.01
+    assert layer.get_config()["groups"] == groups
+    with pytest.raises(ValueError, match="cannot be cut into 3 equal groups"):
+        LocalResponseNormalization(groups=3, data_format=data_format)(inputs)
+
+
+@pytest.mark.parametrize("size", [1, 3, 5, 21])
+def test_same_map_normalization(size):
+    """Against PyTorch's average over a window, zeros counted: the same sum divided by the window's size."""
+    setting = {"size": size, "k": 1.0, "alpha": 0.002, "beta": 0.75}
+    x = activities((2, 9, 8, 4))
+    layer = SameMapNormalization(**setting)
+    value = torch.tensor(x.transpose(0, 3, 1, 2), requires_grad=True)
+    windows = torch.nn.functional.pad(value**2, [size // 2] * 4)
+    sums = torch.nn.functional.avg_pool2d(windows, size, 1) * size**2
+    expected = value * (1.0 + 0.002 * sums) ** -0.75
+    expected.sum().backward()
+    np.testing.assert_allclose(to_numpy(layer(x)), expected.detach().numpy().transpose(0, 2, 3, 1), rtol=1e-5)
+    dx = value.grad.numpy().transpose(0, 2, 3, 1)
+    np.testing.assert_allclose(gradient(layer, x), dx, rtol=1e-5, atol=1e-5 * np.abs(dx).max())
+    assert {key: SameMapNormalization.from_config(layer.get_config()).get_config()[key] for key in setting} == setting
+
+
+def test_same_map_normalization_refuses():
+    for arguments in ({"size": 4}, {"size": 0}, {"k": 0}, {"alpha": -1}, {"beta": float("inf")}):
+        with pytest.raises(ValueError, match=f"Received: {next(iter(arguments))}="):
+            SameMapNormalization(**arguments)
+    with pytest.raises(ValueError, match="height and width known"):
+        SameMapNormalization()(np.ones((2, 3, 4), "float32"))
+
+
+@pytest.mark.parametrize("sides", [(1, 1), (2, 3), (4, 6), (6, 6), (7, 13)])
+def test_average_maps(sides):
+    x = activities((2, *sides, 3))
+    expected = torch.nn.functional.adaptive_avg_pool2d(torch.tensor(x.transpose(0, 3, 1, 2)), 6)
+    layer = AverageMaps(6)
+    np.testing.assert_allclose(to_numpy(layer(x)), expected.numpy().transpose(0, 2, 3, 1), rtol=1e-5, atol=1e-5)
+    assert layer.compute_output_shape(x.shape) == (2, 6, 6, 3)

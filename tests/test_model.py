@@ -1,11 +1,11 @@
 import keras
 import numpy as np
 import pytest
-import torch
 import torch_alexnet
-from helpers import set_numpy_weights, to_numpy
+from helpers import Gradients, set_numpy_weights, to_numpy
 
-from alexnet.model import HE_GAIN, AlexNet, CheckpointError, layer_table, logits_model
+from alexnet.model import HE_GAIN, AlexNet, layer_table, logits_model, preset_of
+from alexnet.presets import PRESETS
 from alexnet.training import SGD
 
 # The paper's section 3.5, counted: output, parameters, multiply-adds at 227 and at 256 pixels.
@@ -43,27 +43,86 @@ def test_every_layer_counts_as_in_the_paper(side):
     assert model.count_params() == 60_965_224
 
 
-def test_logits_and_training_equal_pytorch():
-    """The full network against the same one in plain PyTorch: each backend within 5e-5, so any two within 1e-4."""
-    model = AlexNet(dropout=0.0)
-    set_numpy_weights(model)
-    reference = torch_alexnet.TorchAlexNet().take(model)
-    images, labels = pixels(4, 227), np.array([1, 10, 100, 999])
+# Section 3.5 counted for the others: parameters of each layer, and maps after conv1, conv2 and pool5.
+ONE_COLUMN = (307_392, 663_936, 884_992, 590_080, 37_752_832, 16_781_312, 4_097_000)
+TWO_COLUMNS = (34_944, *[LAYERS[name][0] for name in ("conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")])
+COUNTS = {
+    "paper": (60_965_224, TWO_COLUMNS, 227),
+    "krizhevsky2012": (60_965_224, TWO_COLUMNS, 227),
+    "caffe": (60_965_224, TWO_COLUMNS, 227),
+    "caffenet": (60_965_224, TWO_COLUMNS, 227),
+    "one_tower": (61_100_840, (23_296, *ONE_COLUMN), 227),
+    "torchvision": (61_100_840, (23_296, *ONE_COLUMN), 224),
+}
 
-    trainee = logits_model(model)
-    with torch.no_grad():
-        expected = reference(torch.tensor(images.transpose(0, 3, 1, 2)).float()).numpy()
-    logits = to_numpy(trainee.predict_on_batch(images))
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_counts(preset):
+    total, parameters, side = COUNTS[preset]
+    model = AlexNet(preset)
+    assert model.count_params() == total
+    assert model.input.shape == (None, side, side, 3)
+    rows = {row["layer"]: row for row in layer_table(model)}
+    assert tuple(row["parameters"] for row in rows.values() if row["parameters"]) == parameters
+    assert [rows[name]["output"][0] for name in ("conv1", "conv2", "conv3", "pool5")] == [55, 27, 13, 6]
+    assert preset_of(model) == preset
+    assert f"| `{preset}` |" in AlexNet.__doc__ and f"| {total:,} |" in AlexNet.__doc__
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_logits_equal_pytorch(preset):
+    """Each full network against the same one in plain PyTorch: within 5e-5, so any two backends within 1e-4."""
+    model = AlexNet(preset)
+    set_numpy_weights(model)
+    reference = torch_alexnet.TorchAlexNet(preset).take(model)
+    images = pixels(2, model.input.shape[1])
+    expected = torch_alexnet.logits(reference, images)
+    logits = to_numpy(logits_model(model).predict_on_batch(images))
     assert np.abs(logits - expected).max() <= 5e-5 * np.abs(expected).max()
     probabilities = model.predict_on_batch(images)
     np.testing.assert_allclose(probabilities, np.exp(logits) / np.exp(logits).sum(1, keepdims=True), rtol=1e-3)
 
-    update = {"learning_rate": 1e-5, "momentum": 0.9, "decay": 0.5}  # a decay large enough to be seen
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_gradients_and_training_equal_pytorch(preset):
+    """Of the full width, on images of 67 pixels: the gradients of three images, then five steps."""
+    model = AlexNet(preset, (67, 67, 3), classes=10, dropout=0.0)
+    set_numpy_weights(model)
+    reference = torch_alexnet.TorchAlexNet(preset, 10, model.get_layer("fc6").kernel.shape[0]).take(model)
+    images, labels = pixels(3, 67), np.array([1, 5, 9])
+    gradients, errors = Gradients(model), []
+    for image, label in zip(images, labels, strict=True):
+        expected = torch_alexnet.gradients(reference, image[None], label[None])
+        found = gradients(image[None], label[None])
+        errors.append(
+            max(
+                np.linalg.norm(ours - theirs) / np.linalg.norm(theirs)
+                for name in expected
+                for ours, theirs in zip(found[name], expected[name], strict=True)
+            )
+        )
+    # An activity that rounding puts on the other side of a ReLU may spoil one image. A wrong gradient spoils all.
+    assert sorted(errors)[1] <= 1e-3, errors
+
+    # A decay large enough to be seen.
+    update = {"learning_rate": 3e-3 if preset == "torchvision" else 1e-5, "momentum": 0.9, "decay": 0.5}
     expected = torch_alexnet.train(reference, images, labels, 5, **update)
+    trainee = logits_model(model)
     trainee.compile(SGD(**update), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     losses = [float(trainee.train_on_batch(images, labels)) for _ in range(5)]
     np.testing.assert_allclose(losses, expected, rtol=5e-4)
     assert losses[-1] < 0.9 * losses[0]
+
+
+@pytest.mark.parametrize("side", [67, 227, 256])
+def test_torchvision_averages_to_six_by_six(side):
+    """What its adaptive pooling does to other sizes than 224, wider and narrower than 6 x 6."""
+    model = AlexNet("torchvision", (side, side, 3), classes=5, classifier_activation=None)
+    set_numpy_weights(model)
+    reference = torch_alexnet.TorchAlexNet("torchvision", classes=5).take(model)
+    images = pixels(2, side)
+    expected = torch_alexnet.logits(reference, images)
+    assert np.abs(model.predict_on_batch(images) - expected).max() <= 5e-5 * np.abs(expected).max()
 
 
 def test_one_checkpoint_serves_227_and_256(tmp_path):
@@ -163,30 +222,3 @@ def test_mixed_precision_keeps_the_ends_in_float32(policy):
 def test_bad_arguments_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         AlexNet(**arguments)
-
-
-def test_weights_of_another_network_are_refused(tmp_path):
-    other = AlexNet(**{**SMALL, "classes": 7})
-    other.save(tmp_path / "other.keras")
-    other.save_weights(tmp_path / "other.weights.h5")
-    with pytest.raises(CheckpointError, match=r"another network: fc8/kernel is \(512, 7\) there and \(512, 5\) here"):
-        AlexNet(**SMALL, weights=tmp_path / "other.keras")
-    with pytest.raises(CheckpointError, match="does not hold this network"):
-        AlexNet(**SMALL, weights=tmp_path / "other.weights.h5")
-
-
-def test_files_that_are_no_weights_are_refused(tmp_path):
-    (tmp_path / "text.keras").write_text("not a zip")
-    (tmp_path / "text.weights.h5").write_text("not HDF5")
-    expected = {
-        "absent.keras": "no file",
-        "text.keras": "does not hold",
-        "text.weights.h5": "does not hold",
-        "text.txt": "must end",
-    }
-    for name, message in expected.items():
-        if name == "text.txt":
-            (tmp_path / name).touch()
-        with pytest.raises(CheckpointError, match=message) as error:
-            AlexNet(**SMALL, weights=tmp_path / name)
-        assert "\n" not in str(error.value)

@@ -1,0 +1,19 @@
+"""Checkpoints of AlexNet in the formats that people hold, as arrays by layer name, and back.
+
+Nothing in a file is executed: pickles are read by loaders that know arrays and nothing else.
+"""
+
+from alexnet.checkpoints.checkpoint import FORMATS, Checkpoint, CheckpointError, as_network, recognize
+from alexnet.checkpoints.reading import read
+from alexnet.checkpoints.writing import write_onnx, write_state_dict
+
+__all__ = [
+    "FORMATS",
+    "Checkpoint",
+    "CheckpointError",
+    "as_network",
+    "read",
+    "recognize",
+    "write_onnx",
+    "write_state_dict",
+]

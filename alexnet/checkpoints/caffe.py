@@ -1,0 +1,91 @@
+"""Caffe's `.caffemodel`: a protocol buffer of layers and blobs."""
+
+import functools
+
+import numpy as np
+
+from alexnet.checkpoints.checkpoint import FORMATS, CheckpointError, as_network
+from alexnet.presets import LAYERS
+
+# The fields of Caffe's messages that hold weights: name, number, type, repeated. Two generations of files: a layer's
+# type was once a number. `data` holds packed floats; declared as bytes it arrives without a copy of each number.
+MESSAGES = {
+    "Shape": [("dim", 1, "int64", True)],
+    "Blob": [
+        ("num", 1, "int32", False),
+        ("channels", 2, "int32", False),
+        ("height", 3, "int32", False),
+        ("width", 4, "int32", False),
+        ("data", 5, "bytes", True),
+        ("shape", 7, "Shape", False),
+    ],
+    "Layer": [("name", 1, "string", False), ("type", 2, "string", False), ("blobs", 7, "Blob", True)],
+    "OldLayer": [("name", 4, "string", False), ("type", 5, "int32", False), ("blobs", 6, "Blob", True)],
+    "Net": [("name", 1, "string", False), ("layers", 2, "OldLayer", True), ("layer", 100, "Layer", True)],
+}
+OLD_TYPES = {4: "Convolution", 14: "InnerProduct", 15: "LRN", 17: "Pooling", 18: "ReLU"}
+
+
+def read_caffe(path):
+    """A `.caffemodel` as a checkpoint; `caffe` or `caffenet` is told from the order of its layers."""
+    from google.protobuf.message import DecodeError
+
+    net = _messages()["Net"]()
+    try:
+        net.ParseFromString(path.read_bytes())
+    except DecodeError:
+        raise CheckpointError(
+            f"weights: {path} looks like a {FORMATS['caffe']} file, but is damaged or was cut off."
+        ) from None
+    blobs, kinds = {}, []
+    for layer in [*net.layers, *net.layer]:
+        kind = OLD_TYPES.get(layer.type, layer.type)
+        kinds.append((layer.name, kind))
+        for number, blob in enumerate(layer.blobs):
+            blobs[f"{layer.name}[{number}]"] = _array(blob, kind)
+    names = {layer: (f"{layer}[0]", f"{layer}[1]") for layer in LAYERS}
+    for layer in LAYERS:  # a bias of the first generation is 1 x 1 x 1 x N
+        if names[layer][1] in blobs:
+            blobs[names[layer][1]] = blobs[names[layer][1]].reshape(-1)
+    return as_network(path, "caffe", blobs, names, _preset(kinds), bgr=True)
+
+
+def _array(blob, kind):
+    values = np.frombuffer(b"".join(blob.data) if len(blob.data) > 1 else b"".join(blob.data[:1]), "<f4")
+    shape = tuple(blob.shape.dim) or (blob.num, blob.channels, blob.height, blob.width)
+    if kind == "InnerProduct" and len(shape) == 4:  # the first generation
+        shape = shape[2:] if shape[:2] == (1, 1) else shape
+    if np.prod(shape) != values.size:
+        raise ValueError(f"a blob of shape {shape} with {values.size} values")
+    return values.reshape(shape)
+
+
+def _preset(kinds):
+    """Whether response normalization comes before the pooling or after it."""
+    order = [kind for _, kind in kinds if kind in ("LRN", "Pooling")]
+    return {("LRN", "Pooling"): "caffe", ("Pooling", "LRN"): "caffenet"}.get(tuple(order[:2]))
+
+
+@functools.cache
+def _messages():
+    """Classes for `MESSAGES`, made by the protobuf library."""
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+    kinds = descriptor_pb2.FieldDescriptorProto
+    file = descriptor_pb2.FileDescriptorProto(name="alexnet/caffe.proto", package="alexnet.caffe", syntax="proto2")
+    for message, fields in MESSAGES.items():
+        proto = file.message_type.add(name=message)
+        for name, number, kind, repeated in fields:
+            field = proto.field.add(name=name, number=number)
+            field.label = kinds.LABEL_REPEATED if repeated else kinds.LABEL_OPTIONAL
+            if kind in MESSAGES:
+                field.type, field.type_name = kinds.TYPE_MESSAGE, f".alexnet.caffe.{kind}"
+            else:
+                field.type = getattr(kinds, f"TYPE_{kind.upper()}")
+            if kind == "int64":
+                field.options.packed = True
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return {
+        name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"alexnet.caffe.{name}")) for name in MESSAGES
+    }

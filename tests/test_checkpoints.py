@@ -1,0 +1,527 @@
+"""Checkpoints in every format, made here by other libraries, against an independent run of the same file."""
+
+import pickle
+import subprocess
+import sys
+import zipfile
+from collections import OrderedDict
+
+import cv2
+import keras
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+import torch_alexnet
+from helpers import set_numpy_weights
+from torch import nn
+
+from alexnet.checkpoints import CheckpointError, recognize
+from alexnet.model import AlexNet, load_checkpoint, logits_model, preset_of, save_checkpoint
+from alexnet.presets import PRESETS
+
+CLASSES, WIDTH = 7, 1 / 8
+TWO_COLUMNS = [(12, 3), (32, 6), (48, 32), (48, 24), (32, 24)]  # filters and channels seen, an eighth of the width
+CAFFE_BGR = (104.007, 116.669, 122.679)
+
+
+def pixels(count, side):
+    return np.random.default_rng(5).integers(0, 256, (count, side, side, 3), dtype="uint8")
+
+
+def close(found, expected):
+    """Relative to the largest logit, as the issue of parity has it."""
+    assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
+    assert np.abs(expected).max() > 0.1  # something was computed
+
+
+def logits(model, images):
+    return logits_model(model).predict_on_batch(images)
+
+
+# --- PyTorch ---------------------------------------------------------------------------------------------------------
+
+
+class Torchvision(nn.Module):
+    """A module with the names and the arithmetic of torchvision's alexnet, in an eighth of its width."""
+
+    def __init__(self, classes=CLASSES, width=WIDTH):
+        super().__init__()
+        a, b, c, d, f = (int(size * width) for size in (64, 192, 384, 256, 4096))
+        self.features = nn.Sequential(
+            *[nn.Conv2d(3, a, 11, 4, 2), nn.ReLU(), nn.MaxPool2d(3, 2)],
+            *[nn.Conv2d(a, b, 5, padding=2), nn.ReLU(), nn.MaxPool2d(3, 2)],
+            *[nn.Conv2d(b, c, 3, padding=1), nn.ReLU(), nn.Conv2d(c, d, 3, padding=1), nn.ReLU()],
+            *[nn.Conv2d(d, d, 3, padding=1), nn.ReLU(), nn.MaxPool2d(3, 2)],
+        )
+        self.avgpool = nn.AdaptiveAvgPool2d((6, 6))
+        self.classifier = nn.Sequential(
+            *[nn.Dropout(), nn.Linear(d * 36, f), nn.ReLU()],
+            *[nn.Dropout(), nn.Linear(f, f), nn.ReLU(), nn.Linear(f, classes)],
+        )
+
+    def forward(self, x):
+        return self.classifier(torch.flatten(self.avgpool(self.features(x)), 1))
+
+    def logits(self, images):
+        """Of pixels 0-255, prepared as torchvision's transforms prepare them."""
+        x = torch.tensor(images.transpose(0, 3, 1, 2)).float() / 255
+        mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+        with torch.no_grad():
+            return self.eval()((x - mean.view(1, 3, 1, 1)) / std.view(1, 3, 1, 1)).numpy()
+
+
+@pytest.fixture(scope="module")
+def torchvision():
+    torch.manual_seed(1)
+    module = Torchvision()
+    for values in module.parameters():
+        nn.init.normal_(values, std=values[0].numel() ** -0.5)
+    return module
+
+
+@pytest.mark.parametrize("form", ["plain", "legacy", "training", "parallel", "safetensors"])
+def test_torchvision(torchvision, form, tmp_path):
+    path, state = tmp_path / "alexnet.bin", torchvision.state_dict()  # the name tells nothing
+    if form == "safetensors":
+        from safetensors.torch import save_file
+
+        save_file(state, path)
+    elif form == "training":
+        torch.save({"epoch": 3, "state_dict": state, "optimizer": {"param_groups": []}}, path)
+    elif form == "parallel":  # as ImageNet's example script of PyTorch wraps the features
+        torch.save(OrderedDict((k.replace("features.", "features.module."), v) for k, v in state.items()), path)
+    else:
+        torch.save(state, path, _use_new_zipfile_serialization=form == "plain")
+    model = load_checkpoint(path)
+    assert preset_of(model) == "torchvision" and model.input.shape[1:] == (224, 224, 3)
+    images = pixels(2, 224)
+    close(logits(model, images), torchvision.logits(images))
+
+
+def test_pickled_modules_are_refused(torchvision, tmp_path):
+    torch.save(torchvision, tmp_path / "module.pth")
+    with pytest.raises(CheckpointError, match=r"could run any program. Save the model's state_dict\(\) instead"):
+        load_checkpoint(tmp_path / "module.pth")
+
+
+# --- Caffe -----------------------------------------------------------------------------------------------------------
+
+
+def varint(value):
+    data = bytearray()
+    while value > 127:
+        data.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*data, value])
+
+
+def field(number, payload):
+    return varint(number << 3 | 2) + varint(len(payload)) + payload
+
+
+def number_field(number, value):
+    return varint(number << 3) + varint(value)
+
+
+def caffe_blob(values, old):
+    values = values.astype("<f4")
+    if old:
+        shape = (1,) * (4 - values.ndim) + values.shape
+        head = b"".join(number_field(i + 1, side) for i, side in enumerate(shape))
+    else:
+        head = field(7, field(1, b"".join(map(varint, values.shape))))
+    return head + field(5, values.tobytes())
+
+
+OLD_TYPES = {"Convolution": 4, "InnerProduct": 14, "LRN": 15, "Pooling": 17, "ReLU": 18, "Softmax": 20}
+
+
+def caffe_layers(preset):
+    """Names, types and prototxt parameters of the layers, in order."""
+    norm = ("LRN", "lrn_param { local_size: 5 alpha: 0.0001 beta: 0.75 }")
+    pool = ("Pooling", "pooling_param { pool: MAX kernel_size: 3 stride: 2 }")
+    after = (norm, pool) if preset == "caffe" else (pool, norm)
+    geometry = ["kernel_size: 11 stride: 4", "kernel_size: 5 pad: 2 group: 2", "kernel_size: 3 pad: 1"]
+    geometry += ["kernel_size: 3 pad: 1 group: 2"] * 2
+    for i, ((filters, _), shape) in enumerate(zip(TWO_COLUMNS, geometry, strict=True), 1):
+        yield f"conv{i}", "Convolution", f"convolution_param {{ num_output: {filters} {shape} }}"
+        yield f"relu{i}", "ReLU", ""
+        for kind, parameters in after if i < 3 else (pool,) if i == 5 else ():
+            yield f"{kind.lower()}{i}", kind, parameters
+    for i, units in ((6, 512), (7, 512), (8, CLASSES)):
+        yield f"fc{i}", "InnerProduct", f"inner_product_param {{ num_output: {units} }}"
+        if i < 8:
+            yield f"relu{i}", "ReLU", ""
+
+
+def caffe_arrays():
+    """Kernels and biases in Caffe's layout."""
+    rng = np.random.default_rng(0)
+    sides = [11, 5, 3, 3, 3]
+    shapes = {f"conv{i}": (f, c, s, s) for i, ((f, c), s) in enumerate(zip(TWO_COLUMNS, sides, strict=True), 1)}
+    shapes |= {"fc6": (512, 32 * 36), "fc7": (512, 512), "fc8": (CLASSES, 512)}
+    return {
+        name: (
+            rng.normal(0, np.prod(shape[1:]) ** -0.5, shape).astype("float32"),
+            rng.normal(0, 0.1, shape[0]).astype("float32"),
+        )
+        for name, shape in shapes.items()
+    }
+
+
+def write_caffe(folder, preset, old):
+    arrays, model = caffe_arrays(), field(1, b"AlexNet")
+    text = 'name: "AlexNet"\ninput: "data"\ninput_dim: 1 input_dim: 3 input_dim: 227 input_dim: 227\n'
+    below = "data"
+    for name, kind, parameters in caffe_layers(preset):
+        top = below if kind == "ReLU" else name
+        text += f'layer {{ name: "{name}" type: "{kind}" bottom: "{below}" top: "{top}" {parameters} }}\n'
+        below = top
+        blobs = [caffe_blob(values, old) for values in arrays.get(name, ())]
+        if old:
+            layer = field(4, name.encode()) + number_field(5, OLD_TYPES[kind]) + b"".join(field(6, b) for b in blobs)
+        else:
+            layer = field(1, name.encode()) + field(2, kind.encode()) + b"".join(field(7, b) for b in blobs)
+        model += field(2 if old else 100, layer)
+    (folder / "net.prototxt").write_text(text)
+    (folder / "net.caffemodel").write_bytes(model)
+    return folder / "net.caffemodel"
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["layer", "layers"])
+@pytest.mark.parametrize("preset", ["caffe", "caffenet"])
+def test_caffe(preset, old, tmp_path):
+    path = write_caffe(tmp_path, preset, old)
+    network = cv2.dnn.readNetFromCaffe(str(tmp_path / "net.prototxt"), str(path))
+    images = pixels(2, 227)
+    blue_first = images[..., ::-1].astype("float32") - np.array(CAFFE_BGR, "float32")
+    expected = []
+    for image in blue_first:
+        network.setInput(np.ascontiguousarray(image.transpose(2, 0, 1)[None]))
+        expected.append(network.forward("fc8")[0])
+    model = load_checkpoint(path)
+    assert preset_of(model) == preset and model.input.shape[1:] == (227, 227, 3)
+    close(logits(model, images), np.array(expected))
+
+
+# --- ONNX and NumPy --------------------------------------------------------------------------------------------------
+
+
+def write_onnx(path, arrays):
+    """As the zoo's bvlcalexnet: Caffe's shapes under names like conv1_w_0, Gemm with transB."""
+    make, nodes, below = onnx.helper.make_node, [], "data_0"
+
+    def add(kind, output, *others, **attributes):
+        nonlocal below
+        nodes.append(make(kind, [below, *others], [output], **attributes))
+        below = output
+
+    for i in range(1, 6):
+        stride, pad = (4, 0) if i == 1 else (1, 2 if i == 2 else 1)
+        group = 2 if i in (2, 4, 5) else 1
+        add("Conv", f"conv{i}", f"conv{i}_w_0", f"conv{i}_b_0", strides=[stride] * 2, pads=[pad] * 4, group=group)
+        add("Relu", f"relu{i}")
+        if i < 3:
+            add("LRN", f"norm{i}", size=5, alpha=1e-4, beta=0.75, bias=1.0)
+        if i in (1, 2, 5):
+            add("MaxPool", f"pool{i}", kernel_shape=[3, 3], strides=[2, 2])
+    add("Flatten", "flat")
+    for i in range(6, 9):
+        add("Gemm", f"fc{i}", f"fc{i}_w_0", f"fc{i}_b_0", transB=1)
+        if i < 8:
+            add("Relu", f"relu{i}")
+    tensors = [
+        onnx.numpy_helper.from_array(values, f"{name}_{kind}_0")
+        for name, pair in arrays.items()
+        for kind, values in zip("wb", pair, strict=True)
+    ]
+    value = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        nodes, "bvlcalexnet", [value("data_0", 1, [None, 3, 227, 227])], [value("fc8", 1, [None, CLASSES])], tensors
+    )
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 12)], ir_version=7), path)
+
+
+def test_onnx(tmp_path):
+    path = tmp_path / "bvlcalexnet-12.onnx"
+    write_onnx(path, caffe_arrays())
+    images = pixels(2, 227)
+    blue_first = images[..., ::-1].astype("float32") - np.array(CAFFE_BGR, "float32")
+    session = onnxruntime.InferenceSession(path)
+    expected = session.run(None, {"data_0": np.ascontiguousarray(blue_first.transpose(0, 3, 1, 2))})[0]
+    model = load_checkpoint(path)
+    assert preset_of(model) == "caffe"
+    close(logits(model, images), expected)
+
+
+def write_npy(path, network, protocol=4):
+    """A PyTorch network as the dictionary that circulates: kernels in TensorFlow's layout, blue first."""
+    content = {}
+    for name, module in network.named_children():
+        kernel = module.weight.detach().numpy()
+        kernel = kernel.transpose(2, 3, 1, 0) if kernel.ndim == 4 else kernel.T
+        kernel = np.ascontiguousarray(kernel[:, :, ::-1] if name == "conv1" else kernel)
+        content[name] = [kernel, module.bias.data.numpy()]
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|O", "fortran_order": False, "shape": ()})
+        pickle.dump(np.array(content, object), file, protocol=protocol)
+    return path
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_npy(protocol, tmp_path):
+    """Written by Python 2 (protocol 2) or by a newer one."""
+    source = AlexNet("caffe", (67, 67, 3), classes=CLASSES)
+    set_numpy_weights(source)
+    reference = torch_alexnet.TorchAlexNet("caffe", CLASSES, 256).take(source)
+    path = write_npy(tmp_path / "bvlc_alexnet.npy", reference, protocol)
+    assert np.load(path, allow_pickle=True, encoding="latin1").item()["fc8"][1].shape == (CLASSES,)
+    images = pixels(2, 67)
+    model = load_checkpoint(path)
+    assert preset_of(model) == "caffe" and model.input.shape[1:] == (67, 67, 3)
+    close(logits(model, images), torch_alexnet.logits(reference, images))
+
+
+# --- Keras, and there and back again ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("ending", [".keras", ".weights.h5", ".safetensors", ".pth", ".onnx"])
+def test_there_and_back(preset, ending, tmp_path):
+    model = AlexNet(preset, classes=CLASSES, width=WIDTH)
+    set_numpy_weights(model)
+    path = tmp_path / f"model{ending}"
+    save_checkpoint(model, path)
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+    told = ending in (".keras", ".safetensors", ".onnx") or (ending == ".pth" and preset == "torchvision")
+    if not told and not (ending == ".pth" and preset == "torchvision"):
+        with pytest.raises(CheckpointError, match=f"does not tell which network it holds.*{preset}"):
+            load_checkpoint(path)
+    loaded = load_checkpoint(path, None if told else preset)
+    assert preset_of(loaded) == preset and loaded.input.shape == model.input.shape
+    for ours, theirs in zip(loaded.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_onnx_computes_the_same(preset, tmp_path):
+    images = pixels(3, 67)
+    for side in (67, 227):
+        model = AlexNet(preset, (side, side, 3), classes=CLASSES, width=WIDTH)
+        set_numpy_weights(model)
+        save_checkpoint(model, tmp_path / "model.onnx")
+        images = pixels(3, side)
+        session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+        found = dict(
+            zip(("fc8", "prob"), session.run(["fc8", "prob"], {"pixels": images.astype("float32")}), strict=True)
+        )
+        close(found["fc8"], logits(model, images))
+        np.testing.assert_allclose(found["prob"].sum(1), 1, rtol=1e-5)
+
+
+def test_torch_takes_what_we_write(tmp_path):
+    """Into a module of torchvision's names, strictly."""
+    model = AlexNet("torchvision", classes=CLASSES, width=WIDTH)
+    set_numpy_weights(model)
+    module, images = Torchvision(), pixels(2, 224)
+    for name in ("model.pth", "model.safetensors"):
+        save_checkpoint(model, tmp_path / name)
+        if name.endswith("pth"):
+            state = torch.load(tmp_path / name, weights_only=True)
+        else:
+            from safetensors.torch import load_file
+
+            state = load_file(tmp_path / name)
+        module.load_state_dict(state, strict=True)
+        close(module.logits(images), logits(model, images))
+
+
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="Keras writes them on TensorFlow and JAX")
+def test_tensorflow_computes_the_same(tmp_path):
+    import tensorflow as tf
+
+    model = AlexNet("caffe", (67, 67, 3), classes=CLASSES, width=WIDTH)
+    set_numpy_weights(model)
+    images = pixels(2, 67)
+    save_checkpoint(model, tmp_path / "saved")
+    saved = tf.saved_model.load(tmp_path / "saved")
+    found = saved.serve(images.astype("float32"))
+    np.testing.assert_allclose(found, model.predict_on_batch(images), atol=1e-5)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="Keras writes it on TensorFlow")
+@pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated")
+def test_litert_computes_the_same(tmp_path):
+    import tensorflow as tf
+
+    model = AlexNet("krizhevsky2012", (67, 67, 3), classes=CLASSES, width=WIDTH)
+    set_numpy_weights(model)
+    image = pixels(1, 67)
+    save_checkpoint(model, tmp_path / "model.tflite")
+    interpreter = tf.lite.Interpreter(str(tmp_path / "model.tflite"))
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], image.astype("float32"))
+    interpreter.invoke()
+    found = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+    np.testing.assert_allclose(found, model.predict_on_batch(image), atol=1e-5)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="the others can")
+def test_formats_that_torch_lacks_are_named(tmp_path):
+    model = AlexNet("caffe", (67, 67, 3), classes=CLASSES, width=WIDTH)
+    for name, backends in (("saved", "tensorflow and jax"), ("model.tflite", "tensorflow")):
+        with pytest.raises(ValueError, match=f"on {backends}. This process runs on torch"):
+            save_checkpoint(model, tmp_path / name)
+    with pytest.raises(ValueError, match="the ending names the format"):
+        save_checkpoint(model, tmp_path / "model.h5")
+
+
+# --- What is refused -------------------------------------------------------------------------------------------------
+
+
+def test_presets_are_not_confused(torchvision, tmp_path):
+    torch.save(torchvision.state_dict(), tmp_path / "a.pth")
+    with pytest.raises(CheckpointError) as error:
+        AlexNet("paper", classes=CLASSES, width=WIDTH, weights=tmp_path / "a.pth")
+    text = str(error.value)
+    assert "holds another network than paper" in text and "expected the preset paper, found torchvision" in text
+    assert "conv1 kernel: expected (11, 11, 3, 12), found (11, 11, 3, 8) in features.0.weight" in text
+
+    path = write_caffe(tmp_path, "caffe", old=False)  # the same shapes as the paper's, and another function
+    with pytest.raises(CheckpointError, match="expected the preset paper, found caffe"):
+        AlexNet("paper", classes=CLASSES, width=WIDTH, weights=path)
+    with pytest.raises(CheckpointError, match="expected the preset caffenet, found caffe"):
+        load_checkpoint(path, "caffenet")
+    save_checkpoint(AlexNet("caffe", classes=CLASSES, width=WIDTH, name="mine"), tmp_path / "a.keras")
+    with pytest.raises(CheckpointError, match=r"norm1: expected k=2.0, found 1.0"):
+        AlexNet("paper", classes=CLASSES, width=WIDTH, weights=tmp_path / "a.keras")
+    with pytest.raises(CheckpointError, match="holds caffe. Received: preset='paper'"):
+        load_checkpoint(tmp_path / "a.keras", "paper")
+
+
+def test_another_number_of_classes_gives_a_new_classifier(torchvision, tmp_path):
+    torch.save(torchvision.state_dict(), tmp_path / "a.pth")
+    fresh = AlexNet("torchvision", classes=3, width=WIDTH)
+    model = AlexNet("torchvision", classes=3, width=WIDTH, weights=tmp_path / "a.pth")
+    assert model.get_layer("fc8").units == 3
+    np.testing.assert_array_equal(
+        model.get_layer("fc7").get_weights()[0], torchvision.classifier[4].weight.detach().numpy().T
+    )
+    reach = 512**-0.5
+    assert np.abs(model.get_layer("fc8").get_weights()[0]).max() == pytest.approx(reach, rel=0.05)
+    assert fresh.count_params() == model.count_params()
+    features = AlexNet("torchvision", width=WIDTH, include_top=False, weights=tmp_path / "a.pth")
+    np.testing.assert_array_equal(features.get_weights()[1], torchvision.features[0].bias.detach().numpy())
+
+
+def test_missing_and_misshapen_blobs_are_listed(torchvision, tmp_path):
+    state = torchvision.state_dict()
+    del state["features.3.bias"]
+    state["classifier.4.weight"] = state["classifier.4.weight"][None]
+    torch.save(state, tmp_path / "a.pth")
+    with pytest.raises(CheckpointError) as error:
+        load_checkpoint(tmp_path / "a.pth")
+    text = str(error.value)
+    assert "features.3.bias: expected an array of 1 axes, found none" in text
+    assert "classifier.4.weight: expected an array of 2 axes, found one of shape (1, 512, 512)" in text
+    assert "the file has: features.0.weight (8, 3, 11, 11)" in text
+
+
+def good_files(folder, torchvision):
+    """A whole file of each format, by format."""
+    torch.save(torchvision.state_dict(), folder / "a.pth")
+    write_caffe(folder, "caffe", old=False).rename(folder / "a.caffemodel")
+    write_onnx(folder / "a.onnx", caffe_arrays())
+    write_npy(folder / "a.npy", torch_alexnet.TorchAlexNet("caffe", CLASSES, 256))
+    model = AlexNet("torchvision", classes=CLASSES, width=WIDTH)
+    for ending in ("keras", "weights.h5", "safetensors"):
+        save_checkpoint(model, folder / f"a.{ending}")
+    endings = ("caffemodel", "keras", "npy", "onnx", "pth", "safetensors", "weights.h5")
+    formats = ("caffe", "keras", "npy", "onnx", "torch", "safetensors", "keras_weights")
+    return {format: folder / f"a.{ending}" for format, ending in zip(formats, endings, strict=True)}
+
+
+def test_damaged_files_are_refused(torchvision, tmp_path):
+    """Recognized by their content; cut off at half their length or after 20 bytes, an error of ours for each."""
+    for format, path in good_files(tmp_path, torchvision).items():
+        assert recognize(path) == (path, format)
+        whole = path.read_bytes()
+        for length in (len(whole) // 2, 20):
+            path.write_bytes(whole[:length])
+            for load in (load_checkpoint, lambda p: AlexNet("caffe", weights=p, width=WIDTH, classes=CLASSES)):
+                with pytest.raises(CheckpointError, match=r"^weights: "):
+                    load(path)
+
+
+def test_files_that_are_no_checkpoints(tmp_path):
+    (tmp_path / "empty.keras").touch()
+    (tmp_path / "text.pth").write_text("not a checkpoint")
+    (tmp_path / "image.npy").write_bytes(b"\xff\xd8\xff\xe0 a JPEG")
+    np.save(tmp_path / "array.npy", np.ones(3))
+    with zipfile.ZipFile(tmp_path / "some.zip", "w") as archive:
+        archive.writestr("a.txt", "a")
+    keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="d")]).save(tmp_path / "other.keras")
+    onnx.save(onnx.helper.make_model(onnx.helper.make_graph([], "empty", [], [])), tmp_path / "other.onnx")
+    expected = {
+        "absent.pth": "there is no file",
+        ".": "is a folder without a model.keras",
+        "empty.keras": "no format that is known here. Expected: .*Found: 0 bytes",
+        "text.pth": "no format that is known here",
+        "image.npy": "no format that is known here",
+        "some.zip": "no format that is known here",
+        "array.npy": "expected a dictionary layer -> .*, found float64",
+        "other.keras": "does not hold an AlexNet",
+        "other.onnx": "expected 5 Conv and 3 Gemm, found 0 and 0",
+    }
+    for name, message in expected.items():
+        with pytest.raises(CheckpointError, match=message):
+            load_checkpoint(tmp_path / name)
+    with pytest.raises(CheckpointError, match="allowed: paper, krizhevsky2012"):
+        load_checkpoint(tmp_path / "other.onnx", "alexnet")
+
+
+class Evil:
+    def __reduce__(self):
+        import os
+
+        return os.system, ("touch pwned",)
+
+
+@pytest.mark.once
+def test_nothing_in_a_file_is_executed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.save(tmp_path / "evil.npy", np.array({"conv1": Evil()}, object), allow_pickle=True)
+    torch.save({"features.0.weight": Evil()}, tmp_path / "evil.pth")
+    with pytest.raises(CheckpointError, match="asks for posix.system, which is no part of an array"):
+        load_checkpoint(tmp_path / "evil.npy")
+    with pytest.raises(CheckpointError, match="could run any program"):
+        load_checkpoint(tmp_path / "evil.pth")
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Lambda(lambda x: x)])
+    model.save(tmp_path / "evil.keras")
+    with pytest.raises(CheckpointError, match="damaged or not safe to load"):
+        load_checkpoint(tmp_path / "evil.keras")
+    assert not (tmp_path / "pwned").exists()
+
+
+# --- Time and memory -------------------------------------------------------------------------------------------------
+
+
+def test_a_large_checkpoint_loads_fast_and_lean(tmp_path):
+    """244 MB of torchvision's: under 10 s, under 1 GB more than the model itself takes."""
+    torch.save(Torchvision(1000, 1).state_dict(), tmp_path / "alexnet-owt-7be5be79.pth")
+    program = (
+        "import sys, time, alexnet; alexnet.import_keras(); from alexnet.training import peak_memory; import torch\n"
+        "alexnet.AlexNet('torchvision'); before, began = peak_memory(), time.perf_counter()\n"
+        "alexnet.load_checkpoint(sys.argv[1]); print(time.perf_counter() - began, peak_memory() - before)"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "alexnet-owt-7be5be79.pth")],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    seconds, memory = map(float, found.stdout.split())
+    assert seconds < 10 and memory < 1e9

@@ -48,4 +48,4 @@ $(INSTALLED): requirements.txt pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) runs data/shapes
+	rm -rf $(VENV) runs data/shapes data/signs

@@ -1,34 +1,151 @@
-"""Top-1, top-5 and loss of a model on labelled images."""
+"""How good a model is, where it fails, and what it sees."""
 
+import json
+from dataclasses import dataclass
+
+import keras
 import numpy as np
 
+from alexnet.checkpoints import recognize
+from alexnet.data import imagenet
+from alexnet.data.augmentation import centre_crop, ten_views
+from alexnet.progress import track
 
-def evaluate(model, data):
+VIEWS = (1, 10)
+
+
+def evaluate(model, data, views=1, verbose=None):
     """How often a model's first guess, or one of its first five, is right.
 
     Args:
-        model: Images `(batch, height, width, 3)`, RGB 0-255, to probabilities `(batch, classes)`.
-        data: `alexnet.data.Images`, or anything whose `batches()` yields `(images, labels)`.
+        model: From images `(batch, height, width, 3)`, RGB 0-255, to probabilities `(batch, classes)`; or a list of
+            models, whose probabilities are averaged, as the paper does with five and seven.
+        data: `alexnet.data.Images`, or anything whose `squares()` yields `(images, labels)`.
+        views: 1 for the central crop, 10 for the paper's four corners and centre and their mirror images, whose
+            probabilities are averaged (section 4.1).
+        verbose: 1 for a progress bar, 0 for silence; None for the bar where a person is watching.
 
     Returns:
         `{"top1": ..., "top5": ..., "loss": ...}`: two shares between 0 and 1, and the mean cross-entropy in nats.
+
+    Raises:
+        ValueError: another number of views, or images smaller than the model's input.
     """
-    ranks, losses, batch_size = [], [], None
-    for images, labels in data.batches():
-        batch_size = batch_size or len(images)
-        missing = batch_size - len(images)
-        # A last batch filled up to the others' size spares compiling the model for another shape.
-        filled = np.concatenate([images, np.zeros((missing, *images.shape[1:]), images.dtype)]) if missing else images
-        probabilities = np.asarray(model.predict_on_batch(filled), np.float64)[: len(images)]
-        ranks.append(rank(probabilities, labels))
+    return assess(model, data, views, verbose).scores
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """What a model said about every image.
+
+    Attributes:
+        class_names: A name for each class.
+        labels: The right classes, `(n,)`.
+        guesses: The five most probable classes of each image, `(n, 5)`, or fewer where there are fewer.
+        probabilities: Theirs, `(n, 5)`.
+        ranks: How many classes the right one stands behind, `(n,)`.
+        losses: Cross-entropy of each image in nats, `(n,)`.
+    """
+
+    class_names: list
+    labels: np.ndarray
+    guesses: np.ndarray
+    probabilities: np.ndarray
+    ranks: np.ndarray
+    losses: np.ndarray
+
+    @property
+    def scores(self):
+        """`{"top1": ..., "top5": ..., "loss": ...}` of all images."""
+        return {
+            "top1": float(np.mean(self.ranks < 1)),
+            "top5": float(np.mean(self.ranks < 5)),
+            "loss": float(np.mean(self.losses)),
+        }
+
+    def per_class(self):
+        """A dictionary for each class that has images, the worst first.
+
+        `class`, `name`, `images`, `top1`, `top5`, and `mistaken_for`: the name that its images are most often wrongly
+        given, or nothing.
+        """
+        rows = []
+        for label in np.unique(self.labels):
+            here = self.labels == label
+            wrong = self.guesses[here, 0][self.ranks[here] > 0]
+            mistaken = imagenet.readable(self.class_names[np.bincount(wrong).argmax()]) if len(wrong) else ""
+            rows.append(
+                {
+                    "class": self.class_names[label],
+                    "name": imagenet.readable(self.class_names[label]),
+                    "images": int(here.sum()),
+                    "top1": float(np.mean(self.ranks[here] < 1)),
+                    "top5": float(np.mean(self.ranks[here] < 5)),
+                    "mistaken_for": mistaken,
+                }
+            )
+        return sorted(rows, key=lambda row: (row["top1"], row["top5"], row["class"]))
+
+    def confusion(self):
+        """How many images of class i (row) were taken for class j (column), `(classes, classes)`."""
+        counts = np.zeros((len(self.class_names), len(self.class_names)), np.int64)
+        np.add.at(counts, (self.labels, self.guesses[:, 0]), 1)
+        return counts
+
+    def mistakes(self, count=None):
+        """Indices of the images whose first guess is wrong, the most confident first."""
+        wrong = np.flatnonzero(self.ranks > 0)
+        return wrong[np.argsort(-self.probabilities[wrong, 0], kind="stable")][:count]
+
+
+def assess(model, data, views=1, verbose=None):
+    """What a model, or the average of several, says about every image; arguments as for `evaluate`.
+
+    Batch by batch: what is kept of an image is five guesses, not the probabilities of all classes.
+
+    Returns:
+        `Assessment`.
+    """
+    if views not in VIEWS:
+        raise ValueError(f"views must be 1 or 10. Received: views={views!r}")
+    models = model if isinstance(model, list | tuple) else [model]
+    kept = {"labels": [], "guesses": [], "probabilities": [], "ranks": [], "losses": []}
+    batch_size, steps = None, getattr(data, "steps_per_epoch", None)
+    for squares, labels in track(data.squares(), steps, "Evaluating", verbose):
+        batch_size = batch_size or len(squares)
+        probabilities = np.mean([look(one, squares, views, batch_size) for one in models], axis=0)
+        best = np.argsort(-probabilities, axis=1, kind="stable")[:, :5]
         chosen = probabilities[np.arange(len(labels)), labels]
-        losses.append(-np.log(np.maximum(chosen, np.finfo(np.float32).tiny)))
-    ranks, losses = np.concatenate(ranks), np.concatenate(losses)
-    return {
-        "top1": float(np.mean(ranks < 1)),
-        "top5": float(np.mean(ranks < 5)),
-        "loss": float(np.mean(losses)),
-    }
+        kept["labels"].append(labels)
+        kept["guesses"].append(best)
+        kept["probabilities"].append(np.take_along_axis(probabilities, best, 1))
+        kept["ranks"].append(rank(probabilities, labels))
+        kept["losses"].append(-np.log(np.maximum(chosen, np.finfo(np.float32).tiny)))
+    names = getattr(data, "class_names", None) or [str(i) for i in range(probabilities.shape[1])]
+    return Assessment(names, **{name: np.concatenate(values) for name, values in kept.items()})
+
+
+def look(model, squares, views=1, batch_size=None):
+    """Probabilities of square images, `(n, classes)` float64, averaged over their views.
+
+    With a `batch_size` above n the images are filled up to it, so that the model is compiled for one shape only.
+    """
+    size = input_size(model)
+    if squares.shape[1] < size:
+        raise ValueError(f"The images have {squares.shape[1]} pixels a side, the model takes {size}.")
+    count, missing = len(squares), max(0, (batch_size or 0) - len(squares))
+    if missing:
+        squares = np.concatenate([squares, np.zeros((missing, *squares.shape[1:]), squares.dtype)])
+    total = 0.0
+    for view in ten_views(squares, size) if views == 10 else [centre_crop(squares, size)]:
+        # PyTorch takes no array with a negative stride, which a mirror image is.
+        total = total + np.asarray(model.predict_on_batch(np.ascontiguousarray(view)), np.float64)
+    return total[:count] / views
+
+
+def input_size(model):
+    """Pixels a side of a model's input."""
+    return model.input.shape[1]
 
 
 def rank(probabilities, labels):
@@ -37,3 +154,63 @@ def rank(probabilities, labels):
     chosen = probabilities[np.arange(len(labels)), labels][:, None]
     before = np.arange(probabilities.shape[1]) < np.asarray(labels)[:, None]
     return np.sum((probabilities > chosen) | ((probabilities == chosen) & before), axis=1)
+
+
+def about(weights, model):
+    """What a model does not say itself: its classes, and how large images should be before the crop.
+
+    A run recorded both beside its `model.keras`. Any other model of 1000 classes has ImageNet's, in the order of the
+    published checkpoints; any other one gets numbers.
+
+    Returns:
+        `(class_names, resize)`.
+    """
+    classes, size = model.output.shape[-1], input_size(model)
+    try:
+        metrics = json.loads((recognize(weights)[0].parent / "metrics.json").read_text(encoding="utf-8"))
+        names, resize = metrics["data"]["class_names"], metrics["parameters"]["resize"]
+        if len(names) == classes and resize >= size:
+            return names, resize
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    names = list(imagenet.names()) if classes == 1000 else [str(i) for i in range(classes)]
+    return names, 256 if 224 <= size <= 256 else round(size * 256 / 227)
+
+
+def features(model, images, batch_size=64):
+    """What the last hidden layer makes of images, `(n, units of fc7)`: the space of the paper's figure 4.
+
+    Args:
+        images: `(n, side, side, 3)`, the model's input or larger; the central crop is taken.
+    """
+    network = keras.Model(model.input, model.get_layer("relu7").output)
+    return np.asarray(network.predict(centre_crop(images, input_size(model)), batch_size=batch_size, verbose=0))
+
+
+def nearest(queries, vectors, count):
+    """For each query the indices of its `count` nearest vectors by Euclidean distance, `(n, count)`."""
+    squares = (vectors**2).sum(1) - 2 * queries @ vectors.T
+    return np.argsort(squares, axis=1, kind="stable")[:, :count]
+
+
+def occlusion(model, image, label, places=13, batch_size=64):
+    """How probable a class stays when a grey square hides a part of the image (Zeiler and Fergus, 2013).
+
+    The square is a fifth of the image wide and moves to `places` places in each direction; its grey is the mean pixel.
+
+    Args:
+        image: `(side, side, 3)`, the model's input or larger; the central crop is taken.
+        label: The class.
+
+    Returns:
+        `(places, places)`, probabilities.
+    """
+    image = centre_crop(image[None], input_size(model))[0]
+    side = len(image)
+    corners = np.linspace(-side // 10, side - side // 10, places).round().astype(int)
+    hidden = np.repeat(image[None], places**2, axis=0)
+    grey = np.asarray(model.get_layer("mean").mean)
+    for number, (y, x) in enumerate((y, x) for y in corners for x in corners):
+        hidden[number, max(0, y) : max(0, y + side // 5), max(0, x) : max(0, x + side // 5)] = grey
+    probabilities = model.predict(hidden, batch_size=batch_size, verbose=0)
+    return probabilities[:, label].reshape(places, places)

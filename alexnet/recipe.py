@@ -13,7 +13,7 @@ from alexnet.presets import INITIALIZERS, PRESETS, SMALLEST_INPUT
 
 BACKENDS = ("tensorflow", "jax", "torch")
 # Parameters that say where and how a run is made; two runs that differ only in them make the same network.
-FREE = {"backend", "cache_gb", "run_dir", "name", "resume"}
+FREE = {"backend", "cache_gb", "views", "run_dir", "name", "resume"}
 
 _PACKAGE_PARENT = Path(__file__).resolve().parents[1]
 # Where relative paths start: the checkout, wherever a notebook's kernel was started; without one, the shell's folder.
@@ -28,6 +28,10 @@ def _no_bool(value):
     if isinstance(value, bool):
         raise ValueError("a number is needed, not true or false")
     return value
+
+
+def _whole_from_text(value):
+    return int(value) if isinstance(value, str) and value.isdigit() else _no_bool(value)
 
 
 Whole = Annotated[int, BeforeValidator(_no_bool)]
@@ -52,7 +56,7 @@ class Recipe(BaseModel):
     )
 
     data_dir: Annotated[str, StringConstraints(min_length=1)] = Field(
-        "shapes", description="a folder of class folders, or shapes, cifar10, cifar100, mnist, fashion_mnist"
+        "shapes", description="a folder of class folders, or shapes, signs, cifar10, cifar100, mnist, fashion_mnist"
     )
     resize: Whole = Field(80, ge=1, description="shorter side after decoding, in pixels; the central square is kept")
     image_size: Whole = Field(67, ge=SMALLEST_INPUT, description="side of the crop given to the network, in pixels")
@@ -71,6 +75,7 @@ class Recipe(BaseModel):
     )
     dropout: Number = Field(0.5, ge=0, lt=1, description="share of fc6 and fc7 left out in training")
     weights: NoneOrText = Field(None, description="a checkpoint to start from; None for fresh initial values")
+    freeze: Whole = Field(0, ge=0, le=7, description="how many layers, from conv1 on, stay as weights has them")
 
     epochs: Whole = Field(35, ge=1, description="passes over the training images")
     batch_size: Whole = Field(64, ge=1, description="images in a training step")
@@ -83,6 +88,10 @@ class Recipe(BaseModel):
         "float32", description="float32, mixed_bfloat16 or mixed_float16"
     )
 
+    views: Annotated[Literal[1, 10], BeforeValidator(_whole_from_text)] = Field(
+        1, description="of each image in the evaluation: 1, or 10 as in the paper"
+    )
+
     run_dir: Annotated[str, StringConstraints(min_length=1)] = Field("runs", description="where results go")
     name: Name = Field("default", description="what the run is called; results lie in run_dir/name/backend")
     resume: bool = Field(True, description="go on with a run of this name that did not finish")
@@ -93,6 +102,12 @@ class Recipe(BaseModel):
             raise ValueError(
                 f"image_size: {self.image_size} is larger than resize, {self.resize}, out of which it is cut"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _something_to_freeze(self):
+        if self.freeze and self.weights is None:
+            raise ValueError(f"freeze: {self.freeze} layers cannot stay as weights has them, because weights is None")
         return self
 
     def __init__(self, **values):
@@ -169,7 +184,7 @@ def _explain(error, values):
             yield problem["msg"].removeprefix("Value error, ")
         else:
             received = values.get(name)
-            near = nearest(received, choices(name)) if isinstance(received, str) else ""
+            near = nearest(received, map(str, choices(name))) if isinstance(received, str) else ""
             yield f"{name}: received {received!r}; allowed: {allowed(name)}.{near}"
 
 
@@ -187,12 +202,12 @@ def allowed(name):
         return "letters, digits and . _ = , + -, beginning with a letter or digit"
     field = Recipe.model_fields[name]
     if choices(name):
-        return ", ".join(choices(name)) + (", None" if field.default is None else "")
+        return ", ".join(map(str, choices(name))) + (", None" if field.default is None else "")
     if field.annotation is bool:
         return "true or false"
     if field.annotation not in (int, float):
         return "a path or None" if field.default is None else "a text"
-    words = {"ge": "at least {}", "gt": "above {}", "lt": "below {}"}
+    words = {"ge": "at least {}", "gt": "above {}", "lt": "below {}", "le": "at most {}"}
     limits = [
         text.format(getattr(rule, key)) for rule in field.metadata for key, text in words.items() if hasattr(rule, key)
     ]

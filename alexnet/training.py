@@ -24,6 +24,8 @@ from alexnet.backend import without_tensorflow
 from alexnet.data import load_data
 from alexnet.evaluation import evaluate
 from alexnet.model import AlexNet, logits_model
+from alexnet.presets import LAYERS
+from alexnet.progress import someone_watches
 from alexnet.recipe import FREE, Recipe, resolve
 
 HISTORY = (
@@ -154,7 +156,7 @@ def train(recipe, verbose=None):
     """
     backend = keras.backend.backend()
     if verbose is None:
-        verbose = 1 if _someone_watches() else 2
+        verbose = 1 if someone_watches() else 2
     if recipe.backend not in (None, backend):
         raise RunError(f"The recipe asks for {recipe.backend}, but Keras runs on {backend} in this process.")
     keras.config.set_dtype_policy(recipe.dtype_policy)
@@ -181,6 +183,8 @@ def train(recipe, verbose=None):
             ],
             verbose=int(verbose == 1),
         )
+        if recipe.views > 1:
+            run.metrics["ten_views"] = evaluate(model, validation, recipe.views, verbose == 1)
         record.close()
     except BaseException as error:
         cause = training.failure or error
@@ -191,12 +195,34 @@ def train(recipe, verbose=None):
     return run
 
 
+def finished_run(recipe, verbose=None):
+    """The folder of the finished run that a recipe names, whatever its parameters were; trained now if there is none.
+
+    Raises:
+        As `train`.
+    """
+    folder = recipe.run_folder / keras.backend.backend()
+    try:
+        status = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["status"]
+    except (OSError, ValueError, KeyError):
+        status = None
+    if status != "finished" or not (folder / "model.keras").is_file():
+        train(recipe, verbose)
+    return folder
+
+
+def read_history(folder):
+    """The `history.csv` of a run's folder: a dictionary for each epoch, of the names in `HISTORY`."""
+    with (Path(folder) / "history.csv").open(newline="", encoding="utf-8") as file:
+        return [{name: float(value) for name, value in epoch.items()} for epoch in csv.DictReader(file)]
+
+
 def build(recipe, classes):
     """The network that a recipe asks for, with `classes` classes: the values that its training starts from."""
     # Keras draws the seeds of initializers and dropout from Python's generator. Its own set_random_seed would
     # import TensorFlow on every backend.
     random.seed(recipe.seed)
-    return AlexNet(
+    model = AlexNet(
         recipe.preset,
         (recipe.image_size, recipe.image_size, 3),
         classes,
@@ -205,6 +231,9 @@ def build(recipe, classes):
         initializer=recipe.initializer,
         dropout=recipe.dropout,
     )
+    for name in LAYERS[: recipe.freeze]:
+        model.get_layer(name).trainable = False
+    return model
 
 
 def _compile(run):
@@ -239,7 +268,9 @@ class _Validate(keras.callbacks.Callback):
         if not np.isfinite(logs["loss"]):
             rate = float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
             raise RunError(f"The loss became {logs['loss']} in epoch {epoch + 1} at a learning rate of {rate:g}.")
-        logs.update({f"val_{name}": value for name, value in evaluate(self.network, self.validation).items()})
+        logs.update(
+            {f"val_{name}": value for name, value in evaluate(self.network, self.validation, verbose=0).items()}
+        )
 
 
 class _Line(keras.callbacks.Callback):
@@ -295,7 +326,7 @@ class _Record(keras.callbacks.Callback):
             "times": {},
             "data": self._data(),
             "model": {"name": run.model.name, "weights": run.model.count_params()},
-            "versions": _versions(),
+            "versions": versions(),
             "hardware": hardware(),
         }
         self.write()
@@ -341,6 +372,7 @@ class _Record(keras.callbacks.Callback):
 
     def close(self):
         unfinished = self.run.folder / "unfinished.keras"
+        self.run.model.trainable = True  # whoever loads it decides for himself what to freeze
         with without_tensorflow():
             self.run.model.save(unfinished)
         os.replace(unfinished, self.run.folder / "model.keras")
@@ -421,14 +453,8 @@ def _replace_history(path, history):
     os.replace(unfinished, path)
 
 
-def _someone_watches():
-    """A terminal, or a notebook that a person has open (a headless kernel has none of these)."""
-    if sys.stdout.isatty() or "JPY_SESSION_NAME" in os.environ or "COLAB_RELEASE_TAG" in os.environ:
-        return True
-    return os.environ.get("KAGGLE_KERNEL_RUN_TYPE") == "Interactive"
-
-
-def _versions():
+def versions():
+    """Of Python and the libraries that a result depends on."""
     found = {"python": platform.python_version()}
     for library in LIBRARIES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):

@@ -14,11 +14,11 @@ import onnxruntime
 import pytest
 import torch
 import torch_alexnet
-from helpers import set_numpy_weights
 from torch import nn
 
 from alexnet.checkpoints import CheckpointError, recognize
 from alexnet.model import AlexNet, load_checkpoint, logits_model, preset_of, save_checkpoint
+from alexnet.parity import set_numpy_weights
 from alexnet.presets import PRESETS
 
 CLASSES, WIDTH = 7, 1 / 8

@@ -10,6 +10,8 @@ import keras
 import pytest
 from helpers import write_class_folders
 
+from alexnet.presets import PRESETS
+
 ROOT = Path(__file__).resolve().parents[1]
 BACKEND = keras.backend.backend()
 
@@ -56,7 +58,8 @@ def test_params_replace_the_brief(tmp_path):
 @pytest.mark.once
 def test_help_is_worth_reading():
     for arguments, words in (
-        (["--help"], ["train", "batch"]),
+        (["--help"], ["train", "evaluate", "predict", "convert", "batch", "parity"]),
+        (["evaluate", "--help"], ["--views", "1, 10", "example:", "the run's own validation images"]),
         (["train", "--help"], ["--weight_decay", "inside the momentum", "example:", "default 0.0005"]),
         (["batch", "--help"], ["--grid", "--jobs", "example:"]),
     ):
@@ -82,7 +85,7 @@ def bad_inputs(folder):
         (["--data_dir", folder / "text"], 1, "0000.jpg is not an image"),
         (["--data_dir", folder / "cut"], 1, "0000.jpg cannot be decoded"),
         (["--data_dir", good, "--run_dir", folder / "file" / "runs"], 1, "The run cannot be written"),
-        (["--data_dir", good, "--weights", folder / "other.keras"], 2, "does not hold this network"),
+        (["--data_dir", good, "--weights", folder / "other.keras"], 2, "is in no format that is known here"),
         (["--data_dir", good, "--epochs", "none"], 2, "epochs: received 'none'"),
         (["--data_dir", good, "--params", folder / "absent.yaml"], 2, "cannot be read"),
     ]
@@ -99,6 +102,87 @@ def test_bad_input_is_one_clear_sentence(tiny, tmp_path):
     assert not list((tmp_path / "runs").rglob("*.keras"))
     for metrics in (tmp_path / "runs").rglob("metrics.json"):
         assert json.loads(metrics.read_text())["status"] == "failed"
+
+
+def test_evaluate_predict_and_convert(tiny, tmp_path):
+    """A run of two epochs, evaluated as it was validated, asked about single images, and made into ONNX and back."""
+    assert run("train", *flags(tiny), "--backend", BACKEND).returncode == 0
+    folder = Path(tiny["run_dir"]) / "tiny" / BACKEND
+    results = json.loads((folder / "metrics.json").read_text())["results"]
+    expected = f"top1 {results['val_top1']:.4f}  top5 1.0000  loss {results['val_loss']:.4f}"
+
+    found = run("evaluate", "--weights", folder, "--output", tmp_path / "tables")
+    assert (found.returncode, found.stderr) == (0, "")
+    assert found.stdout.splitlines()[0] == f"paper from {folder}: 18 images of {tiny['data_dir']}, 1 view"
+    assert found.stdout.splitlines()[1] == expected
+    tables = {path.name: path.read_text().splitlines() for path in (tmp_path / "tables").iterdir()}
+    assert (
+        tables["per_class.csv"][0] == "class,name,images,top1,top5,mistaken_for" and len(tables["per_class.csv"]) == 4
+    )
+    assert tables["confusion.csv"][0] == "class,cross,ring,triangle"
+    counts = [int(value) for line in tables["confusion.csv"][1:] for value in line.split(",")[1:]]
+    assert sum(counts) == 18 and counts[0] + counts[4] + counts[8] == round(18 * results["val_top1"])
+    assert len(tables["mistakes.csv"]) == 1 + 18 - round(18 * results["val_top1"])
+
+    model = tmp_path / "model.onnx"
+    found = run("convert", folder, model)
+    assert found.returncode == 0 and found.stdout.startswith(f"{model}: paper, ")
+    data = ("--data_dir", tiny["data_dir"], "--resize", "72")
+    # A converted model has lost the names of its classes, so the folder's mean nothing to it.
+    found = run("evaluate", "--weights", model, *data)
+    assert found.returncode == 2 and "the model knows no class cross" in found.stderr
+    found = run("evaluate", "--weights", folder, folder / "model.keras", *data, "--views", "10")
+    assert found.returncode == 0 and "10 views" in found.stdout
+
+    image = next(Path(tiny["data_dir"]).rglob("ring/*.jpg"))
+    (tmp_path / "text.jpg").write_text("no image")
+    found = run("predict", "--weights", folder, image, tmp_path / "text.jpg")
+    assert found.returncode == 1 and "text.jpg is not an image" in found.stderr
+    lines = found.stdout.splitlines()
+    assert lines[0] == str(image) and len(lines) == 4
+    assert {line.split()[1] for line in lines[1:]} == {"cross", "ring", "triangle"}
+    shares = [float(line.split()[0].removesuffix("%")) for line in lines[1:]]
+    assert shares == sorted(shares, reverse=True) and sum(shares) == pytest.approx(100, abs=0.1)
+
+
+@pytest.mark.once
+def test_bad_weights_and_formats(tmp_path):
+    (tmp_path / "text.pth").write_text("no checkpoint")
+    for arguments, message in (
+        (["evaluate", "--weights", tmp_path / "absent.pth"], "there is no file"),
+        (["predict", "--weights", tmp_path / "text.pth", "a.jpg"], "is in no format that is known here"),
+        (["convert", tmp_path / "text.pth", tmp_path / "out.onnx"], "is in no format that is known here"),
+        (["convert", tmp_path / "text.pth", tmp_path / "out.onnx", "--preset", "alexnet"], "allowed: paper"),
+        (["evaluate", "--weights", tmp_path / "text.pth", "--view", "10"], "Did you mean views?"),
+        (["parity", "--presets", "papr"], "Did you mean paper?"),
+        (["parity", "--width", "x"], "invalid float value"),
+    ):
+        found = run(*arguments)
+        assert found.returncode == 2, (arguments, found.stderr)
+        assert message in found.stderr and "Traceback" not in found.stderr, found.stderr
+
+
+@pytest.mark.once
+def test_parity(tmp_path):
+    """Two small presets on all three backends, as `python -m alexnet parity` does it with the full ones."""
+    small = ("--width", "0.125", "--image_size", "67", "--output", tmp_path / "parity.json")
+    found = run("parity", "--presets", "krizhevsky2012", "torchvision", *small)
+    assert found.returncode == 0, found.stderr
+    record = json.loads((tmp_path / "parity.json").read_text())
+    assert [row["preset"] for row in record["rows"]] == ["krizhevsky2012", "torchvision"]
+    for row in record["rows"]:
+        assert 0 < row["logits"] < 1e-4 and 0 < row["gradients"] < 1e-3 and 0 < row["training"] < 1e-3, row
+    assert found.stdout.splitlines()[2].startswith("krizhevsky2012")
+
+
+@pytest.mark.once
+def test_the_recorded_parity_holds():
+    """What 01_architecture shows: full networks, all of them, within the bounds."""
+    record = json.loads((ROOT / "benchmarks" / "results" / "parity.json").read_text())
+    assert (record["width"], record["image_size"]) == (1.0, None)
+    assert [row["preset"] for row in record["rows"]] == list(PRESETS)
+    for row in record["rows"]:
+        assert row["logits"] < 1e-4 and row["gradients"] < 1e-3 and row["training"] < 1e-3, row
 
 
 @pytest.mark.once

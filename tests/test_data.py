@@ -8,7 +8,7 @@ import pytest
 from helpers import write_class_folders
 from PIL import Image
 
-from alexnet.data import DataError, ImageError, augmentation, decoding, load_data, shapes
+from alexnet.data import DataError, ImageError, augmentation, decoding, imagenet, load_data, load_test_data, shapes
 from alexnet.recipe import Recipe
 
 pytestmark = pytest.mark.once
@@ -171,6 +171,110 @@ def test_folders_that_cannot_be_used(tmp_path):
         load_data(recipe("cifar"))
 
 
+# --- What a model is evaluated on
+
+
+def test_the_validation_part_or_everything(tmp_path):
+    write_class_folders(tmp_path / "split", {"train": 3, "val": 2})
+    write_class_folders(tmp_path / "whole", {"": 1})  # one image a class cannot be split, but evaluated on
+    assert len(load_test_data(recipe(tmp_path / "split"))) == 6
+    assert len(load_test_data(recipe(tmp_path / "whole"))) == 3
+
+
+def test_labels_follow_the_model(tmp_path):
+    write_class_folders(tmp_path / "d", {"": 2})
+    names = ["arrow", "triangle", "heart", "ring", "cross"]
+    images = load_test_data(recipe(tmp_path / "d"), names)
+    assert images.class_names == names
+    for path, label in zip(images.source.images, images.labels, strict=True):
+        assert f"/{names[label]}/" in path
+    with pytest.raises(DataError, match="the model knows no class cross, triangle. It has 2: arrow, ring"):
+        load_test_data(recipe(tmp_path / "d"), ["arrow", "ring"])
+
+
+def test_squares_are_whole(shapes_folder):
+    images = load_data(recipe(shapes_folder, batch_size=7))[1]
+    squares = list(images.squares())
+    assert [len(labels) for _, labels in squares] == [7, 7, 4] and squares[0][0].shape == (7, 72, 72, 3)
+    crops = np.concatenate([augmentation.centre_crop(square, 67) for square, _ in squares])
+    np.testing.assert_array_equal(crops, np.concatenate([image for image, _ in images.batches()]))
+    np.testing.assert_array_equal(images.squares_at([3, 9])[1], squares[1][0][2])
+
+
+def test_ten_views_are_corners_centre_and_mirror_images():
+    image = np.arange(6 * 6 * 3).reshape(1, 6, 6, 3)
+    views = list(augmentation.ten_views(image, 4))
+    plain, mirrored = views[::2], views[1::2]
+    corners = [(0, 0), (0, 2), (2, 0), (2, 2), (1, 1)]
+    for view, mirror, (y, x) in zip(plain, mirrored, corners, strict=True):
+        np.testing.assert_array_equal(view, image[:, y : y + 4, x : x + 4])
+        np.testing.assert_array_equal(mirror, np.flip(view, 2))
+
+
+WNIDS = ["n01440764", "n01443537", "n02391049"]
+
+
+def kaggle(folder, training=True):
+    """ImageNet in small, as Kaggle ships it; the validation images are all in one folder."""
+    images = folder / imagenet.IMAGES
+    (images / "val").mkdir(parents=True)
+    lines = [f"{wnid} {imagenet.names()[wnid]}" for wnid in WNIDS]
+    (folder / imagenet.MAPPING).write_text("\n".join(lines) + "\n")
+    rows = ["ImageId,PredictionString"]
+    for number, label in enumerate([2, 0, 0, 1, 2]):
+        name = f"ILSVRC2012_val_{number:08d}"
+        shapes.draw("ring", np.random.default_rng(number)).save(images / "val" / f"{name}.JPEG", format="JPEG")
+        rows.append(f"{name},{WNIDS[label]} 1 2 3 4 {WNIDS[label]} 5 6 7 8 ")
+    rows.append("ILSVRC2012_val_00099999,n01440764 1 2 3 4 ")  # of an image that was not copied
+    (folder / imagenet.SOLUTION).write_text("\n".join(rows) + "\n")
+    if training:
+        write_class_folders(images, {"train": 2}, classes=("cross", "ring", "star"))
+        for shape, wnid in zip(("cross", "ring", "star"), WNIDS, strict=True):
+            (images / "train" / shape).rename(images / "train" / wnid)
+    return folder
+
+
+def test_imagenet_as_kaggle_ships_it(tmp_path):
+    folder = kaggle(tmp_path / "imagenet")
+    images = load_test_data(recipe(folder), list(imagenet.names()))
+    assert [list(imagenet.names())[label] for label in images.labels] == [WNIDS[i] for i in (2, 0, 0, 1, 2)]
+    assert images.path(0).endswith("ILSVRC2012_val_00000000.JPEG")
+    training, validation = load_data(recipe(folder))
+    assert (len(training), len(validation), training.class_names) == (6, 5, WNIDS)
+    only = kaggle(tmp_path / "validation", training=False)
+    assert len(load_test_data(recipe(only))) == 5
+    with pytest.raises(DataError, match="has no training images"):
+        load_data(recipe(only))
+
+
+def test_imagenet_with_broken_tables(tmp_path):
+    for number, (table, text, message) in enumerate(
+        [
+            (imagenet.SOLUTION, "ImageId,PredictionString\n../../etc/passwd,n01440764 1 2 3 4\n", "no name"),
+            (imagenet.SOLUTION, "a,b\n1,2\n", "cannot be used"),
+            (imagenet.SOLUTION, "ImageId,PredictionString\nILSVRC2012_val_00000000,n99999999 1\n", "n99999999"),
+            (imagenet.SOLUTION, "ImageId,PredictionString\nother,n01440764 1\n", "none of the images"),
+        ]
+    ):
+        folder = kaggle(tmp_path / str(number))
+        (folder / table).write_text(text)
+        with pytest.raises(DataError, match=message):
+            load_test_data(recipe(folder))
+    (tmp_path / "0" / imagenet.SOLUTION).unlink()
+    with pytest.raises(DataError, match=r"LOC_val_solution.csv cannot be read"):
+        load_test_data(recipe(tmp_path / "0"))
+
+
+def test_imagenets_names():
+    assert len(imagenet.names()) == 1000 and list(imagenet.names()) == sorted(imagenet.names())
+    assert [imagenet.readable(name) for name in ("n01440764", "n03042490", "tench", "n1")] == [
+        "tench",
+        "cliff dwelling",
+        "tench",
+        "n1",
+    ]
+
+
 # --- Batches
 
 
@@ -282,18 +386,18 @@ def test_a_failed_download_is_one_sentence(monkeypatch):
 
 def test_shapes_are_deterministic_and_varied(tmp_path):
     for name in ("a", "b"):
-        shapes.write(tmp_path / name, {"train": 4})
+        shapes.write(tmp_path / name, splits={"train": 4})
     files = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*.jpg"))
-    assert len(files) == 40 and {path.parts[1] for path in files} == set(shapes.OUTLINES)
+    assert len(files) == 40 and {path.parts[1] for path in files} == set(shapes.SHAPES)
     assert all((tmp_path / "a" / path).read_bytes() == (tmp_path / "b" / path).read_bytes() for path in files)
     sizes = [Image.open(tmp_path / "a" / path).size for path in files]
     assert len(set(sizes)) > 30 and any(w > h for w, h in sizes) and any(w < h for w, h in sizes)
-    shapes.write(tmp_path / "c", {"train": 4}, seed=1)
+    shapes.write(tmp_path / "c", splits={"train": 4}, seed=1)
     assert (tmp_path / "a" / files[0]).read_bytes() != (tmp_path / "c" / files[0]).read_bytes()
 
 
 def test_shapes_are_written_once_and_whole(tmp_path, monkeypatch):
-    monkeypatch.setattr(shapes, "SPLITS", {"train": 1})
+    monkeypatch.setitem(shapes.SPLITS, "shapes", {"train": 1})
     first = shapes.prepare(tmp_path / "shapes")
     stamps = [path.stat().st_mtime_ns for path in sorted(first.rglob("*.jpg"))]
     shapes.prepare(tmp_path / "shapes")
@@ -303,7 +407,7 @@ def test_shapes_are_written_once_and_whole(tmp_path, monkeypatch):
         (folder / "train").mkdir()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(shapes, "write", lambda folder: interrupted(folder))
+    monkeypatch.setattr(shapes, "write", lambda folder, name: interrupted(folder))
     with pytest.raises(KeyboardInterrupt):
         shapes.prepare(tmp_path / "other")
     assert [path.name for path in tmp_path.iterdir()] == ["shapes"]

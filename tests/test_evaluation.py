@@ -1,38 +1,46 @@
+import json
+
+import keras
 import numpy as np
 import pytest
 
-from alexnet.evaluation import evaluate, rank
-
-pytestmark = pytest.mark.once
+from alexnet.data import imagenet
+from alexnet.evaluation import about, assess, evaluate, features, look, nearest, occlusion, rank
+from alexnet.model import AlexNet, save_checkpoint
+from alexnet.parity import set_numpy_weights
 
 
 class Fixed:
     """A model that knows the probabilities of each image, which bears its number in its first pixel."""
 
-    def __init__(self, probabilities):
-        self.probabilities = probabilities
+    def __init__(self, probabilities, side=4):
+        self.probabilities = np.asarray(probabilities)
+        self.input = keras.KerasTensor((None, side, side, 3))
         self.sizes = set()
 
     def predict_on_batch(self, images):
+        assert images.flags.c_contiguous  # PyTorch takes no other
         self.sizes.add(len(images))
         return self.probabilities[images[:, 0, 0, 0]]
 
 
 class Numbered:
-    def __init__(self, labels, batch_size):
-        self.labels, self.batch_size = np.array(labels), batch_size
+    def __init__(self, labels, batch_size, side=4):
+        self.labels, self.batch_size, self.side = np.array(labels), batch_size, side
 
-    def batches(self):
+    def squares(self):
         for first in range(0, len(self.labels), self.batch_size):
             numbers = np.arange(first, min(first + self.batch_size, len(self.labels)))
-            yield np.broadcast_to(numbers[:, None, None, None], (len(numbers), 4, 4, 3)), self.labels[numbers]
+            shape = (len(numbers), self.side, self.side, 3)
+            yield np.broadcast_to(numbers[:, None, None, None], shape), self.labels[numbers]
 
 
+PROBABILITIES = [[0.7, 0.1, 0.1, 0.04, 0.03, 0.03], [0.1, 0.2, 0.3, 0.2, 0.15, 0.05], [0.2, 0.2, 0.2, 0.2, 0.2, 0.0]]
+
+
+@pytest.mark.once
 def test_by_hand_with_a_short_last_batch():
-    probabilities = np.array(
-        [[0.7, 0.1, 0.1, 0.04, 0.03, 0.03], [0.1, 0.2, 0.3, 0.2, 0.15, 0.05], [0.2, 0.2, 0.2, 0.2, 0.2, 0.0]]
-    )
-    model = Fixed(probabilities)
+    model = Fixed(PROBABILITIES)
     found = evaluate(model, Numbered([0, 1, 5], 2))
     # Right at once; second of two equals behind the first guess; last of six, with a probability of zero.
     assert found["top1"] == pytest.approx(1 / 3)
@@ -41,7 +49,104 @@ def test_by_hand_with_a_short_last_batch():
     assert model.sizes == {2}  # one shape, one compilation
 
 
+@pytest.mark.once
+def test_several_models_are_averaged():
+    one, other = np.array(PROBABILITIES), np.roll(PROBABILITIES, 1, axis=1)
+    together = assess([Fixed(one), Fixed(other)], Numbered([0, 1, 5], 2))
+    mean = (one + other) / 2
+    np.testing.assert_allclose(together.probabilities, -np.sort(-mean, axis=1)[:, :5])
+    np.testing.assert_allclose(together.losses[:2], -np.log([mean[0, 0], mean[1, 1]]))
+
+
+@pytest.mark.once
+def test_tables_by_hand():
+    """Six images of three classes: 0 right twice, 1 taken for 2 twice and right once, 2 taken for 0."""
+    says = np.eye(3)[[0, 0, 2, 2, 1, 0]] * np.array([0.5, 0.6, 0.7, 0.9, 0.8, 0.4])[:, None] + 0.05
+    found = assess(Fixed(says), Numbered([0, 0, 1, 1, 1, 2], 4))
+    assert found.confusion().tolist() == [[2, 0, 0], [0, 1, 2], [1, 0, 0]]
+    assert found.mistakes().tolist() == [3, 2, 5] and found.mistakes(1).tolist() == [3]
+    assert [(row["class"], row["images"], row["mistaken_for"]) for row in found.per_class()] == [
+        ("2", 1, "0"),
+        ("1", 3, "2"),
+        ("0", 2, ""),
+    ]
+    assert [row["top1"] for row in found.per_class()] == pytest.approx([0, 1 / 3, 1])
+    assert found.scores["top1"] == pytest.approx(0.5) and found.scores["top5"] == 1.0
+    assert found.guesses.shape == (6, 3)  # of three classes there are no five
+
+
+@pytest.mark.once
 def test_a_model_without_opinion_is_no_better_than_chance():
     labels = np.arange(1000) % 10
     assert np.mean(rank(np.full((1000, 10), 0.1), labels) < 1) == pytest.approx(0.1)
     assert np.mean(rank(np.full((1000, 10), np.nan), labels) < 1) == pytest.approx(0.1)
+
+
+@pytest.mark.once
+def test_views_that_make_no_sense():
+    with pytest.raises(ValueError, match="views must be 1 or 10. Received: views=5"):
+        evaluate(Fixed(PROBABILITIES), Numbered([0], 1), views=5)
+    with pytest.raises(ValueError, match="The images have 3 pixels a side, the model takes 4"):
+        evaluate(Fixed(PROBABILITIES), Numbered([0], 1, side=3))
+
+
+@pytest.fixture(scope="module")
+def model():
+    made = AlexNet(input_shape=(67, 67, 3), classes=7, width=1 / 8)
+    set_numpy_weights(made)
+    return made
+
+
+def squares(count, side=72):
+    return np.random.default_rng(0).integers(0, 256, (count, side, side, 3), dtype="uint8")
+
+
+def test_ten_views_are_averaged(model):
+    """Of a real network, written out: corners and centre, each also mirrored, probabilities averaged."""
+    images = squares(3)
+    expected = []
+    for y, x in ((0, 0), (0, 5), (5, 0), (5, 5), (2, 2)):
+        view = np.ascontiguousarray(images[:, y : y + 67, x : x + 67])
+        expected += [model.predict(view, verbose=0), model.predict(np.flip(view, 2).copy(), verbose=0)]
+    np.testing.assert_allclose(look(model, images, 10), np.mean(expected, axis=0), rtol=1e-4)
+    np.testing.assert_allclose(look(model, images), model.predict(images[:, 2:69, 2:69].copy(), verbose=0), rtol=1e-4)
+
+
+def test_features_and_neighbours(model):
+    images = squares(6)
+    found = features(model, images)
+    assert found.shape == (6, 512) and (found >= 0).all()  # after the ReLU of fc7
+    hidden = keras.Model(model.input, model.get_layer("fc7").output).predict_on_batch(images[:, 2:69, 2:69].copy())
+    np.testing.assert_allclose(found, np.maximum(hidden, 0), rtol=1e-4, atol=1e-4)
+    assert nearest(found[[4, 1]], found, 1).tolist() == [[4], [1]]
+    line = np.array([[0.0], [1.0], [3.0], [7.0]])
+    assert nearest(np.array([[2.9], [0.4]]), line, 3).tolist() == [[2, 1, 0], [0, 1, 2]]
+
+
+def test_occlusion_finds_what_matters():
+    """A network made to answer to one bright spot loses its answer where the spot is hidden, and only there."""
+    inputs = keras.Input((67, 67, 3))
+    mean = keras.layers.Identity(name="mean")
+    mean.mean = (0.0, 0.0, 0.0)
+    bright = keras.layers.GlobalMaxPooling2D()(mean(inputs))[:, :1] / 255.0
+    network = keras.Model(inputs, keras.layers.Concatenate()([bright, 1.0 - bright]))
+    image = np.zeros((67, 67, 3), "uint8")
+    image[50, 20] = 255
+    found = occlusion(network, image, 0, places=13)
+    y, x = np.nonzero(found < 0.5)
+    assert found.shape == (13, 13) and found.max() == 1.0 and 0 < len(y) <= 9
+    corners = np.linspace(-6, 61, 13)
+    assert np.abs(corners[y] + 6.5 - 50).max() <= 7.5 and np.abs(corners[x] + 6.5 - 20).max() <= 7.5
+
+
+def test_what_belongs_to_a_model(model, tmp_path):
+    save_checkpoint(model, tmp_path / "model.keras")
+    assert about(tmp_path / "model.keras", model) == ([str(i) for i in range(7)], 76)
+    record = {"data": {"class_names": list("abcdefg")}, "parameters": {"resize": 80}}
+    (tmp_path / "metrics.json").write_text(json.dumps(record))
+    for weights in (tmp_path, tmp_path / "model.keras"):
+        assert about(weights, model) == (list("abcdefg"), 80)
+    (tmp_path / "metrics.json").write_text("{")
+    assert about(tmp_path, model)[0][0] == "0"
+    thousand = AlexNet("torchvision", width=1 / 16)
+    assert about(tmp_path / "model.keras", thousand) == (list(imagenet.names()), 256)

@@ -27,6 +27,11 @@ def test_every_figure_draws_and_none_stays_open():
         figures.network(layer_table(model), groups),
         figures.normalization(np.arange(8), np.arange(8) / 2, marked=(1, 2)),
         figures.comparison([("a jax", "jax", HISTORY), ("b jax", "jax", HISTORY)]),
+        figures.neighbours(images[:2], np.stack([images[:3], images[3:6]]), ["a", "b"], [["a", "b", "a"]] * 2),
+        figures.occlusion(images[:2], np.full((2, 5, 5), 0.3), ["a", "a name that is much too long"]),
+        figures.occlusion(images[:1], np.full((1, 5, 5), 0.3), ["a"]),
+        figures.confusion(np.eye(5, dtype=int), names),
+        figures.confusion(np.eye(100, dtype=int), [str(i) for i in range(100)]),
     ]
     for figure in drawn:
         figure.canvas.draw()
@@ -61,3 +66,19 @@ def test_filters_are_shown_whole():
 def test_tables():
     text = figures.table([{"a": "x", "b": 1234, "c": (3, 4)}], {"a": "A", "b": "B", "c": "C"}).data
     assert text.splitlines() == ["| A | B | C |", "| :--- | ---: | :--- |", "| x | 1,234 | 3\u00a0×\u00a04 |"]
+    text = figures.table([{"a": 0.98, "b": 1.5}], {"a": "A", "b": "B"}, {"a": ".1%"}).data
+    assert text.splitlines()[1:] == ["| ---: | ---: |", "| 98.0% | 1.5 |"]
+
+
+def test_confusion_is_in_shares_of_each_class():
+    counts = np.array([[3, 1, 0], [0, 0, 0], [0, 0, 5]])
+    axes = figures.confusion(counts, list("abc")).axes[0]
+    np.testing.assert_array_equal(axes.images[0].get_array(), [[0.75, 0.25, 0], [0, 0, 0], [0, 0, 1]])
+    assert [text.get_text() for text in axes.texts] == ["75", "25", "100"]
+
+
+def test_neighbours_of_another_class_are_marked():
+    images = np.zeros((2, 8, 8, 3))
+    grid = figures.neighbours(images[:1], images[None], ["a"], [["a", "b"]]).axes
+    colours = {axes.get_title(loc="center"): axes.title.get_color() for axes in grid if axes.images}
+    assert colours["b"] == "#c5221f"

@@ -2,9 +2,10 @@ import keras
 import numpy as np
 import pytest
 import torch_alexnet
-from helpers import Gradients, set_numpy_weights, to_numpy
+from helpers import to_numpy
 
 from alexnet.model import HE_GAIN, AlexNet, layer_table, logits_model, preset_of
+from alexnet.parity import Gradients, set_numpy_weights
 from alexnet.presets import PRESETS
 from alexnet.training import SGD
 

@@ -47,7 +47,7 @@ def test_papermill_can_read_the_parameters_cells(path):
         assert code.count("=") == 1 and comment and "=" not in comment, line
 
 
-@pytest.mark.parametrize("name", ["cifar10", "paper", "brief"])
+@pytest.mark.parametrize("name", ["cifar10", "paper", "brief", "finetune"])
 def test_other_files_hold_only_what_differs(name):
     path = ROOT / "params" / f"{name}.yaml"
     recipe, default = Recipe.read(path), Recipe()
@@ -138,3 +138,21 @@ def test_yaml_round_trip_and_paths(tmp_path):
 def test_a_notebooks_variables():
     variables = {"epochs": 7, "recipe": "something else", "In": []}
     assert Recipe.of(variables) == Recipe(epochs=7)
+
+
+def test_views_and_freeze():
+    assert Recipe(views="10").views == 10  # as the command line gives it
+    for values, message in (
+        ({"views": 5}, "views: received 5; allowed: 1, 10"),
+        ({"freeze": 8, "weights": "a.pth"}, "freeze: received 8; allowed: a whole number at least 0 and at most 7"),
+        ({"freeze": 2}, "freeze: 2 layers cannot stay as weights has them, because weights is None"),
+    ):
+        with pytest.raises(RecipeError) as error:
+            Recipe(**values)
+        assert message in str(error.value)
+
+
+def test_finetuning_fits_the_checkpoint_that_it_names():
+    recipe = Recipe.read(ROOT / "params" / "finetune.yaml")
+    assert (recipe.preset, recipe.image_size, recipe.width, recipe.freeze) == ("torchvision", 224, 1.0, 5)
+    assert Path(recipe.weights).name == "alexnet-owt-7be5be79.pth"

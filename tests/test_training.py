@@ -167,6 +167,42 @@ def test_other_images_do_not_go_on(tiny, tmp_path, monkeypatch):
         train(recipe, verbose=0)
 
 
+def test_fine_tuning(tiny, tmp_path):
+    """Frozen layers stay to the bit, others move, and another number of classes gets a new classifier."""
+    teacher = train(Recipe(**{**tiny, "name": "teacher"}), verbose=0)
+    folder = write_class_folders(tmp_path / "two", {"train": 24, "val": 4}, classes=("heart", "square"))
+    recipe = Recipe(**tiny).replace(data_dir=str(folder), weights=str(teacher.folder), freeze=5)
+    before = training.build(recipe, 2)
+    run = train(recipe, verbose=0)
+    assert run.class_names == ["heart", "square"] and run.model.output.shape == (None, 2)
+    for name in ("conv1", "conv5", "fc6", "fc7", "fc8"):
+        after, start = run.model.get_layer(name).get_weights(), before.get_layer(name).get_weights()
+        same = [np.array_equal(a, b) for a, b in zip(after, start, strict=True)]
+        assert same == [name.startswith("conv")] * 2, name
+    np.testing.assert_array_equal(
+        before.get_layer("fc7").get_weights()[0], teacher.model.get_layer("fc7").get_weights()[0]
+    )
+    assert all(layer.trainable for layer in keras.saving.load_model(run.folder / "model.keras").layers)
+    assert metrics(run)["parameters"]["freeze"] == 5
+
+
+def test_a_finished_run_is_found_or_made(tiny):
+    recipe = Recipe(**tiny)
+    folder = training.finished_run(recipe, verbose=0)
+    stamp = (folder / "model.keras").stat().st_mtime_ns
+    assert training.finished_run(recipe.replace(epochs=1), verbose=0) == folder  # whatever its parameters were
+    assert (folder / "model.keras").stat().st_mtime_ns == stamp
+    assert [epoch["epoch"] for epoch in training.read_history(folder)] == [1, 2]
+
+
+def test_ten_views_are_recorded(tiny):
+    run = train(Recipe(**{**tiny, "views": 10, "epochs": 1}), verbose=0)
+    found = metrics(run)
+    assert set(found["ten_views"]) == {"top1", "top5", "loss"}
+    assert found["ten_views"]["loss"] != found["results"]["val_loss"]
+    assert training.evaluate(run.model, run.validation, views=10) == pytest.approx(found["ten_views"])
+
+
 def test_a_finished_run_is_made_anew(tiny):
     for _ in range(2):
         run = train(Recipe(**tiny), verbose=0)

@@ -3,10 +3,11 @@
 import math
 
 from alexnet.data import augmentation
-from alexnet.data.decoding import ImageError
-from alexnet.data.sources import DataError, SquareCache, find_sources
+from alexnet.data.decoding import ImageError, read_square
+from alexnet.data.imagenet import readable
+from alexnet.data.sources import DataError, SquareCache, find_sources, find_test_source
 
-__all__ = ["DataError", "ImageError", "Images", "load_data"]
+__all__ = ["DataError", "ImageError", "Images", "load_data", "load_test_data", "read_square", "readable"]
 
 
 def load_data(recipe):
@@ -23,6 +24,23 @@ def load_data(recipe):
         keep.append(needed <= free)
         free -= needed if keep[-1] else 0
     return Images(training, recipe, keep[0], training=True), Images(validation, recipe, keep[1], training=False)
+
+
+def load_test_data(recipe, class_names=None):
+    """The images that a recipe names, to evaluate on: the validation part, or all where `data_dir` has no split.
+
+    Args:
+        recipe: Of its fields `data_dir`, `resize`, `image_size`, `batch_size` and `cache_gb` matter.
+        class_names: Those of a model, in its order; `data_dir` may have fewer. None for the data's own.
+
+    Raises:
+        DataError: `data_dir` holds no images, or a class that is not among `class_names`.
+    """
+    source = find_test_source(recipe.data_dir)
+    if class_names is not None:
+        source = source.relabelled(class_names)
+    keep = len(source) * recipe.resize**2 * 3 <= recipe.cache_gb * 2**30
+    return Images(source, recipe, keep, training=False)
 
 
 class Images:
@@ -60,20 +78,39 @@ class Images:
         Args:
             first: Number of the first batch, to go on where a run stopped.
         """
-        import grain  # here and not above: a third of the time that importing the package took
-
-        recipe = self._recipe
-        order = grain.MapDataset.range(len(self.source))
+        recipe, order = self._recipe, self._order()
         if self._training:
             order = order.seed(recipe.seed).shuffle().repeat()
             dataset = order.batch(recipe.batch_size).random_map(self._augmented)
         else:
             dataset = order.batch(recipe.batch_size).map(self._centred)
-        return dataset[first:].to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=4))
+        return _prefetched(dataset[first:])
+
+    def squares(self):
+        """One pass in order over the whole squares `(batch, resize, resize, 3)`, for views of one's own choice.
+
+        The last batch is as small as it comes.
+        """
+        order = self._order().batch(self._recipe.batch_size)
+        return _prefetched(order.map(lambda indices: (self._read(indices), self.labels[indices])))
+
+    def path(self, index):
+        """Where the image at `index` lies, or its number in a data set that is one array."""
+        image = self.source.images[index]
+        return image if isinstance(image, str) else str(index)
 
     def examples(self, indices):
         """The images at `indices`, central crops `(len(indices), image_size, image_size, 3)` uint8."""
-        return augmentation.centre_crop(self._squares[indices], self._recipe.image_size)
+        return augmentation.centre_crop(self.squares_at(indices), self._recipe.image_size)
+
+    def squares_at(self, indices):
+        """The images at `indices` as whole squares, `(len(indices), resize, resize, 3)` uint8."""
+        return self._squares[indices]
+
+    def _order(self):
+        import grain  # here and not above: a third of the time that importing the package took
+
+        return grain.MapDataset.range(len(self.source))
 
     def _read(self, indices):
         try:
@@ -97,3 +134,10 @@ class Images:
         if recipe.pca_color:
             images = augmentation.pca_color(images, recipe.pca_color, rng)
         return images, self.labels[indices]
+
+
+def _prefetched(dataset):
+    """Batches read ahead, two threads for four of them."""
+    import grain
+
+    return dataset.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=4))

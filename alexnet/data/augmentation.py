@@ -13,6 +13,16 @@ def centre_crop(images, size):
     return images[:, offset : offset + size, offset : offset + size]
 
 
+def ten_views(images, size):
+    """The paper's ten views of square images, one after the other: four corners and centre, and all five mirrored."""
+    last = images.shape[1] - size
+    middle = last // 2
+    for y, x in ((0, 0), (0, last), (last, 0), (last, last), (middle, middle)):
+        view = images[:, y : y + size, x : x + size]
+        yield view
+        yield view[:, :, ::-1]
+
+
 def random_crop(images, size, rng):
     """A random `size` by `size` part of each of the square images `(batch, side, side, 3)`."""
     corners = rng.integers(0, images.shape[1] - size, (len(images), 2), endpoint=True)

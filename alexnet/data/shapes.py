@@ -1,4 +1,6 @@
-"""The embedded data set: ten shapes in any colour, size, place and rotation, drawn when first needed.
+"""The embedded data sets: shapes in any colour, size, place and rotation, drawn when first needed.
+
+`shapes` has ten classes; `signs` has eight others, for a network to learn from before it learns `shapes`.
 
 Neither colour nor place tells the class, so a linear classifier of small thumbnails fails, and a network that
 finds edges and corners wherever they lie does not.
@@ -12,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFilter
 
-SPLITS = {"train": 200, "val": 50}  # images of each class
+SPLITS = {"shapes": {"train": 200, "val": 50}, "signs": {"train": 150, "val": 25}}  # images of each class
 SEED = 2012
 _OVERSAMPLING = 2
 
@@ -54,8 +56,13 @@ def _cross(arm=0.3):
     return np.array(corners)
 
 
+def _drop(points=30):
+    angles = np.linspace(-0.2 * np.pi, 1.2 * np.pi, points)
+    return np.concatenate([[(0.0, -1.0)], np.stack([0.62 * np.cos(angles), 0.36 + 0.62 * np.sin(angles)], 1)])
+
+
 # Each class: polygons within the unit circle, the first filled, a second one cut out of it.
-OUTLINES = {
+SHAPES = {
     "arrow": [
         np.array([(0, -1), (0.75, -0.1), (0.28, -0.1), (0.28, 0.95), (-0.28, 0.95), (-0.28, -0.1), (-0.75, -0.1)])
     ],
@@ -69,6 +76,34 @@ OUTLINES = {
     "star": [_star()],
     "triangle": [np.array([(0, -1), (0.9, 0.65), (-0.9, 0.65)])],
 }
+SIGNS = {
+    "angle": [np.array([(-0.6, -0.9), (-0.1, -0.9), (-0.1, 0.4), (0.8, 0.4), (0.8, 0.9), (-0.6, 0.9)])],
+    "bolt": [np.array([(-0.1, -1), (0.5, -1), (0.15, -0.2), (0.6, -0.2), (-0.4, 1), (-0.05, 0.1), (-0.5, 0.1)])],
+    "chevron": [np.array([(-0.9, 0), (0, -0.85), (0.9, 0), (0.9, 0.65), (0, -0.2), (-0.9, 0.65)])],
+    "drop": [_drop()],
+    "frame": [
+        np.array([(-0.8, -0.8), (0.8, -0.8), (0.8, 0.8), (-0.8, 0.8)]),
+        np.array([(-0.45, -0.45), (0.45, -0.45), (0.45, 0.45), (-0.45, 0.45)]),
+    ],
+    "gear": [_star(9, 0.72), _circle(0.35)],
+    "house": [np.array([(0, -1), (0.85, -0.25), (0.85, 0.85), (-0.85, 0.85), (-0.85, -0.25)])],
+    "tee": [
+        np.array(
+            [
+                (-0.8, -0.9),
+                (0.8, -0.9),
+                (0.8, -0.4),
+                (0.28, -0.4),
+                (0.28, 0.95),
+                (-0.28, 0.95),
+                (-0.28, -0.4),
+                (-0.8, -0.4),
+            ]
+        )
+    ],
+}
+SETS = {"shapes": SHAPES, "signs": SIGNS}
+OUTLINES = SHAPES | SIGNS
 
 
 def draw(shape, rng):
@@ -126,8 +161,8 @@ def _mask(shape, size, shorter, rng):
     return mask.reduce(_OVERSAMPLING).filter(ImageFilter.GaussianBlur(0.4))
 
 
-def prepare(folder):
-    """Draw the data set into `folder` unless it is there; returns `folder`.
+def prepare(folder, name="shapes"):
+    """Draw the data set `name` into `folder` unless it is there; returns `folder`.
 
     It is drawn beside its place and moved there when whole, so that an interruption leaves no half of it and two
     processes do not meet.
@@ -138,7 +173,7 @@ def prepare(folder):
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        write(unfinished)
+        write(unfinished, name)
         unfinished.chmod(0o755)
         os.rename(unfinished, folder)
     except OSError:
@@ -149,10 +184,10 @@ def prepare(folder):
     return folder
 
 
-def write(folder, splits=None, seed=SEED):
+def write(folder, name="shapes", splits=None, seed=SEED):
     """Draw every image as a JPEG, `folder/<split>/<shape>/NNNN.jpg`; `splits` gives the images of each class."""
-    for split_number, (split, count) in enumerate((splits or SPLITS).items()):
-        for shape_number, shape in enumerate(OUTLINES):
+    for split_number, (split, count) in enumerate((splits or SPLITS[name]).items()):
+        for shape_number, shape in enumerate(SETS[name]):
             class_folder = Path(folder) / split / shape
             class_folder.mkdir(parents=True)
             for number in range(count):

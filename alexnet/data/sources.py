@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from alexnet.data import decoding, shapes
+from alexnet.data import decoding, imagenet, shapes
 from alexnet.recipe import PROJECT, nearest, resolve
 
 KERAS_DATASETS = ("cifar10", "cifar100", "mnist", "fashion_mnist")
-NAMED = ("shapes", *KERAS_DATASETS)
+NAMED = (*shapes.SETS, *KERAS_DATASETS)
 VALIDATION_FOLDERS = ("val", "valid", "validation", "test")
 
 CLASS_NAMES = {
@@ -51,22 +51,65 @@ class Source:
         images = self.images[indices] if isinstance(self.images, np.ndarray) else [self.images[i] for i in indices]
         return Source(images, self.labels[indices], self.class_names)
 
+    def relabelled(self, class_names):
+        """The same images with their labels as indices into a model's `class_names`.
+
+        Raises:
+            DataError: a class that the model does not have.
+        """
+        if list(class_names) == list(self.class_names):
+            return self
+        if strangers := sorted(set(self.class_names) - set(class_names)):
+            raise DataError(
+                f"data_dir: the model knows no class {', '.join(strangers[:5])}{' ...' if len(strangers) > 5 else ''}. "
+                f"It has {len(class_names)}: {', '.join(class_names[:5])}{' ...' if len(class_names) > 5 else ''}"
+            )
+        place = np.array([class_names.index(name) for name in self.class_names], np.int32)
+        return Source(self.images, place[self.labels], list(class_names))
+
 
 def find_sources(data_dir, validation_split, seed):
     """`(training, validation)` sources of a folder or a named data set.
 
-    A folder holds class folders, or `train/` and one of `val/`, `valid/`, `validation/`, `test/` that hold them.
-    Without a second folder, `validation_split` of each class is held out, drawn with `seed`.
+    A folder holds class folders, or `train/` and one of `val/`, `valid/`, `validation/`, `test/` that hold them, or
+    ImageNet as Kaggle ships it. Without a second folder, `validation_split` of each class is held out, drawn with
+    `seed`.
 
     Raises:
         DataError: nothing usable there.
     """
-    if data_dir == "shapes":
+    training, validation = _find(data_dir)
+    if training is None:
+        raise DataError(f"data_dir: {data_dir} has no training images.")
+    if len(training.class_names) == 1:
+        raise DataError(f"data_dir: {data_dir} holds one class ({training.class_names[0]}); two or more are needed.")
+    if validation is None:
+        return _split(training, validation_split, seed)
+    if strangers := sorted(set(validation.class_names) - set(training.class_names)):
+        raise DataError(f"data_dir: {data_dir} has classes that the training images lack: {', '.join(strangers[:5])}.")
+    return training, validation.relabelled(training.class_names)
+
+
+def find_test_source(data_dir):
+    """What a model is evaluated on: the validation images of `data_dir`, or all images where it has no split.
+
+    Raises:
+        DataError: nothing usable there.
+    """
+    training, validation = _find(data_dir)
+    return training if validation is None else validation
+
+
+def _find(data_dir):
+    """`(training, validation)` as they lie there; one of them may be None."""
+    if data_dir in shapes.SETS:
         try:
-            folder = shapes.prepare(PROJECT / "data" / "shapes")
+            folder = shapes.prepare(PROJECT / "data" / data_dir, data_dir)
         except OSError as error:
-            raise DataError(f"data_dir: shapes cannot be drawn into {PROJECT / 'data'} ({error.strerror}).") from None
-        return _folder_sources(folder, validation_split, seed)
+            raise DataError(
+                f"data_dir: {data_dir} cannot be drawn into {PROJECT / 'data'} ({error.strerror})."
+            ) from None
+        return _find_in(folder)
     if data_dir in KERAS_DATASETS:
         return _keras_sources(data_dir)
     folder = resolve(data_dir)
@@ -77,21 +120,43 @@ def find_sources(data_dir, validation_split, seed):
         )
     if not folder.is_dir():
         raise DataError(f"data_dir: {data_dir} is a file; a folder of class folders is needed.")
-    return _folder_sources(folder, validation_split, seed)
+    return _find_in(folder)
 
 
-def _folder_sources(folder, validation_split, seed):
+def _find_in(folder):
+    if imagenet.is_kaggle(folder):
+        return _read_kaggle(folder)
     if not (folder / "train").is_dir():
-        return _split(_read_folder(folder), validation_split, seed)
-    training = _read_folder(folder / "train")
-    for name in VALIDATION_FOLDERS:
-        if (folder / name).is_dir():
-            return training, _read_folder(folder / name, training.class_names)
-    return _split(training, validation_split, seed)
+        return _read_folder(folder), None
+    held_out = next((folder / name for name in VALIDATION_FOLDERS if (folder / name).is_dir()), None)
+    return _read_folder(folder / "train"), held_out and _read_folder(held_out)
 
 
-def _read_folder(folder, class_names=None):
-    """All images in the class folders of `folder`, sorted by name; `class_names` fixes the labels."""
+def _read_kaggle(folder):
+    """ImageNet's challenge: `train/<wnid>/*.JPEG`, and validation images in one folder with their classes in a file."""
+    images, training = folder / imagenet.IMAGES, None
+    try:
+        classes = imagenet.read_mapping(folder)
+        if (images / "train").is_dir():
+            training = _read_folder(images / "train").relabelled(classes)
+        rows = imagenet.read_solution(folder)
+        present = {os.path.splitext(entry.name)[0]: entry.path for entry in os.scandir(images / "val")}
+        rows = [(present[name], classes.index(wnid)) for name, wnid in rows if name in present]
+    except OSError as error:
+        raise DataError(f"data_dir: {error.filename or folder} cannot be read ({error.strerror}).") from None
+    except (ValueError, KeyError, IndexError, TypeError) as error:
+        raise DataError(
+            f"data_dir: {folder} looks like ImageNet from Kaggle, but {imagenet.SOLUTION} or {imagenet.MAPPING} cannot "
+            f"be used ({error})."
+        ) from None
+    if not rows:
+        raise DataError(f"data_dir: {images / 'val'} holds none of the images of {imagenet.SOLUTION}.")
+    paths, labels = zip(*rows, strict=True)
+    return training, Source(list(paths), np.array(labels, np.int32), classes)
+
+
+def _read_folder(folder):
+    """All images in the class folders of `folder`, sorted by name."""
     try:
         found = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
         files = {name: _list_images(folder / name) for name in found}
@@ -103,15 +168,9 @@ def _read_folder(folder, class_names=None):
             f"data_dir: {folder} holds no images; expected {folder.name}/<class>/<image>, "
             f"images ending in {', '.join(decoding.EXTENSIONS)}."
         )
-    if class_names is None:
-        if len(filled) == 1:
-            raise DataError(f"data_dir: {folder} holds one class ({filled[0]}); two or more are needed.")
-        class_names = filled
-    if strangers := sorted(set(filled) - set(class_names)):
-        raise DataError(f"data_dir: {folder} has classes that the training images lack: {', '.join(strangers[:5])}.")
     paths = [path for name in filled for path in files[name]]
-    labels = [class_names.index(name) for name in filled for _ in files[name]]
-    return Source(paths, np.array(labels, np.int32), list(class_names))
+    labels = np.repeat(np.arange(len(filled), dtype=np.int32), [len(files[name]) for name in filled])
+    return Source(paths, labels, filled)
 
 
 def _list_images(folder):

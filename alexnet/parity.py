@@ -1,0 +1,131 @@
+"""The same network with the same weights on every backend: how far the results are apart."""
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import ops
+
+from alexnet.model import AlexNet, logits_model
+from alexnet.presets import PRESETS
+from alexnet.progress import track
+from alexnet.recipe import BACKENDS
+
+IMAGES, STEPS, CLASSES = 3, 5, 1000
+WORKER = """
+import json, sys, alexnet
+alexnet.import_keras()
+import numpy
+from alexnet.parity import measure
+numpy.savez(sys.argv[2], **measure(*json.loads(sys.argv[1])))
+"""
+
+
+class _Keep(keras.optimizers.Optimizer):
+    """Changes nothing and keeps the gradients: the way to them that is the same on every backend."""
+
+    def build(self, variables):
+        super().build(variables)
+        self.kept = self.add_optimizer_variables(variables, "gradient")
+
+    def update_step(self, gradient, variable, learning_rate):
+        self.assign(self.kept[self._get_variable_index(variable)], gradient)
+
+
+class Gradients:
+    """Of a model: the gradients of the mean cross-entropy of some images, by layer those of kernel and bias."""
+
+    def __init__(self, model):
+        self._trainee = logits_model(model)
+        self._trainee.compile(_Keep(1.0, name="keep"), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+
+    def __call__(self, images, labels):
+        self._trainee.train_on_batch(images, labels)
+        kept = iter(self._trainee.optimizer.kept)
+        layers = [layer.name for layer in self._trainee.layers if layer.trainable_variables]
+        return {name: tuple(ops.convert_to_numpy(next(kept)) for _ in range(2)) for name in layers}
+
+
+def set_numpy_weights(model, seed=0):
+    """Give a model weights that are the same on every backend: kernels that keep activities' size, small biases."""
+    rng = np.random.default_rng(seed)
+    for layer in model.layers:
+        if getattr(layer, "kernel", None) is not None:
+            fan_in = np.prod(layer.kernel.shape[:-1])
+            kernel = rng.standard_normal(layer.kernel.shape, np.float32) * np.float32(fan_in**-0.5)
+            layer.set_weights([kernel, rng.normal(0, 0.1, layer.bias.shape).astype("float32")])
+
+
+def measure(preset, width=1.0, image_size=None):
+    """Logits, gradients and five training losses of a preset on this process's backend, by name.
+
+    Weights, images and labels come from NumPy. The gradients are those of each image alone.
+    """
+    shape = None if image_size is None else (image_size, image_size, 3)
+    model = AlexNet(preset, shape, CLASSES, width, dropout=0.0)
+    set_numpy_weights(model)
+    rng = np.random.default_rng(3)
+    images = rng.integers(0, 256, (IMAGES, *model.input.shape[1:]), dtype="uint8")
+    labels = rng.integers(0, CLASSES, IMAGES)
+    trainee = logits_model(model)
+    found = {"logits": np.asarray(trainee.predict_on_batch(images))}
+    gradients = Gradients(model)
+    for i in range(IMAGES):
+        for layer, (kernel, bias) in gradients(images[i : i + 1], labels[i : i + 1]).items():
+            found |= {f"gradient {i} {layer} kernel": kernel, f"gradient {i} {layer} bias": bias}
+    rate = 3e-3 if preset == "torchvision" else 1e-5  # its pixels are sixty times smaller
+    trainee.compile(keras.optimizers.SGD(rate, 0.9), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    found["losses"] = np.array([float(trainee.train_on_batch(images, labels)) for _ in range(STEPS)])
+    return found
+
+
+def difference(one, other):
+    """How far two measurements are apart, relative to the larger: of logits and losses the largest number, of
+    gradients the norm of each array.
+
+    An activity next to a kink of ReLU or of max-pooling may fall on another side on another backend and change the
+    gradient of its image. Of the three images the one in the middle counts: what is wrong is wrong for all.
+    """
+    gradients = [
+        max(
+            np.linalg.norm(one[name] - other[name]) / max(np.linalg.norm(one[name]), np.finfo(np.float32).tiny)
+            for name in one
+            if name.startswith(f"gradient {i} ")
+        )
+        for i in range(IMAGES)
+    ]
+    return {
+        "logits": float(np.abs(one["logits"] - other["logits"]).max() / np.abs(one["logits"]).max()),
+        "gradients": float(np.median(gradients)),
+        "training": float(np.abs(one["losses"] - other["losses"]).max() / np.abs(one["losses"]).max()),
+    }
+
+
+def compare(presets=tuple(PRESETS), backends=BACKENDS, width=1.0, image_size=None, verbose=None):
+    """Every preset on every backend, each in a process of its own.
+
+    Returns:
+        A dictionary for each preset: `preset`, and the largest relative difference of `logits`, `gradients` and
+        `training` (five losses) between any two backends.
+
+    Raises:
+        subprocess.CalledProcessError: a process failed; its error stream is shown.
+    """
+    rows, jobs = [], list(itertools.product(presets, backends))
+    with tempfile.TemporaryDirectory() as folder:
+        for preset, backend in track(jobs, len(jobs), "Comparing backends", verbose):
+            path = Path(folder) / f"{backend}.npz"
+            arguments = json.dumps([preset, width, image_size])
+            environment = {**os.environ, "KERAS_BACKEND": backend}
+            subprocess.run([sys.executable, "-c", WORKER, arguments, path], env=environment, check=True)
+            if backend == backends[-1]:
+                found = [dict(np.load(Path(folder) / f"{name}.npz", allow_pickle=False)) for name in backends]
+                pairs = [difference(one, other) for one, other in itertools.combinations(found, 2)]
+                rows.append({"preset": preset, **{key: max(pair[key] for pair in pairs) for key in pairs[0]}})
+    return rows

@@ -1,0 +1,29 @@
+"""Whether somebody watches, and the bar for them."""
+
+import os
+import sys
+
+
+def someone_watches():
+    """A terminal, or a notebook that a person has open (a headless kernel has none of these)."""
+    if sys.stdout.isatty() or "JPY_SESSION_NAME" in os.environ or "COLAB_RELEASE_TAG" in os.environ:
+        return True
+    return os.environ.get("KAGGLE_KERNEL_RUN_TYPE") == "Interactive"
+
+
+def track(steps, total, description, verbose=None):
+    """The same steps, with a progress bar on the error stream.
+
+    Args:
+        steps: Anything to go through.
+        total: How many there are.
+        description: What is going on.
+        verbose: 1 for the bar, 0 for silence; None for the bar where somebody watches.
+    """
+    if not (someone_watches() if verbose is None else verbose):
+        yield from steps
+        return
+    from rich.console import Console
+    from rich.progress import track as bar
+
+    yield from bar(steps, description, total, console=Console(stderr=True), transient=True)

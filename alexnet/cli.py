@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from alexnet.recipe import PROJECT, Recipe, RecipeError, allowed, nearest, read_yaml
+from alexnet.recipe import BACKENDS, PROJECT, Recipe, RecipeError, allowed, nearest, read_yaml, resolve
 
 FAILED, BAD_USAGE, INTERRUPTED = 1, 2, 130
 
@@ -280,30 +280,36 @@ def _fails(command):
 
 @_fails
 def _evaluate(options):
+    from alexnet.checkpoints import recognize
     from alexnet.data import load_data, load_test_data, readable
     from alexnet.evaluation import about, assess, input_size
     from alexnet.model import load_checkpoint, preset_of
 
     models = [load_checkpoint(path, options.preset) for path in options.weights]
-    names, resize = about(options.weights[0], models[0])
-    for path, model in zip(options.weights[1:], models[1:], strict=True):
-        if about(path, model)[0] != names:
+    known = [about(path, model) for path, model in zip(options.weights, models, strict=True)]
+    for path, (names, _) in zip(options.weights, known, strict=True):
+        if names != known[0][0]:
             return _fail(f"{path} has other classes than {options.weights[0]}; they cannot be averaged.", BAD_USAGE)
-    size = max(map(input_size, models))
+    names, size = known[0][0], max(map(input_size, models))
+    resize = max(resize for _, resize in known)
     given = {
         name: _value(name, getattr(options, name))
         for name in ("data_dir", "resize", "views", "batch_size", "cache_gb")
         if getattr(options, name) is not None
     }
     values = {"resize": resize, "cache_gb": 0, **given, "image_size": size}
-    recorded = Path(options.weights[0]) / "params.yaml"
-    if "data_dir" in given:
-        images = load_test_data(Recipe(**values), names)
-    elif recorded.is_file():
-        recipe = Recipe.read(recorded).replace(**values)
-        values["data_dir"], images = recipe.data_dir, load_data(recipe)[1]
-    else:
+    files = [recognize(path)[0].parent / "params.yaml" for path in options.weights]
+    runs = [Recipe.read(file) for file in files if file.is_file()]
+    if "data_dir" not in given and not runs:
         return _fail("--data_dir is needed: the folder of images to evaluate on.", BAD_USAGE)
+    values.setdefault("data_dir", runs[0].data_dir if runs else None)
+    trained = [run for run in runs if resolve(run.data_dir) == resolve(values["data_dir"])]
+    if trained:  # on images of this folder: those that it held out
+        if len({(run.validation_split, run.seed) for run in trained}) > 1:
+            return _fail("these runs held out different images of their folder; give another --data_dir.", BAD_USAGE)
+        images = load_data(trained[0].replace(**values))[1]
+    else:
+        images = load_test_data(Recipe(**values), names)
     recipe = Recipe(**values)
     held = ", ".join(
         f"{preset_of(model) or 'a network of its own'} from {path}"
@@ -313,6 +319,12 @@ def _evaluate(options):
         f"{held}: {len(images):,} images of {values['data_dir']}, {recipe.views} view{'s' * (recipe.views > 1)}",
         flush=True,
     )
+    if names is None:  # as everybody numbers the folders that he trains on: in the order of their names
+        print("The checkpoint names no classes; the folder's are taken in alphabetical order.")
+        names = images.class_names
+        classes = models[0].output.shape[-1]
+        if len(names) != classes:
+            return _fail(f"the checkpoint has {classes} classes, {values['data_dir']} has {len(names)}.", BAD_USAGE)
     assessment = assess(models, images, recipe.views)
     print("  ".join(f"{name} {value:.4f}" for name, value in assessment.scores.items()))
     worst = assessment.per_class()[:10]
@@ -334,7 +346,7 @@ def _write_assessment(folder, assessment, images):
     """The whole tables as CSV."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = assessment.per_class()
-    names = assessment.class_names
+    names = list(assessment.class_names)
     _write_csv(folder / "per_class.csv", list(rows[0]), [row.values() for row in rows])
     _write_csv(
         folder / "confusion.csv",
@@ -374,6 +386,7 @@ def _predict(options):
 
     model = load_checkpoint(options.weights, options.preset)
     names, resize = about(options.weights, model)
+    names = names or [f"class {k}" for k in range(model.output.shape[-1])]
     given = {name: getattr(options, name) for name in ("resize", "views") if getattr(options, name) is not None}
     recipe = Recipe(**{"resize": resize, **given, "image_size": input_size(model)})
     status = 0
@@ -383,7 +396,7 @@ def _predict(options):
         except ImageError as error:
             status = _fail(error, FAILED)
             continue
-        probabilities = look(model, square[None], recipe.views)[0]
+        probabilities = look(model, square[None], recipe.views, batch_size=1)[0]
         print(path)
         for k in np.argsort(-probabilities, kind="stable")[:5]:
             wnid = f"  ({names[k]})" if readable(names[k]) != names[k] else ""
@@ -415,9 +428,17 @@ def _parity(options):
     for name, values in (("preset", options.presets), ("backend", options.backends)):
         for value in values or ():
             Recipe(**{name: value})
-    from alexnet.backend import import_keras
+    backends = options.backends or list(BACKENDS)
+    if len(set(backends)) < 2:
+        options.parser.error("--backends takes two or three different backends")
+    if options.output:
+        Path(options.output).parent.mkdir(parents=True, exist_ok=True)
+    from alexnet.backend import BackendError, import_keras
 
-    import_keras((options.backends or [None])[0])
+    try:
+        import_keras(backends[0])
+    except BackendError as error:
+        return _fail(error, BAD_USAGE)
     import subprocess
 
     from alexnet import parity
@@ -426,8 +447,8 @@ def _parity(options):
     try:
         rows = parity.compare(**chosen, width=options.width, image_size=options.image_size)
     except subprocess.CalledProcessError as error:
-        return _fail(f"a backend failed: {' '.join(map(str, error.cmd[3:4]))}", FAILED)
-    print("largest relative difference between two backends")
+        return _fail(f"{error.cmd[-1].stem} failed; its own message stands above", FAILED)
+    print("largest relative difference between two backends (of gradients, of the middle one of three images)")
     print(f"{'preset':16}{'logits':>10}{'gradients':>12}{'training':>12}")
     for row in rows:
         print(f"{row['preset']:16}{row['logits']:10.1e}{row['gradients']:12.1e}{row['training']:12.1e}")

@@ -122,25 +122,32 @@ def assess(model, data, views=1, verbose=None):
         kept["ranks"].append(rank(probabilities, labels))
         kept["losses"].append(-np.log(np.maximum(chosen, np.finfo(np.float32).tiny)))
     names = getattr(data, "class_names", None) or [str(i) for i in range(probabilities.shape[1])]
+    if len(names) != probabilities.shape[1]:
+        raise ValueError(f"The model has {probabilities.shape[1]} classes, the images {len(names)}.")
     return Assessment(names, **{name: np.concatenate(values) for name, values in kept.items()})
 
 
-def look(model, squares, views=1, batch_size=None):
+def look(model, squares, views=1, batch_size=32):
     """Probabilities of square images, `(n, classes)` float64, averaged over their views.
 
-    With a `batch_size` above n the images are filled up to it, so that the model is compiled for one shape only.
+    The last batch is filled up to the others' size, so that a model is compiled for one shape only.
     """
     size = input_size(model)
     if squares.shape[1] < size:
         raise ValueError(f"The images have {squares.shape[1]} pixels a side, the model takes {size}.")
-    count, missing = len(squares), max(0, (batch_size or 0) - len(squares))
-    if missing:
-        squares = np.concatenate([squares, np.zeros((missing, *squares.shape[1:]), squares.dtype)])
-    total = 0.0
-    for view in ten_views(squares, size) if views == 10 else [centre_crop(squares, size)]:
-        # PyTorch takes no array with a negative stride, which a mirror image is.
-        total = total + np.asarray(model.predict_on_batch(np.ascontiguousarray(view)), np.float64)
-    return total[:count] / views
+    crops = ten_views(squares, size) if views == 10 else [centre_crop(squares, size)]
+    return sum(_predict(model, crop, batch_size) for crop in crops) / views
+
+
+def _predict(model, images, batch_size):
+    """What a model says to any number of images, in batches of one size, float64."""
+    found = []
+    for first in range(0, len(images), batch_size):
+        batch = images[first : first + batch_size]
+        filled = np.zeros((batch_size, *batch.shape[1:]), batch.dtype)
+        filled[: len(batch)] = batch  # and contiguous, which a mirror image is not: PyTorch takes no other
+        found.append(np.asarray(model.predict_on_batch(filled), np.float64)[: len(batch)])
+    return np.concatenate(found)
 
 
 def input_size(model):
@@ -160,10 +167,10 @@ def about(weights, model):
     """What a model does not say itself: its classes, and how large images should be before the crop.
 
     A run recorded both beside its `model.keras`. Any other model of 1000 classes has ImageNet's, in the order of the
-    published checkpoints; any other one gets numbers.
+    published checkpoints; of others the names are unknown.
 
     Returns:
-        `(class_names, resize)`.
+        `(class_names, resize)`; `class_names` is None where they are unknown.
     """
     classes, size = model.output.shape[-1], input_size(model)
     try:
@@ -173,18 +180,18 @@ def about(weights, model):
             return names, resize
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    names = list(imagenet.names()) if classes == 1000 else [str(i) for i in range(classes)]
+    names = list(imagenet.names()) if classes == 1000 else None
     return names, 256 if 224 <= size <= 256 else round(size * 256 / 227)
 
 
-def features(model, images, batch_size=64):
+def features(model, images, batch_size=32):
     """What the last hidden layer makes of images, `(n, units of fc7)`: the space of the paper's figure 4.
 
     Args:
         images: `(n, side, side, 3)`, the model's input or larger; the central crop is taken.
     """
     network = keras.Model(model.input, model.get_layer("relu7").output)
-    return np.asarray(network.predict(centre_crop(images, input_size(model)), batch_size=batch_size, verbose=0))
+    return _predict(network, centre_crop(images, input_size(model)), batch_size)
 
 
 def nearest(queries, vectors, count):
@@ -193,10 +200,11 @@ def nearest(queries, vectors, count):
     return np.argsort(squares, axis=1, kind="stable")[:, :count]
 
 
-def occlusion(model, image, label, places=13, batch_size=64):
-    """How probable a class stays when a grey square hides a part of the image (Zeiler and Fergus, 2013).
+def occlusion(model, image, label, places=13, batch_size=32):
+    """How probable a class stays when a square hides a part of the image (Zeiler and Fergus, 2013).
 
-    The square is a fifth of the image wide and moves to `places` places in each direction; its grey is the mean pixel.
+    The square is a fifth of the image wide, of the image's median colour, and moves to `places` places in each
+    direction.
 
     Args:
         image: `(side, side, 3)`, the model's input or larger; the central crop is taken.
@@ -209,8 +217,7 @@ def occlusion(model, image, label, places=13, batch_size=64):
     side = len(image)
     corners = np.linspace(-side // 10, side - side // 10, places).round().astype(int)
     hidden = np.repeat(image[None], places**2, axis=0)
-    grey = np.asarray(model.get_layer("mean").mean)
     for number, (y, x) in enumerate((y, x) for y in corners for x in corners):
-        hidden[number, max(0, y) : max(0, y + side // 5), max(0, x) : max(0, x + side // 5)] = grey
-    probabilities = model.predict(hidden, batch_size=batch_size, verbose=0)
-    return probabilities[:, label].reshape(places, places)
+        part = slice(max(0, y), max(0, y + side // 5)), slice(max(0, x), max(0, x + side // 5))
+        hidden[number][part] = np.median(image, axis=(0, 1))
+    return _predict(model, hidden, batch_size)[:, label].reshape(places, places)

@@ -22,7 +22,6 @@ from alexnet.layers import (
 from alexnet.presets import INITIALIZERS, LAYERS, PRESETS, SMALLEST_INPUT, Convolution
 
 PIXEL_STD = 75.0  # of natural images, 0-255
-HE_GAIN = PIXEL_STD ** (-1 / 8)
 
 
 def AlexNet(
@@ -71,9 +70,9 @@ def AlexNet(
         name: The model's name.
         initializer: `"paper"` for the initial values of the preset's authors (in `"paper"` section 5's Gaussian and
             its biases of 1), or `"he_normal"`, which learns much sooner from a small data set: biases of 0 and He's
-            Gaussian, whose standard deviation sqrt(2 / inputs) is multiplied by `HE_GAIN`. He's rule keeps the size
-            of what it is given, and pixels have a size of about 75: the eight layers share the way down to logits of
-            about 1.
+            Gaussian, whose standard deviation sqrt(2 / inputs) is multiplied by 75 ** (-1/8). He's rule keeps the
+            size of what it is given, and pixels have a size of about 75: the eight layers share the way down to
+            logits of about 1. Pixels that the network scales itself (`"torchvision"`) need less.
         dropout: Share of `fc6` and `fc7` that is left out in training (section 4.2).
 
     Returns:
@@ -106,7 +105,7 @@ def AlexNet(
                 padding="same" if padded else "valid",
                 groups=spec.columns,
                 data_format="channels_last",
-                **_initializers(spec, initializer, width, fan_in),
+                **_initializers(network, spec, initializer, width, fan_in),
                 name=layer,
             )(x)
         elif include_top:
@@ -116,7 +115,7 @@ def AlexNet(
                 x = _step(step, number, network, dropout, x)
             x = keras.layers.Dense(
                 classes if spec.units is None else scaled(spec.units, width),
-                **_initializers(spec, initializer, width, x.shape[-1]),
+                **_initializers(network, spec, initializer, width, x.shape[-1]),
                 dtype="float32" if spec.units is None else None,
                 name=layer,
             )(x)
@@ -151,9 +150,9 @@ def _step(step, number, network, dropout, x):
     return keras.layers.Dropout(dropout, seed=random.randrange(2**31), name=f"drop{number}")(x)
 
 
-def _initializers(spec, initializer, width, fan_in):
+def _initializers(network, spec, initializer, width, fan_in):
     if initializer == "he_normal":
-        kernel = keras.initializers.VarianceScaling(2.0 * HE_GAIN**2, "fan_in", "untruncated_normal")
+        kernel = keras.initializers.VarianceScaling(2.0 * he_gain(network) ** 2, "fan_in", "untruncated_normal")
         bias = keras.initializers.Zeros()
     elif spec.std is None:  # PyTorch's default
         reach = 1 / math.sqrt(fan_in)
@@ -162,6 +161,11 @@ def _initializers(spec, initializer, width, fan_in):
         kernel = keras.initializers.RandomNormal(stddev=spec.std / math.sqrt(width))
         bias = keras.initializers.Constant(spec.bias)
     return {"kernel_initializer": kernel, "bias_initializer": bias}
+
+
+def he_gain(network):
+    """What He's standard deviation is multiplied by in each of the eight layers, so that logits start at about 1."""
+    return float(PIXEL_STD / np.mean(network.scale)) ** (-1 / len(LAYERS))
 
 
 def layer_table(model):
@@ -249,15 +253,17 @@ def save_checkpoint(model, path):
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.name.endswith(".weights.h5"):
-        model.save_weights(path)
-    elif path.suffix == ".keras":
+    if path.name.endswith((".keras", ".weights.h5")):
+        ending = ".keras" if path.suffix == ".keras" else ".weights.h5"
+        unfinished = path.with_name(f".unfinished-{path.name.removesuffix(ending)}{ending}")
         with without_tensorflow():
-            model.save(path)
-    elif path.suffix == ".onnx":
-        checkpoints.write_onnx(model, path, preset_of(model))
-    elif path.suffix in (".safetensors", ".pth"):
-        checkpoints.write_state_dict(model, path, preset_of(model))
+            model.save(unfinished) if ending == ".keras" else model.save_weights(unfinished)
+        unfinished.replace(path)
+    elif path.suffix in (".onnx", ".safetensors", ".pth"):
+        _require_whole_and_square(model, path)
+        write = checkpoints.write_onnx if path.suffix == ".onnx" else checkpoints.write_state_dict
+        with without_tensorflow():
+            write(model, path, preset_of(model))
     elif path.suffix in ("", ".tflite"):
         _export(model, path)
     else:
@@ -331,6 +337,10 @@ def _take(model, checkpoint, preset):
     where = f"weights: {checkpoint.path} ({checkpoints.FORMATS[checkpoint.format]})"
     problems = []
     if checkpoint.settings:
+        ours = [layer.name for layer in model.layers if layer.name in checkpoint.settings]
+        theirs = [name for name in checkpoint.settings if name in ours]
+        if ours != theirs:
+            problems.append(f"expected the order {' '.join(ours)}, found {' '.join(theirs)}")
         for layer in model.layers:
             ours, theirs = _settings(layer), _essence(checkpoint.settings.get(layer.name, {}))
             problems += [
@@ -357,6 +367,14 @@ def _take(model, checkpoint, preset):
         raise CheckpointError(f"{where} holds another network than {preset} here.\n  " + "\n  ".join(problems))
     for variable, array in pairs:
         variable.assign(np.ascontiguousarray(array))
+
+
+def _require_whole_and_square(model, path):
+    missing = set(LAYERS) - {layer.name for layer in model.layers}
+    height, width = model.input.shape[1:3]
+    if missing or height != width:
+        what = f"one without {', '.join(sorted(missing))}" if missing else f"one of {height} x {width} pixels"
+        raise ValueError(f"{path.name}: this format holds whole networks with square inputs. Received: {what}")
 
 
 def _export(model, path):

@@ -86,17 +86,20 @@ def measure(preset, width=1.0, image_size=None):
 
 
 def difference(one, other):
-    """How far two measurements are apart, relative to the larger: of logits and losses the largest number, of
+    """How far two measurements are apart, relative to the first: of logits and losses the largest number, of
     gradients the norm of each array.
 
     An activity next to a kink of ReLU or of max-pooling may fall on another side on another backend and change the
     gradient of its image. Of the three images the one in the middle counts: what is wrong is wrong for all.
     """
+    # NumPy's max and median, unlike Python's, do not lose a NaN.
     gradients = [
-        max(
-            np.linalg.norm(one[name] - other[name]) / max(np.linalg.norm(one[name]), np.finfo(np.float32).tiny)
-            for name in one
-            if name.startswith(f"gradient {i} ")
+        np.max(
+            [
+                np.linalg.norm(one[name] - other[name]) / np.linalg.norm(one[name])
+                for name in one
+                if name.startswith(f"gradient {i} ")
+            ]
         )
         for i in range(IMAGES)
     ]
@@ -127,5 +130,7 @@ def compare(presets=tuple(PRESETS), backends=BACKENDS, width=1.0, image_size=Non
             if backend == backends[-1]:
                 found = [dict(np.load(Path(folder) / f"{name}.npz", allow_pickle=False)) for name in backends]
                 pairs = [difference(one, other) for one, other in itertools.combinations(found, 2)]
-                rows.append({"preset": preset, **{key: max(pair[key] for pair in pairs) for key in pairs[0]}})
+                rows.append(
+                    {"preset": preset, **{key: float(np.max([pair[key] for pair in pairs])) for key in pairs[0]}}
+                )
     return rows

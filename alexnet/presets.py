@@ -80,7 +80,7 @@ KRIZHEVSKY2012 = _changed(
         "conv4": {"std": 0.03},
         "conv5": {"std": 0.03, "then": ("pool", "relu")},
     },
-    title="net 145 of the 2012 code, which won",
+    title="net 145 of the 2012 code",
     lrn={"n": 5, "k": 2.0, "alpha": 1e-4 / 5, "beta": 0.75, "groups": 2},  # a window stays in its column
     same_map={"size": 5, "k": 1.0, "alpha": 1e-3 / 25, "beta": 0.75},
 )

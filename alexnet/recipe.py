@@ -104,12 +104,6 @@ class Recipe(BaseModel):
             )
         return self
 
-    @model_validator(mode="after")
-    def _something_to_freeze(self):
-        if self.freeze and self.weights is None:
-            raise ValueError(f"freeze: {self.freeze} layers cannot stay as weights has them, because weights is None")
-        return self
-
     def __init__(self, **values):
         try:
             super().__init__(**values)

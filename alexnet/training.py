@@ -26,7 +26,7 @@ from alexnet.evaluation import evaluate
 from alexnet.model import AlexNet, logits_model
 from alexnet.presets import LAYERS
 from alexnet.progress import someone_watches
-from alexnet.recipe import FREE, Recipe, resolve
+from alexnet.recipe import FREE, Recipe, RecipeError, resolve
 
 HISTORY = (
     "epoch",
@@ -195,19 +195,28 @@ def train(recipe, verbose=None):
     return run
 
 
-def finished_run(recipe, verbose=None):
-    """The folder of the finished run that a recipe names, whatever its parameters were; trained now if there is none.
+def finished_run(recipe, matching=(), verbose=None):
+    """The folder of the finished run that a recipe names; trained now if there is none of that name.
+
+    Args:
+        recipe: Its `run_dir` and `name` tell the folder, all of it what is trained.
+        matching: Names of fields in which a run that is there must agree with the recipe.
+        verbose: As for `train`.
 
     Raises:
-        As `train`.
+        RunError: a run of that name that does not agree; and as `train`.
     """
     folder = recipe.run_folder / keras.backend.backend()
-    try:
-        status = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["status"]
-    except (OSError, ValueError, KeyError):
-        status = None
-    if status != "finished" or not (folder / "model.keras").is_file():
+    if not (folder / "model.keras").is_file():
         train(recipe, verbose)
+        return folder
+    made_with = Recipe.read(folder / "params.yaml")
+    for name in matching:
+        if getattr(made_with, name) != getattr(recipe, name):
+            raise RunError(
+                f"{folder} holds a run with another {name}: {getattr(made_with, name)} there, "
+                f"{getattr(recipe, name)} here. Give this one another name."
+            )
     return folder
 
 
@@ -221,6 +230,8 @@ def build(recipe, classes):
     """The network that a recipe asks for, with `classes` classes: the values that its training starts from."""
     # Keras draws the seeds of initializers and dropout from Python's generator. Its own set_random_seed would
     # import TensorFlow on every backend.
+    if recipe.freeze and recipe.weights is None:
+        raise RecipeError(f"freeze: {recipe.freeze} layers cannot stay as weights has them, because weights is None.")
     random.seed(recipe.seed)
     model = AlexNet(
         recipe.preset,

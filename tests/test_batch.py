@@ -15,11 +15,13 @@ from alexnet.recipe import RecipeError
 pytestmark = pytest.mark.once
 
 PARAMETERS = 'backend = None  # backend\nrun_dir = "runs"  # where\nname = "default"  # what\nwidth = 0.25  # width\n'
+PARAMETERS += "resume = True  # go on\n"
 RECORD = """
 import json, os, pathlib
 folder = pathlib.Path(run_dir) / name / backend
 results = {"epoch": 3, "val_top1": width, "val_top5": 1.0, "val_loss": 0.5}
-metrics = {"status": "finished", "results": results, "times": {"seconds": 4.0, "images_per_second": 50.0},
+metrics = {"status": "finished", "started": str(os.times()), "results": results,
+           "times": {"seconds": 4.0, "images_per_second": 50.0},
            "versions": {backend: "1.2.3"}, "peak_memory_bytes": 2e9, "parameters": {"width": width}}
 (folder / "metrics.json").write_text(json.dumps(metrics))
 header = "epoch,loss,top1,top5,val_loss,val_top1,val_top5,learning_rate,seconds"
@@ -118,6 +120,24 @@ def test_an_unwritable_folder_fails_that_run_only(notebook, tmp_path):
     assert run_batch([notebook], {"run_dir": str(tmp_path / "runs")}, ["jax", "torch"]) == 1
     assert count(tmp_path, "default", "torch") == 1
     assert "cannot be used" in (tmp_path / "runs" / "default.html").read_text()
+
+
+def test_a_notebook_that_only_reads_leaves_the_run_alone(notebook, tmp_path):
+    """It takes no resume: its executed copy lies beside the run, whose records stay as they are."""
+    values = {"run_dir": str(tmp_path / "runs"), "name": "mine"}
+    assert run_batch([notebook], values, ["torch"]) == 0
+    folder = tmp_path / "runs" / "mine" / "torch"
+    records = {name: (folder / name).read_bytes() for name in ("metrics.json", "history.csv", "count")}
+    source = "backend = None  # backend\nrun_dir = 'runs'  # where\nname = 'default'  # what\n"
+    cells = [nbformat.v4.new_code_cell(source), nbformat.v4.new_code_cell("print(run_dir, name)")]
+    cells[0].metadata["tags"] = ["parameters"]
+    reader = tmp_path / "reader.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=nbformat.read(notebook, 4).metadata), reader)
+    assert run_batch([reader], values, ["torch"]) == 0
+    assert f"{tmp_path / 'runs'} mine" in (folder / "reader.ipynb").read_text()
+    assert records == {name: (folder / name).read_bytes() for name in records}
+    (job,) = [job for job in _plan([notebook, reader], values, ["torch"], {}) if job.notebook == reader]
+    assert job.parameters["name"] == "mine" and not job.records  # the run's name, whatever the folder is called
 
 
 def test_a_dead_kernel_is_a_failed_run(notebook, tmp_path):

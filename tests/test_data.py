@@ -179,6 +179,10 @@ def test_the_validation_part_or_everything(tmp_path):
     write_class_folders(tmp_path / "whole", {"": 1})  # one image a class cannot be split, but evaluated on
     assert len(load_test_data(recipe(tmp_path / "split"))) == 6
     assert len(load_test_data(recipe(tmp_path / "whole"))) == 3
+    assert len(load_test_data(recipe(tmp_path / "split"), part="training")) == 9
+    assert len(load_test_data(recipe(tmp_path / "whole"), part="training")) == 3
+    write_class_folders(tmp_path / "alone", {"val": 2})  # not a class that is called val
+    assert load_test_data(recipe(tmp_path / "alone")).class_names == ["cross", "ring", "triangle"]
 
 
 def test_labels_follow_the_model(tmp_path):
@@ -267,12 +271,13 @@ def test_imagenet_with_broken_tables(tmp_path):
 
 def test_imagenets_names():
     assert len(imagenet.names()) == 1000 and list(imagenet.names()) == sorted(imagenet.names())
-    assert [imagenet.readable(name) for name in ("n01440764", "n03042490", "tench", "n1")] == [
+    assert [imagenet.readable(name) for name in ("n01440764", "n03042490", "Paris, France", "n1")] == [
         "tench",
         "cliff dwelling",
-        "tench",
+        "Paris, France",
         "n1",
     ]
+    assert len({imagenet.readable(wnid) for wnid in imagenet.names()}) == 1000
 
 
 # --- Batches

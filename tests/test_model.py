@@ -4,7 +4,7 @@ import pytest
 import torch_alexnet
 from helpers import to_numpy
 
-from alexnet.model import HE_GAIN, AlexNet, layer_table, logits_model, preset_of
+from alexnet.model import AlexNet, he_gain, layer_table, logits_model, preset_of
 from alexnet.parity import Gradients, set_numpy_weights
 from alexnet.presets import PRESETS
 from alexnet.training import SGD
@@ -176,12 +176,13 @@ def test_initial_values_of_the_paper(width):
         np.testing.assert_array_equal(found, np.full_like(found, bias))
 
 
-def test_initial_values_of_he():
-    model = AlexNet(input_shape=(67, 67, 3), width=0.5, initializer="he_normal")
+@pytest.mark.parametrize("preset", ["paper", "torchvision"])
+def test_initial_values_of_he(preset):
+    model = AlexNet(preset, input_shape=(67, 67, 3), width=0.5, initializer="he_normal")
     for layer in model.layers:
         if layer.get_weights() and hasattr(layer, "kernel"):
             kernel, bias = layer.get_weights()
-            expected = HE_GAIN * (2 / np.prod(kernel.shape[:-1])) ** 0.5
+            expected = he_gain(PRESETS[preset]) * (2 / np.prod(kernel.shape[:-1])) ** 0.5
             assert np.std(kernel) == pytest.approx(expected, rel=0.05), layer.name
             assert not bias.any()
     # The purpose of the gain: pixels come out as logits of about one.

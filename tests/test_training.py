@@ -14,7 +14,7 @@ from helpers import to_numpy, write_class_folders
 
 from alexnet import training
 from alexnet.data import DataError
-from alexnet.recipe import Recipe
+from alexnet.recipe import Recipe, RecipeError
 from alexnet.training import SGD, DivideOnPlateau, RunError, train
 
 BACKEND = keras.backend.backend()
@@ -186,12 +186,21 @@ def test_fine_tuning(tiny, tmp_path):
     assert metrics(run)["parameters"]["freeze"] == 5
 
 
+def test_nothing_can_be_frozen_without_weights(tiny):
+    with pytest.raises(RecipeError, match="freeze: 2 layers cannot stay as weights has them, because weights is None"):
+        train(Recipe(**tiny, freeze=2))
+
+
 def test_a_finished_run_is_found_or_made(tiny):
     recipe = Recipe(**tiny)
     folder = training.finished_run(recipe, verbose=0)
     stamp = (folder / "model.keras").stat().st_mtime_ns
     assert training.finished_run(recipe.replace(epochs=1), verbose=0) == folder  # whatever its parameters were
     assert (folder / "model.keras").stat().st_mtime_ns == stamp
+    with pytest.raises(
+        RunError, match="a run with another width: 0.0625 there, 0.125 here. Give this one another name"
+    ):
+        training.finished_run(recipe.replace(width=0.125), matching=("preset", "width"))
     assert [epoch["epoch"] for epoch in training.read_history(folder)] == [1, 2]
 
 

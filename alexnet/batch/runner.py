@@ -40,9 +40,10 @@ class Job:
     label: str
     status: str = "waiting"
     error: str = ""
-    records: bool = True  # the notebook takes run_dir and name, so the metrics in its folder are its own
+    records: bool = True  # the notebook trains, so the metrics in its folder are its own
     recipe: Recipe = None
     process: subprocess.Popen = field(default=None, repr=False)
+    before: str = ""  # when the run began whose metrics lay in the folder before
 
     @property
     def output(self):
@@ -59,9 +60,10 @@ class Job:
         if not self.records:
             return {}
         try:
-            return json.loads((self.folder / "metrics.json").read_text(encoding="utf-8"))
+            metrics = json.loads((self.folder / "metrics.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
+        return {} if self.before and metrics.get("started") == self.before else metrics
 
 
 def run_batch(notebooks, values, backends=None, grid=None, jobs=1, force=False):
@@ -128,16 +130,18 @@ def _plan(notebooks, values, backends, grid):
         for combination in itertools.product(*grid.values()):
             chosen = dict(zip(grid, combination, strict=True))
             recipe = Recipe(**{**values, **chosen})
+            name = recipe.name
             suffix = f"-{notebook.stem}" if len(notebooks) > 1 else ""
-            suffix += "".join(f",{name}={_folder_part(getattr(recipe, name))}" for name in chosen)
+            suffix += "".join(f",{field}={_folder_part(getattr(recipe, field))}" for field in chosen)
             recipe = recipe.replace(name=recipe.name + suffix, run_dir=str(resolve(recipe.run_dir)))
             for backend in backends:
                 # As Recipe reads them: a file's 1e-4, which is text to YAML, arrives as a number.
-                parameters = {name: getattr(recipe, name) for name in {**values, **chosen}}
+                parameters = {field: getattr(recipe, field) for field in {**values, **chosen}}
                 parameters["backend"] = backend
-                records = {"run_dir", "name"} <= set(known)
-                if records:
-                    parameters |= {"run_dir": recipe.run_dir, "name": recipe.name}
+                # A notebook that trains takes resume, too, and gets a name of its own; another one reads a run.
+                records = {"run_dir", "name", "resume"} <= set(known)
+                if {"run_dir", "name"} <= set(known):
+                    parameters |= {"run_dir": recipe.run_dir, "name": recipe.name if records else name}
                 label = " ".join([notebook.stem, recipe.name, backend])
                 folder = recipe.run_folder / backend
                 job = Job(notebook, backend, parameters, folder, recipe.epochs, label, records=records, recipe=recipe)
@@ -234,8 +238,7 @@ def _execute(job, show_epoch):
     try:
         job.folder.mkdir(parents=True, exist_ok=True)
         job.output.unlink(missing_ok=True)
-        if job.metrics().get("status") == "finished":
-            (job.folder / "metrics.json").unlink()  # of a run before this one
+        job.before = job.metrics().get("started", "")
         parameters.write_text(yaml.safe_dump(job.parameters, sort_keys=False), encoding="utf-8")
         command = [sys.executable, "-m", "papermill", str(job.notebook), str(job.unfinished), "-f", str(parameters)]
         command += ["-k", "python3", "--no-progress-bar", "--no-log-output"]

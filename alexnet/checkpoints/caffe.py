@@ -19,8 +19,19 @@ MESSAGES = {
         ("data", 5, "bytes", True),
         ("shape", 7, "Shape", False),
     ],
-    "Layer": [("name", 1, "string", False), ("type", 2, "string", False), ("blobs", 7, "Blob", True)],
-    "OldLayer": [("name", 4, "string", False), ("type", 5, "int32", False), ("blobs", 6, "Blob", True)],
+    "Norm": [("local_size", 1, "int32", False), ("alpha", 2, "float", False), ("beta", 3, "float", False)],
+    "Layer": [
+        ("name", 1, "string", False),
+        ("type", 2, "string", False),
+        ("blobs", 7, "Blob", True),
+        ("lrn_param", 118, "Norm", False),
+    ],
+    "OldLayer": [
+        ("name", 4, "string", False),
+        ("type", 5, "int32", False),
+        ("blobs", 6, "Blob", True),
+        ("lrn_param", 18, "Norm", False),
+    ],
     "Net": [("name", 1, "string", False), ("layers", 2, "OldLayer", True), ("layer", 100, "Layer", True)],
 }
 OLD_TYPES = {4: "Convolution", 14: "InnerProduct", 15: "LRN", 17: "Pooling", 18: "ReLU"}
@@ -37,21 +48,23 @@ def read_caffe(path):
         raise CheckpointError(
             f"weights: {path} looks like a {FORMATS['caffe']} file, but is damaged or was cut off."
         ) from None
-    blobs, kinds = {}, []
+    blobs, kinds, norms = {}, [], []
     for layer in [*net.layers, *net.layer]:
         kind = OLD_TYPES.get(layer.type, layer.type)
-        kinds.append((layer.name, kind))
+        kinds.append(kind)
+        if layer.HasField("lrn_param"):
+            norms.append([getattr(layer.lrn_param, field) for field in ("local_size", "alpha", "beta")])
         for number, blob in enumerate(layer.blobs):
             blobs[f"{layer.name}[{number}]"] = _array(blob, kind)
     names = {layer: (f"{layer}[0]", f"{layer}[1]") for layer in LAYERS}
     for layer in LAYERS:  # a bias of the first generation is 1 x 1 x 1 x N
         if names[layer][1] in blobs:
             blobs[names[layer][1]] = blobs[names[layer][1]].reshape(-1)
-    return as_network(path, "caffe", blobs, names, _preset(kinds), bgr=True)
+    return as_network(path, "caffe", blobs, names, _preset(kinds, norms), bgr=True)
 
 
 def _array(blob, kind):
-    values = np.frombuffer(b"".join(blob.data) if len(blob.data) > 1 else b"".join(blob.data[:1]), "<f4")
+    values = np.frombuffer(b"".join(blob.data), "<f4")
     shape = tuple(blob.shape.dim) or (blob.num, blob.channels, blob.height, blob.width)
     if kind == "InnerProduct" and len(shape) == 4:  # the first generation
         shape = shape[2:] if shape[:2] == (1, 1) else shape
@@ -60,9 +73,11 @@ def _array(blob, kind):
     return values.reshape(shape)
 
 
-def _preset(kinds):
-    """Whether response normalization comes before the pooling or after it."""
-    order = [kind for _, kind in kinds if kind in ("LRN", "Pooling")]
+def _preset(kinds, norms):
+    """Whether response normalization, where it is that of Caffe's own networks, comes before the pooling or after."""
+    if any(not np.allclose(norm, (5, 1e-4, 0.75), rtol=1e-4) for norm in norms):
+        return None
+    order = [kind for kind in kinds if kind in ("LRN", "Pooling")]
     return {("LRN", "Pooling"): "caffe", ("Pooling", "LRN"): "caffenet"}.get(tuple(order[:2]))
 
 

@@ -43,16 +43,36 @@ def read_onnx(path):
 
 
 def _preset(graph):
-    """The preset whose first layer is followed by the same steps, with the same k."""
-    kinds = [node.op_type for node in graph.node]
-    first = kinds.index("Conv")
-    second = kinds.index("Conv", first + 1)
-    steps = tuple(STEPS[kind] for kind in kinds[first:second] if kind in STEPS)
-    k = next((_attribute(node, "bias", 1.0) for node in graph.node if node.op_type == "LRN"), None)
+    """The preset that has the same convolutions, the same steps after the first two, and the same LRN."""
+    convolutions = [i for i, node in enumerate(graph.node) if node.op_type == "Conv"]
+    between = [
+        tuple(STEPS[node.op_type] for node in graph.node[start:stop] if node.op_type in STEPS)
+        for start, stop in zip(convolutions[:2], convolutions[1:3], strict=True)
+    ]
+    norms = [_lrn(node) for node in graph.node if node.op_type == "LRN"]
+    found = [_convolution(graph.node[i]) for i in convolutions]
     for name, preset in PRESETS.items():
-        if preset.same_map is None and preset.layers["conv1"].then == steps and (preset.lrn or {}).get("k") == k:
+        layers = [preset.layers[layer] for layer in LAYERS[:5]]
+        expected = [(layer.stride, layer.padding, layer.columns) for layer in layers]
+        ours = [[preset.lrn[key] for key in ("n", "alpha", "beta", "k")]] * 2 if preset.lrn else []
+        same_norms = len(norms) == len(ours) and np.allclose(norms, ours, rtol=1e-4)
+        plain = preset.same_map is None and (preset.lrn or {}).get("groups", 1) == 1
+        if plain and same_norms and found == expected and between == [layer.then for layer in layers[:2]]:
             return name
     return None
+
+
+def _lrn(node):
+    size = _attribute(node, "size", 0)
+    alpha, beta = _attribute(node, "alpha", 1e-4), _attribute(node, "beta", 0.75)
+    return [size, alpha / max(1, size), beta, _attribute(node, "bias", 1.0)]
+
+
+def _convolution(node):
+    """Stride, padding and groups; None for what differs between directions."""
+    strides, pads = _attribute(node, "strides", [1, 1]), _attribute(node, "pads", [0] * 4)
+    alike = len(set(strides)) == len(set(pads)) == 1
+    return (strides[0], pads[0], _attribute(node, "group", 1)) if alike else None
 
 
 def _attribute(node, name, default):

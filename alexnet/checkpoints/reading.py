@@ -1,6 +1,5 @@
 """A file in any format to a `Checkpoint`."""
 
-import codecs
 import json
 import pickle
 import zipfile
@@ -12,6 +11,8 @@ from alexnet.checkpoints.checkpoint import FORMATS, CheckpointError, as_network,
 from alexnet.checkpoints.onnx_graph import read_onnx
 from alexnet.presets import LAYERS, PRESETS
 
+WRAPPERS = ("module", "_orig_mod")  # what DataParallel and torch.compile put into names
+LARGEST = 2**32  # bytes of one array: ten times the whole network
 # Where torchvision's AlexNet keeps its eight layers.
 TORCHVISION = dict(
     zip(LAYERS, [f"features.{i}" for i in (0, 3, 6, 8, 10)] + [f"classifier.{i}" for i in (1, 4, 6)], strict=True)
@@ -27,7 +28,7 @@ def read(path):
     path, format = recognize(path)
     try:
         return READERS[format](path)
-    except CheckpointError:
+    except (CheckpointError, ImportError, MemoryError):
         raise
     except Exception as error:  # zipfile, h5py, protobuf, pickle and torch each have their own
         reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
@@ -38,6 +39,8 @@ def read(path):
 
 def _read_keras(path):
     with zipfile.ZipFile(path) as archive:
+        if archive.getinfo("config.json").file_size > 2**24:
+            raise CheckpointError(f"weights: {path}: its config.json is too large.")
         config = json.loads(archive.read("config.json"))["config"]
         settings = {layer["config"]["name"]: layer["config"] for layer in config["layers"]}
         with archive.open("model.weights.h5") as file:
@@ -54,8 +57,8 @@ def _read_h5(file, path, format, name="", settings=None):
     with h5py.File(file, "r") as root:
         blobs = {}
         for layer, group in root.get("layers", {}).items():
-            for number, values in group.get("vars", {}).items():
-                blobs[f"layers/{layer}/vars/{number}"] = values[()]
+            for number in group.get("vars", {}):
+                blobs[f"layers/{layer}/vars/{number}"] = _dataset(group["vars"], number, path)
     # Keras numbers the layers of a class: dense, dense_1, dense_2.
     kernels = sorted((blob for blob in blobs if blobs[blob].ndim > 1), key=_number)
     convolutions = [blob for blob in kernels if blobs[blob].ndim == 4]
@@ -73,6 +76,18 @@ def _read_h5(file, path, format, name="", settings=None):
     return as_network(path, format, blobs, names, preset, channels_first=False, settings=settings)
 
 
+def _dataset(group, name, path):
+    """An array of the file itself, of a size that a network may have."""
+    import h5py
+
+    values = group[name] if isinstance(group.get(name, getlink=True), h5py.HardLink) else None
+    if not isinstance(values, h5py.Dataset) or values.external or values.is_virtual or values.nbytes > LARGEST:
+        raise CheckpointError(
+            f"weights: {path}: {group.name}/{name} is no array, lies in another file or is too large."
+        )
+    return values[()]
+
+
 def _number(blob):
     """Of layers/dense_2/vars/0, the 2; layers/dense/vars/0 comes before it."""
     last = blob.split("/")[1].rpartition("_")[2]
@@ -85,7 +100,9 @@ def _read_torch(path):
     mapped = zipfile.is_zipfile(path)  # files of PyTorch before 1.6 are no archives
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except pickle.UnpicklingError:
+    except pickle.UnpicklingError as error:
+        if "GLOBAL" not in str(error):  # it is damaged
+            raise
         raise CheckpointError(
             f"weights: {path} holds Python objects beside its arrays, and loading them could run any program. "
             "Save the model's state_dict() instead."
@@ -96,7 +113,7 @@ def _read_torch(path):
     if not isinstance(content, dict):
         raise CheckpointError(f"weights: {path}: expected a state dict of PyTorch, found {type(content).__name__}.")
     blobs = {
-        ".".join(part for part in name.split(".") if part != "module"): values.numpy()  # DataParallel's prefix
+        ".".join(part for part in name.split(".") if part not in WRAPPERS): values.detach().float().numpy()
         for name, values in content.items()
         if isinstance(values, torch.Tensor)
     }
@@ -129,52 +146,78 @@ def _read_npy(path):
         if not dtype.hasobject:
             raise CheckpointError(f"weights: {path}: expected a dictionary layer -> [kernel, bias], found {dtype}.")
         content = _ArrayUnpickler(file, encoding="latin1").load()
-    content = content.item() if isinstance(content, np.ndarray) and content.size == 1 else content
+    content = content.value()[0] if isinstance(content, _Array) else content
     if not isinstance(content, dict):
         raise CheckpointError(
             f"weights: {path}: expected a dictionary layer -> [kernel, bias], found {type(content).__name__}."
         )
-    blobs = {
-        f"{layer}[{number}]": values
-        for layer, pair in content.items()
-        for number, values in enumerate(pair)
-        if isinstance(values, np.ndarray)
-    }
+    blobs = {}
+    for layer, pair in content.items():
+        for number, values in enumerate(pair.value() if isinstance(pair, _Array) else pair):
+            if isinstance(values, _Array):
+                blobs[f"{layer}[{number}]"] = np.asarray(values.value(), np.float32)
     names = {layer: (f"{layer}[0]", f"{layer}[1]") for layer in LAYERS}
     return as_network(path, "npy", blobs, names, "caffe", bgr=True, channels_first=False)
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    """Reads pickled arrays, and refuses to call anything but what an array is made of."""
+class _Dtype:
+    """A pickled dtype: little or big-endian floats, or objects. It stands for NumPy's, which would believe anything."""
 
-    def find_class(self, module, name):
-        allowed = {
-            ("multiarray", "_reconstruct"): _empty_array,
-            ("numeric", "_frombuffer"): _array,
-            ("numpy", "ndarray"): np.ndarray,
-            ("numpy", "dtype"): np.dtype,
-            ("_codecs", "encode"): _encode,
-        }
-        key = (module.rpartition(".")[2], name)
-        if key not in allowed or module.partition(".")[0] not in ("numpy", "_codecs"):
-            raise CheckpointError(
-                f"weights: the file asks for {module}.{name}, which is no part of an array. It was not loaded."
-            )
-        return allowed[key]
+    def __init__(self, code, *_):
+        if code not in ("f2", "f4", "f8", "O", "O8", "|O"):
+            raise CheckpointError(f"weights: the file holds an array of {code!r}. Expected: floats.")
+        self.code, self.order = code, "<"
+
+    def __setstate__(self, state):
+        self.order = ">" if state[1] == ">" else "<"
 
 
-def _empty_array(kind, shape, dtype):
-    """What pickle fills afterwards; nothing else can be asked of it."""
-    return np.ndarray.__new__(np.ndarray, (0,), np.dtype("b"))
+class _Array:
+    """A pickled array before it is one."""
+
+    def __init__(self, *_):
+        self.shape, self.dtype, self.fortran, self.data = (), None, False, b""
+
+    def __setstate__(self, state):
+        _, self.shape, self.dtype, self.fortran, self.data = state
+
+    def value(self):
+        """Floats as an array, objects as a list."""
+        if self.dtype.code.strip("|").startswith("O"):
+            return [item.value() if isinstance(item, _Array) else item for item in self.data]
+        data = self.data.encode("latin1") if isinstance(self.data, str) else bytes(self.data)
+        array = np.frombuffer(data, self.dtype.order + self.dtype.code)
+        return array.reshape(self.shape, order="F" if self.fortran else "C")
 
 
-def _array(values, dtype, shape, order, axes=None):
-    array = np.frombuffer(values, dtype).reshape(shape, order=order)
-    return array if axes is None else array.transpose(axes)
+def _from_buffer(data, dtype, shape, order, *_):
+    array = _Array()
+    array.__setstate__((1, shape, dtype, order == "F", data))
+    return array
 
 
 def _encode(text, encoding):
-    return codecs.encode(text, "latin1")
+    return text.encode("latin1")
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Reads pickled arrays into `_Array`, and knows no other name."""
+
+    NAMES = {
+        ("multiarray", "_reconstruct"): _Array,
+        ("numeric", "_frombuffer"): _from_buffer,
+        ("numpy", "ndarray"): _Array,
+        ("numpy", "dtype"): _Dtype,
+        ("_codecs", "encode"): _encode,
+    }
+
+    def find_class(self, module, name):
+        key = (module.rpartition(".")[2], name)
+        if key not in self.NAMES or module.partition(".")[0] not in ("numpy", "_codecs"):
+            raise CheckpointError(
+                f"weights: the file asks for {module}.{name}, which is no part of an array. It was not loaded."
+            )
+        return self.NAMES[key]
 
 
 READERS = {

@@ -26,17 +26,18 @@ def load_data(recipe):
     return Images(training, recipe, keep[0], training=True), Images(validation, recipe, keep[1], training=False)
 
 
-def load_test_data(recipe, class_names=None):
+def load_test_data(recipe, class_names=None, part="validation"):
     """The images that a recipe names, to evaluate on: the validation part, or all where `data_dir` has no split.
 
     Args:
         recipe: Of its fields `data_dir`, `resize`, `image_size`, `batch_size` and `cache_gb` matter.
         class_names: Those of a model, in its order; `data_dir` may have fewer. None for the data's own.
+        part: `"training"` for the training part instead, in order and not augmented.
 
     Raises:
         DataError: `data_dir` holds no images, or a class that is not among `class_names`.
     """
-    source = find_test_source(recipe.data_dir)
+    source = find_test_source(recipe.data_dir, part)
     if class_names is not None:
         source = source.relabelled(class_names)
     keep = len(source) * recipe.resize**2 * 3 <= recipe.cache_gb * 2**30

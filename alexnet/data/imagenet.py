@@ -16,8 +16,14 @@ def names():
 
 
 def readable(class_name):
-    """`"n01440764"` as `"tench"`; any other name as it is, and ids that ImageNet's thousand do not have."""
-    return names().get(class_name, class_name).partition(",")[0]
+    """`"n01440764"` as `"tench"`; any other name as it is, and ids that ImageNet's thousand do not have.
+
+    A bird and a machine are both called crane, and two garments maillot: they keep their ids.
+    """
+    if class_name not in names():
+        return class_name
+    word = names()[class_name].partition(",")[0]
+    return f"{word} ({class_name})" if word in ("crane", "maillot") else word
 
 
 def is_kaggle(folder):

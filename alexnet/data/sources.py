@@ -90,18 +90,22 @@ def find_sources(data_dir, validation_split, seed):
     return training, validation.relabelled(training.class_names)
 
 
-def find_test_source(data_dir):
-    """What a model is evaluated on: the validation images of `data_dir`, or all images where it has no split.
+def find_test_source(data_dir, part="validation"):
+    """One `part` of `data_dir`, `"validation"` or `"training"`, or all images where it has no such part.
 
     Raises:
         DataError: nothing usable there.
     """
-    training, validation = _find(data_dir)
-    return training if validation is None else validation
+    training, validation = _find(data_dir, test_only=part == "validation")
+    first, second = (training, validation) if part == "training" else (validation, training)
+    return second if first is None else first
 
 
-def _find(data_dir):
-    """`(training, validation)` as they lie there; one of them may be None."""
+def _find(data_dir, test_only=False):
+    """`(training, validation)` as they lie there; one of them may be None.
+
+    With `test_only` training images are not listed where there are others: ImageNet's take a while.
+    """
     if data_dir in shapes.SETS:
         try:
             folder = shapes.prepare(PROJECT / "data" / data_dir, data_dir)
@@ -109,7 +113,7 @@ def _find(data_dir):
             raise DataError(
                 f"data_dir: {data_dir} cannot be drawn into {PROJECT / 'data'} ({error.strerror})."
             ) from None
-        return _find_in(folder)
+        return _find_in(folder, test_only)
     if data_dir in KERAS_DATASETS:
         return _keras_sources(data_dir)
     folder = resolve(data_dir)
@@ -120,28 +124,33 @@ def _find(data_dir):
         )
     if not folder.is_dir():
         raise DataError(f"data_dir: {data_dir} is a file; a folder of class folders is needed.")
-    return _find_in(folder)
+    return _find_in(folder, test_only)
 
 
-def _find_in(folder):
+def _find_in(folder, test_only):
     if imagenet.is_kaggle(folder):
-        return _read_kaggle(folder)
-    if not (folder / "train").is_dir():
-        return _read_folder(folder), None
+        return _read_kaggle(folder, test_only)
     held_out = next((folder / name for name in VALIDATION_FOLDERS if (folder / name).is_dir()), None)
-    return _read_folder(folder / "train"), held_out and _read_folder(held_out)
+    if (folder / "train").is_dir():
+        training = None if test_only and held_out else _read_folder(folder / "train")
+        return training, held_out and _read_folder(held_out)
+    if held_out and {entry.name for entry in os.scandir(folder) if entry.is_dir()} <= set(VALIDATION_FOLDERS):
+        return None, _read_folder(held_out)
+    return _read_folder(folder), None
 
 
-def _read_kaggle(folder):
+def _read_kaggle(folder, test_only):
     """ImageNet's challenge: `train/<wnid>/*.JPEG`, and validation images in one folder with their classes in a file."""
     images, training = folder / imagenet.IMAGES, None
     try:
         classes = imagenet.read_mapping(folder)
-        if (images / "train").is_dir():
+        if (images / "train").is_dir() and not test_only:
             training = _read_folder(images / "train").relabelled(classes)
         rows = imagenet.read_solution(folder)
         present = {os.path.splitext(entry.name)[0]: entry.path for entry in os.scandir(images / "val")}
         rows = [(present[name], classes.index(wnid)) for name, wnid in rows if name in present]
+    except DataError:
+        raise
     except OSError as error:
         raise DataError(f"data_dir: {error.filename or folder} cannot be read ({error.strerror}).") from None
     except (ValueError, KeyError, IndexError, TypeError) as error:

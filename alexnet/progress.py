@@ -20,7 +20,9 @@ def track(steps, total, description, verbose=None):
         description: What is going on.
         verbose: 1 for the bar, 0 for silence; None for the bar where somebody watches.
     """
-    if not (someone_watches() if verbose is None else verbose):
+    if verbose is None:
+        verbose = sys.stderr.isatty() or someone_watches()
+    if not verbose:
         yield from steps
         return
     from rich.console import Console

@@ -383,7 +383,8 @@ class _Record(keras.callbacks.Callback):
 
     def close(self):
         unfinished = self.run.folder / "unfinished.keras"
-        self.run.model.trainable = True  # whoever loads it decides for himself what to freeze
+        for layer in self.run.model.layers:
+            layer.trainable = True  # whoever loads it decides for himself what to freeze
         with without_tensorflow():
             self.run.model.save(unfinished)
         os.replace(unfinished, self.run.folder / "model.keras")

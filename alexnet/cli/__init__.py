@@ -1,0 +1,19 @@
+"""The command line: `python -m alexnet COMMAND`; `main.py` is the first of the commands, `train`."""
+
+from alexnet.cli.common import BAD_USAGE, INTERRUPTED, fail
+from alexnet.cli.parser import build_parser
+from alexnet.recipe import RecipeError
+
+
+def main(arguments=None):
+    """Run a command; returns the exit status: 0, 1 for a failed run, 2 for bad usage, 130 after Ctrl-C."""
+    parser = build_parser()
+    options, rest = parser.parse_known_args(arguments)
+    if rest:
+        options.parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    try:
+        return options.command(options)
+    except RecipeError as error:
+        return fail(error, BAD_USAGE)
+    except KeyboardInterrupt:
+        return fail("interrupted", INTERRUPTED)

@@ -1,0 +1,65 @@
+"""`convert` and `parity`."""
+
+import json
+import subprocess
+from pathlib import Path
+
+from alexnet.cli.common import BAD_USAGE, FAILED, expects_errors, fail
+from alexnet.recipe import BACKENDS, Recipe
+
+
+def convert(options):
+    target = Path(options.target)
+    if options.backend is None and target.suffix in ("", ".tflite"):
+        options.backend = "tensorflow"  # which alone writes LiteRT, and SavedModel best
+    return _convert_here(options)
+
+
+@expects_errors
+def _convert_here(options):
+    from alexnet.model import load_checkpoint, preset_of, save_checkpoint
+
+    model = load_checkpoint(options.source, options.preset)
+    try:
+        save_checkpoint(model, options.target)
+    except ValueError as error:
+        return fail(error, BAD_USAGE)
+    print(f"{options.target}: {preset_of(model) or 'a network of its own'}, {model.count_params():,} parameters")
+    return 0
+
+
+def parity(options):
+    for name, values in (("preset", options.presets), ("backend", options.backends)):
+        for value in values or ():
+            Recipe(**{name: value})
+    sizes = {"image_size": options.image_size, "resize": options.image_size} if options.image_size else {}
+    Recipe(width=options.width, **sizes)
+    backends = options.backends or list(BACKENDS)
+    if len(set(backends)) < 2:
+        options.parser.error("--backends takes two or three different backends")
+    if options.output:
+        Path(options.output).parent.mkdir(parents=True, exist_ok=True)
+    from alexnet.backend import BackendError, import_keras
+
+    try:
+        import_keras(backends[0])
+    except BackendError as error:
+        return fail(error, BAD_USAGE)
+    from alexnet import parity
+
+    chosen = {name: tuple(getattr(options, name)) for name in ("presets", "backends") if getattr(options, name)}
+    try:
+        rows = parity.compare(**chosen, width=options.width, image_size=options.image_size)
+    except subprocess.CalledProcessError as error:
+        return fail(f"{error.cmd[-1].stem} failed; its own message stands above", FAILED)
+    print("largest relative difference between two backends (of gradients, of the middle one of three images)")
+    print(f"{'preset':16}{'logits':>10}{'gradients':>12}{'training':>12}")
+    for row in rows:
+        print(f"{row['preset']:16}{row['logits']:10.1e}{row['gradients']:12.1e}{row['training']:12.1e}")
+    if options.output:
+        from alexnet.training import hardware, versions
+
+        record = {"rows": rows, "width": options.width, "image_size": options.image_size}
+        record |= {"versions": versions(), "hardware": hardware()}
+        Path(options.output).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    return 0

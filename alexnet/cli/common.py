@@ -1,0 +1,52 @@
+"""What the commands share: exit statuses, errors, paths."""
+
+import functools
+import sys
+from pathlib import Path
+
+from alexnet.recipe import PROJECT, Recipe
+
+FAILED, BAD_USAGE, INTERRUPTED = 1, 2, 130
+
+
+def fail(error, status):
+    """Say what went wrong; returns the exit status."""
+    print(f"error: {error}", file=sys.stderr)
+    return status
+
+
+def params_file(path):
+    """A params file as given, or from the project's folder when the shell stands elsewhere."""
+    return path if Path(path).exists() or not (PROJECT / path).exists() else PROJECT / path
+
+
+def value_of(name, text):
+    """A flag's text, which Recipe converts; paths start where the shell stands."""
+    from alexnet.data.sources import NAMED
+
+    if name in ("data_dir", "run_dir", "weights") and text not in (*NAMED, "", "None", "null"):
+        return str(Path(text).expanduser().absolute())
+    return text
+
+
+def expects_errors(command):
+    """A command that starts on its `--backend`, and whose expected errors become a message and an exit status."""
+
+    @functools.wraps(command)
+    def run(options):
+        from alexnet.backend import BackendError, import_keras
+
+        try:
+            import_keras(Recipe(backend=options.backend).backend)
+            from alexnet.checkpoints import CheckpointError
+            from alexnet.data import DataError, ImageError
+        except BackendError as error:
+            return fail(error, BAD_USAGE)
+        try:
+            return command(options)
+        except (BackendError, CheckpointError, DataError) as error:
+            return fail(error, BAD_USAGE)
+        except (ImageError, OSError) as error:
+            return fail(error, FAILED)
+
+    return run

@@ -1,0 +1,144 @@
+"""`evaluate` and `predict`."""
+
+import csv
+from pathlib import Path
+
+from alexnet.cli.common import BAD_USAGE, FAILED, expects_errors, fail, value_of
+from alexnet.recipe import Recipe, resolve
+
+
+@expects_errors
+def evaluate(options):
+    from alexnet.evaluation import about, assess
+    from alexnet.model import load_checkpoint, preset_of
+
+    models = [load_checkpoint(path, options.preset) for path in options.weights]
+    known = [about(path, model) for path, model in zip(options.weights, models, strict=True)]
+    for path, (names, _) in zip(options.weights, known, strict=True):
+        if names != known[0][0]:
+            return fail(f"{path} has other classes than {options.weights[0]}; they cannot be averaged.", BAD_USAGE)
+    recipe, images = _choose_images(options, models, known)
+    presets = [
+        f"{preset_of(model) or 'a network of its own'} from {path}"
+        for path, model in zip(options.weights, models, strict=True)
+    ]
+    views = f"{recipe.views} view{'s' * (recipe.views > 1)}"
+    print(f"{', '.join(presets)}: {len(images):,} images of {recipe.data_dir}, {views}", flush=True)
+    assessment = assess(models, images, recipe.views)
+    _print(assessment, images)
+    if options.output:
+        _write(Path(options.output), assessment, images)
+    return 0
+
+
+def _choose_images(options, models, known):
+    """What to evaluate on, as a recipe and its images: of a run's own folder what the run held out."""
+    from alexnet.checkpoints import recognize
+    from alexnet.data import DataError, load_data, load_test_data
+    from alexnet.evaluation import input_size
+
+    given = {
+        name: value_of(name, getattr(options, name))
+        for name in ("data_dir", "resize", "views", "batch_size", "cache_gb")
+        if getattr(options, name) is not None
+    }
+    files = [recognize(path)[0].parent / "params.yaml" for path in options.weights]
+    runs = [Recipe.read(file) for file in files if file.is_file()]
+    if "data_dir" not in given:
+        if not runs:
+            raise DataError("--data_dir is needed: the folder of images to evaluate on.")
+        given["data_dir"] = runs[0].data_dir
+    sizes = {"resize": max(resize for _, resize in known), "image_size": max(map(input_size, models))}
+    recipe = Recipe(**{"cache_gb": 0, **sizes, **given})
+    names = known[0][0]
+    trained = [run for run in runs if resolve(run.data_dir) == resolve(recipe.data_dir)]
+    if len({(run.validation_split, run.seed) for run in trained}) > 1:
+        raise DataError("data_dir: these runs held out different images of their folder; another one is needed.")
+    if trained:
+        split = {"validation_split": trained[0].validation_split, "seed": trained[0].seed}
+        return recipe, load_data(recipe.replace(**split))[1]
+    images = load_test_data(recipe, names)
+    if names is None:  # as everybody numbers the folders that he trains on
+        classes = models[0].output.shape[-1]
+        if len(images.class_names) != classes:
+            raise DataError(f"data_dir: the checkpoint has {classes} classes, the folder {len(images.class_names)}.")
+        print("The checkpoint names no classes; the folder's are taken in alphabetical order.")
+    return recipe, images
+
+
+def _print(assessment, images):
+    """Scores, the weakest classes and the most confident mistakes."""
+    from alexnet.data import readable
+
+    print("  ".join(f"{name} {value:.4f}" for name, value in assessment.scores.items()))
+    print("\nweakest classes    top1   top5  images  mostly taken for")
+    for row in assessment.per_class()[:10]:
+        shares = f"{row['top1']:5.1%}  {row['top5']:5.1%}"
+        print(f"{row['name'][:16]:16}  {shares}  {row['images']:6d}  {row['mistaken_for']}")
+    print("\nmost confident mistakes")
+    names = assessment.class_names
+    for i in assessment.mistakes(10):
+        said, right = (readable(names[k]) for k in (assessment.guesses[i, 0], assessment.labels[i]))
+        print(f"{assessment.probabilities[i, 0]:6.1%}  {said}, in truth {right}: {images.path(i)}")
+
+
+def _write(folder, assessment, images):
+    """The whole tables as CSV."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = assessment.per_class()
+    names = list(assessment.class_names)
+    _write_csv(folder / "per_class.csv", list(rows[0]), [row.values() for row in rows])
+    _write_csv(
+        folder / "confusion.csv",
+        ["class", *names],
+        [[n, *row] for n, row in zip(names, assessment.confusion(), strict=True)],
+    )
+    _write_csv(
+        folder / "mistakes.csv",
+        ["image", "class", "said", "probability"],
+        [
+            [
+                images.path(i),
+                names[assessment.labels[i]],
+                names[assessment.guesses[i, 0]],
+                f"{assessment.probabilities[i, 0]:.6f}",
+            ]
+            for i in assessment.mistakes()
+        ],
+    )
+    print(f"\n{folder}: per_class.csv, confusion.csv, mistakes.csv")
+
+
+def _write_csv(path, header, rows):
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+@expects_errors
+def predict(options):
+    import numpy as np
+
+    from alexnet.data import ImageError, read_square, readable
+    from alexnet.evaluation import about, input_size, look
+    from alexnet.model import load_checkpoint
+
+    model = load_checkpoint(options.weights, options.preset)
+    names, resize = about(options.weights, model)
+    names = names or [f"class {k}" for k in range(model.output.shape[-1])]
+    given = {name: getattr(options, name) for name in ("resize", "views") if getattr(options, name) is not None}
+    recipe = Recipe(**{"resize": resize, **given, "image_size": input_size(model)})
+    status = 0
+    for path in options.images:
+        try:
+            square = read_square(path, recipe.resize)
+        except ImageError as error:
+            status = fail(error, FAILED)
+            continue
+        probabilities = look(model, square[None], recipe.views, batch_size=1)[0]
+        print(path)
+        for k in np.argsort(-probabilities, kind="stable")[:5]:
+            wnid = f"  ({names[k]})" if names[k] not in readable(names[k]) else ""
+            print(f"{probabilities[k]:8.2%}  {readable(names[k])}{wnid}")
+    return status

@@ -1,0 +1,173 @@
+"""The flags of every command."""
+
+import argparse
+
+from alexnet.cli.checkpoints import convert, parity
+from alexnet.cli.common import BAD_USAGE
+from alexnet.cli.evaluation import evaluate, predict
+from alexnet.cli.training import batch, train
+from alexnet.recipe import Recipe, allowed, nearest
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what was meant when a flag is misspelt; one line and exit status 2 for bad usage."""
+
+    def error(self, message):
+        if message.startswith("unrecognized arguments"):
+            unknown = next((word for word in message.split()[2:] if word.startswith("--")), "")
+            flags = [flag.removeprefix("--") for flag in self._option_string_actions if flag.startswith("--")]
+            message += f".{nearest(unknown.removeprefix('--').partition('=')[0], flags)}"
+        self.exit(BAD_USAGE, f"{self.prog}: {message} (--help lists all flags)\n")
+
+
+def build_parser():
+    parser = _Parser(
+        prog="python -m alexnet",
+        description="AlexNet in Keras 3, on TensorFlow, JAX or PyTorch.",
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for add in (_add_train, _add_evaluate, _add_predict, _add_convert, _add_batch, _add_parity):
+        add(commands)
+    return parser
+
+
+def _add_command(commands, name, run, help, description, example):
+    parser = commands.add_parser(
+        name, help=help, description=description, epilog=f"example: python -m alexnet {example}", allow_abbrev=False
+    )
+    parser.set_defaults(command=run, parser=parser)
+    return parser
+
+
+def _add_fields(parser, *names, **defaults):
+    """Flags that mean what the field of the recipe means."""
+    for name in names:
+        default = defaults.get(name, _shown(Recipe.model_fields[name].default))
+        text = f"{Recipe.model_fields[name].description} ({allowed(name)}; default {default})"
+        parser.add_argument(f"--{name}", metavar="VALUE", help=text)
+
+
+def _shown(value):
+    return "None" if value is None else str(value).lower() if isinstance(value, bool) else value
+
+
+def _add_train(commands):
+    parser = _add_command(
+        commands,
+        "train",
+        train,
+        "train a network and record the run",
+        "Train a network and record the run in run_dir/name/backend. Values come from params/default.yaml, "
+        "then from the files given with --params, then from the flags below.",
+        "train --params params/cifar10.yaml --backend jax --epochs 3",
+    )
+    parser.add_argument(
+        "--params", action="append", default=[], metavar="FILE", help="a file of params/; may be repeated"
+    )
+    _add_fields(parser.add_argument_group("parameters of the run"), *Recipe.model_fields)
+
+
+def _add_evaluate(commands):
+    parser = _add_command(
+        commands,
+        "evaluate",
+        evaluate,
+        "top-1, top-5 and loss of a checkpoint, or of several together",
+        "Evaluate a checkpoint in any format, or a run, on a folder of images: its validation part where it has one. "
+        "Of several checkpoints the probabilities are averaged.",
+        "evaluate --weights alexnet-owt-7be5be79.pth --data_dir imagenet --views 10",
+    )
+    _add_weights(parser, nargs="+")
+    _add_fields(
+        parser,
+        *("data_dir", "views", "resize", "batch_size", "cache_gb", "backend"),
+        data_dir="the run's own validation images",
+        resize="the run's own, or 256 for a crop of 224 or 227",
+        cache_gb=0,
+    )
+    parser.add_argument("--output", metavar="FOLDER", help="write per_class.csv, confusion.csv, mistakes.csv there")
+
+
+def _add_predict(commands):
+    parser = _add_command(
+        commands,
+        "predict",
+        predict,
+        "the five most probable classes of image files",
+        "Print the five most probable classes of each image.",
+        "predict --weights runs/default/jax photo.jpg",
+    )
+    _add_weights(parser)
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="an image file")
+    _add_fields(parser, "views", "resize", "backend", resize="the run's own, or 256 for a crop of 224 or 227")
+
+
+def _add_convert(commands):
+    parser = _add_command(
+        commands,
+        "convert",
+        convert,
+        "a checkpoint into another format",
+        "Convert a checkpoint. The format of IN is recognized from its content, that of OUT from its ending: .keras, "
+        ".weights.h5, .onnx, .safetensors, .pth, .tflite, or none for a folder with a TensorFlow SavedModel.",
+        "convert bvlc_alexnet.caffemodel alexnet.onnx",
+    )
+    parser.add_argument("source", metavar="IN", help="a checkpoint, or the folder of a run")
+    parser.add_argument("target", metavar="OUT", help="the file to write")
+    parser.add_argument("--preset", metavar="NAME", help="which network IN holds, where it does not tell")
+    _add_fields(parser, "backend")
+
+
+def _add_parity(commands):
+    parser = _add_command(
+        commands,
+        "parity",
+        parity,
+        "how far the backends' results are apart",
+        "Build presets with the same weights on several backends and print the largest relative difference of logits, "
+        "gradients and the losses of five training steps. At full size a preset takes about a minute.",
+        "parity --presets paper torchvision --width 0.25 --image_size 67",
+    )
+    parser.add_argument("--presets", nargs="+", metavar="NAME", help="default: all")
+    parser.add_argument("--backends", nargs="+", metavar="BACKEND", help="tensorflow, jax, torch; default: all three")
+    parser.add_argument("--width", type=float, default=1.0, metavar="VALUE", help="factor of filters (default 1)")
+    parser.add_argument("--image_size", type=int, metavar="VALUE", help="pixels a side (default 227, or 224)")
+    parser.add_argument("--output", metavar="FILE", help="write the numbers there, as JSON")
+
+
+def _add_weights(parser, **arguments):
+    parser.add_argument(
+        "--weights",
+        required=True,
+        metavar="FILE",
+        help="a checkpoint in any format that README lists, or the folder of a run, run_dir/name/backend",
+        **arguments,
+    )
+    parser.add_argument("--preset", metavar="NAME", help="which network it holds, where the file does not tell")
+
+
+def _add_batch(commands):
+    parser = _add_command(
+        commands,
+        "batch",
+        batch,
+        "run notebooks for each backend and a grid of parameters, then report",
+        "Run notebooks through papermill, once for each backend and each combination of the grid, each in its own "
+        "process and its own folder; finished runs are skipped. Ends with a report, run_dir/name.html.",
+        "batch notebooks/02_train.ipynb -f params/cifar10.yaml "
+        "--backends jax torch --grid learning_rate=0.01,0.02 width=0.25,0.5",
+    )
+    parser.add_argument("notebooks", nargs="+", metavar="NOTEBOOK", help="a notebook with a cell tagged parameters")
+    parser.add_argument(
+        "-f", "--params", action="append", default=[], metavar="FILE", help="a file of params/; may be repeated"
+    )
+    parser.add_argument(
+        "-p", "--set", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="one parameter"
+    )
+    parser.add_argument("--backends", nargs="+", metavar="BACKEND", help="tensorflow, jax, torch; default: all three")
+    parser.add_argument(
+        "--grid", nargs="+", default=[], metavar="NAME=V1,V2", help="values to combine, e.g. width=0.25,0.5"
+    )
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at the same time (default 1)")
+    parser.add_argument("--force", action="store_true", help="run again what has finished")

@@ -1,0 +1,63 @@
+"""`train` and `batch`."""
+
+from alexnet.cli.common import BAD_USAGE, FAILED, fail, params_file, value_of
+from alexnet.recipe import Recipe, read_yaml
+
+
+def train(options):
+    given = {name: getattr(options, name) for name in Recipe.model_fields if getattr(options, name) is not None}
+    values = {name: value_of(name, text) for name, text in given.items()}
+    recipe = Recipe.read(*[params_file(path) for path in options.params], **values)
+
+    from alexnet.backend import BackendError, import_keras
+
+    try:
+        keras = import_keras(recipe.backend)
+    except BackendError as error:
+        return fail(error, BAD_USAGE)
+
+    from alexnet.checkpoints import CheckpointError
+    from alexnet.data import DataError, ImageError
+    from alexnet.training import RunError, build, train
+
+    folder = recipe.run_folder / keras.backend.backend()
+    print(
+        f"Training {recipe.preset} on {recipe.data_dir} with {keras.backend.backend()}; results go to {folder}",
+        flush=True,
+    )
+    try:
+        run = train(recipe)
+    except (DataError, CheckpointError) as error:
+        return fail(error, BAD_USAGE)
+    except (RunError, ImageError, OSError) as error:
+        return fail(error, FAILED)
+    from alexnet import figures
+
+    run.save_figure(figures.curves(run.history), "curves")
+    run.save_figure(figures.filters(run.model, build(recipe, len(run.class_names))), "filters")
+    results, times = run.metrics["results"], run.metrics["times"]
+    print(
+        f"val_top1 {results['val_top1']:.4f}, val_top5 {results['val_top5']:.4f}, val_loss {results['val_loss']:.4f} "
+        f"after {results['epoch']} epochs in {times['seconds']:.0f} s ({times['images_per_second']:.0f} images/s)"
+    )
+    return 0
+
+
+def batch(options):
+    from alexnet.batch import BatchError, run_batch
+
+    values = {}
+    for path in options.params:
+        values.update(read_yaml(params_file(path)))
+    for name, text in options.set:
+        values[name] = value_of(name, text)
+    grid = {}
+    for item in options.grid:
+        name, equals, texts = item.partition("=")
+        if not equals or not texts:
+            options.parser.error(f"--grid takes NAME=VALUE,VALUE. Received: {item}")
+        grid[name] = [value_of(name, text) for text in texts.split(",")]
+    try:
+        return run_batch(options.notebooks, values, options.backends, grid, jobs=options.jobs, force=options.force)
+    except BatchError as error:
+        return fail(error, BAD_USAGE)

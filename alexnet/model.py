@@ -22,6 +22,7 @@ from alexnet.layers import (
 from alexnet.presets import INITIALIZERS, LAYERS, PRESETS, SMALLEST_INPUT, Convolution
 
 PIXEL_STD = 75.0  # of natural images, 0-255
+_ZEROS = "zeros"  # an initializer for networks whose layers are looked at and never used: JAX would compile the others
 
 
 def AlexNet(
@@ -151,7 +152,9 @@ def _step(step, number, network, dropout, x):
 
 
 def _initializers(network, spec, initializer, width, fan_in):
-    if initializer == "he_normal":
+    if initializer == _ZEROS:
+        kernel, bias = keras.initializers.Zeros(), keras.initializers.Zeros()
+    elif initializer == "he_normal":
         kernel = keras.initializers.VarianceScaling(2.0 * he_gain(network) ** 2, "fan_in", "untruncated_normal")
         bias = keras.initializers.Zeros()
     elif spec.std is None:  # PyTorch's default
@@ -232,7 +235,7 @@ def load_checkpoint(path, preset=None):
         )
     checkpoint.preset = checkpoint.preset or preset
     side = checkpoint.image_size
-    model = AlexNet(preset, (side, side, 3), checkpoint.classes, checkpoint.width)
+    model = AlexNet(preset, (side, side, 3), checkpoint.classes, checkpoint.width, initializer=_ZEROS)
     _take(model, checkpoint, preset)
     return model
 
@@ -275,8 +278,8 @@ def save_checkpoint(model, path):
 
 def preset_of(model):
     """The preset whose layers a model has, in whatever width, or None."""
-    shape = tuple(model.input.shape[1:])
-    return next((preset for preset in PRESETS if _signature(model) == _preset_signature(preset, shape)), None)
+    shape, signature = tuple(model.input.shape[1:]), _signature(model)
+    return next((preset for preset in PRESETS if signature == _preset_signature(preset, shape)), None)
 
 
 # What makes two layers the same function of the same weights; the rest of a layer's settings is about training.
@@ -308,14 +311,15 @@ def _signature(model):
 @functools.cache
 def _preset_signature(preset, input_shape):
     state = random.getstate()  # building a network draws seeds
-    signature = _signature(AlexNet(preset, input_shape, classes=1, width=1 / 64))
+    signature = _signature(AlexNet(preset, input_shape, classes=1, width=1 / 64, initializer=_ZEROS))
     random.setstate(state)
     return signature
 
 
 def _load_keras(path, preset):
     try:
-        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+        with without_tensorflow():
+            model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # zipfile, h5py, JSON and Keras each have their own
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise CheckpointError(f"weights: {path} is damaged or not safe to load ({reason}).") from None
@@ -391,7 +395,7 @@ def _export(model, path):
 def _check_arguments(preset, input_shape, classes, width, initializer, dropout):
     if preset not in PRESETS:
         raise ValueError(f"Unknown preset. Received: preset={preset!r}. Known: {', '.join(PRESETS)}")
-    if initializer not in INITIALIZERS:
+    if initializer not in (*INITIALIZERS, _ZEROS):
         raise ValueError(
             f"Unknown initializer. Received: initializer={initializer!r}. Known: {', '.join(INITIALIZERS)}"
         )

@@ -3,7 +3,7 @@
 Nothing in a file is executed: pickles are read by loaders that know arrays and nothing else.
 """
 
-from alexnet.checkpoints.checkpoint import FORMATS, Checkpoint, CheckpointError, as_network, recognize
+from alexnet.checkpoints.checkpoint import FORMATS, Checkpoint, CheckpointError, recognize
 from alexnet.checkpoints.reading import read
 from alexnet.checkpoints.writing import write_onnx, write_state_dict
 
@@ -11,7 +11,6 @@ __all__ = [
     "FORMATS",
     "Checkpoint",
     "CheckpointError",
-    "as_network",
     "read",
     "recognize",
     "write_onnx",

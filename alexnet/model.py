@@ -233,7 +233,9 @@ def load_checkpoint(path, preset=None):
             f"weights: {path} ({checkpoints.FORMATS[format]}) does not tell which network it holds. "
             + (f"Its kernels fit these; give one as preset: {', '.join(fitting)}." if fitting else "None fits.")
         )
-    checkpoint.preset = checkpoint.preset or preset
+    if checkpoint.preset not in (None, preset):
+        raise CheckpointError(f"weights: {path}: expected the preset {preset}, found {checkpoint.preset}.")
+    checkpoint.preset = preset
     side = checkpoint.image_size
     model = AlexNet(preset, (side, side, 3), checkpoint.classes, checkpoint.width, initializer=_ZEROS)
     _take(model, checkpoint, preset)

@@ -113,7 +113,10 @@ def test_evaluate_predict_and_convert(tiny, tmp_path):
 
     found = run("evaluate", "--weights", folder, "--output", tmp_path / "tables")
     assert (found.returncode, found.stderr) == (0, "")
-    assert found.stdout.splitlines()[0] == f"paper from {folder}: 18 images of {tiny['data_dir']}, 1 view"
+    assert (
+        found.stdout.splitlines()[0]
+        == f"paper from {folder}: 18 images of {tiny['data_dir']}, 1 view of 67 pixels out of 72"
+    )
     assert found.stdout.splitlines()[1] == expected
     tables = {path.name: path.read_text().splitlines() for path in (tmp_path / "tables").iterdir()}
     assert (
@@ -127,11 +130,12 @@ def test_evaluate_predict_and_convert(tiny, tmp_path):
     model = tmp_path / "model.onnx"
     found = run("convert", folder, model)
     assert found.returncode == 0 and found.stdout.startswith(f"{model}: paper, ")
+    assert "The names of its 3 classes are not in the file" in found.stdout
     data = ("--data_dir", tiny["data_dir"], "--resize", "72")
     # A converted model has lost the names of its classes and takes the folder's.
     found = run("evaluate", "--weights", model, *data)
     assert found.returncode == 0 and "names no classes" in found.stdout and expected in found.stdout, found.stderr
-    found = run("evaluate", "--weights", folder, folder / "model.keras", *data, "--views", "10")
+    found = run("evaluate", "--weights", folder, model, *data, "--views", "10")
     assert found.returncode == 0 and "10 views" in found.stdout
 
     image = next(Path(tiny["data_dir"]).rglob("ring/*.jpg"))

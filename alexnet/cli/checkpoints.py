@@ -17,6 +17,7 @@ def convert(options):
 
 @expects_errors
 def _convert_here(options):
+    from alexnet.evaluation import about
     from alexnet.model import load_checkpoint, preset_of, save_checkpoint
 
     model = load_checkpoint(options.source, options.preset)
@@ -25,6 +26,11 @@ def _convert_here(options):
     except ValueError as error:
         return fail(error, BAD_USAGE)
     print(f"{options.target}: {preset_of(model) or 'a network of its own'}, {model.count_params():,} parameters")
+    names, _ = about(options.source, model)
+    if names is not None and len(names) != 1000:
+        print(
+            f"The names of its {len(names)} classes are not in the file; evaluate takes them from the images' folders."
+        )
     return 0
 
 

@@ -14,15 +14,15 @@ def evaluate(options):
 
     models = [load_checkpoint(path, options.preset) for path in options.weights]
     known = [about(path, model) for path, model in zip(options.weights, models, strict=True)]
-    for path, (names, _) in zip(options.weights, known, strict=True):
-        if names != known[0][0]:
-            return fail(f"{path} has other classes than {options.weights[0]}; they cannot be averaged.", BAD_USAGE)
+    named = [names for names, _ in known if names is not None]  # a converted file names none
+    if any(names != named[0] for names in named) or len({model.output.shape[-1] for model in models}) > 1:
+        return fail(f"{', '.join(options.weights)} have different classes; they cannot be averaged.", BAD_USAGE)
     recipe, images = _choose_images(options, models, known)
     presets = [
         f"{preset_of(model) or 'a network of its own'} from {path}"
         for path, model in zip(options.weights, models, strict=True)
     ]
-    views = f"{recipe.views} view{'s' * (recipe.views > 1)}"
+    views = f"{recipe.views} view{'s' * (recipe.views > 1)} of {recipe.image_size} pixels out of {recipe.resize}"
     print(f"{', '.join(presets)}: {len(images):,} images of {recipe.data_dir}, {views}", flush=True)
     assessment = assess(models, images, recipe.views)
     _print(assessment, images)
@@ -50,7 +50,7 @@ def _choose_images(options, models, known):
         given["data_dir"] = runs[0].data_dir
     sizes = {"resize": max(resize for _, resize in known), "image_size": max(map(input_size, models))}
     recipe = Recipe(**{"cache_gb": 0, **sizes, **given})
-    names = known[0][0]
+    names = next((names for names, _ in known if names is not None), None)
     trained = [run for run in runs if resolve(run.data_dir) == resolve(recipe.data_dir)]
     if len({(run.validation_split, run.seed) for run in trained}) > 1:
         raise DataError("data_dir: these runs held out different images of their folder; another one is needed.")

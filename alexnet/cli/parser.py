@@ -83,7 +83,7 @@ def _add_evaluate(commands):
         parser,
         *("data_dir", "views", "resize", "batch_size", "cache_gb", "backend"),
         data_dir="the run's own validation images",
-        resize="the run's own, or 256 for a crop of 224 or 227",
+        resize="the run's own, or 256 for a crop of 224 or 227 and in proportion for others",
         cache_gb=0,
     )
     parser.add_argument("--output", metavar="FOLDER", help="write per_class.csv, confusion.csv, mistakes.csv there")
@@ -100,7 +100,13 @@ def _add_predict(commands):
     )
     _add_weights(parser)
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="an image file")
-    _add_fields(parser, "views", "resize", "backend", resize="the run's own, or 256 for a crop of 224 or 227")
+    _add_fields(
+        parser,
+        "views",
+        "resize",
+        "backend",
+        resize="the run's own, or 256 for a crop of 224 or 227 and in proportion for others",
+    )
 
 
 def _add_convert(commands):

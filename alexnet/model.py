@@ -22,7 +22,7 @@ from alexnet.layers import (
 from alexnet.presets import INITIALIZERS, LAYERS, PRESETS, SMALLEST_INPUT, Convolution
 
 PIXEL_STD = 75.0  # of natural images, 0-255
-_ZEROS = "zeros"  # an initializer for networks whose layers are looked at and never used: JAX would compile the others
+_ZEROS = "zeros"  # for values that are overwritten or never used; JAX would compile the random ones
 
 
 def AlexNet(

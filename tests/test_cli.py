@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -137,6 +138,12 @@ def test_evaluate_predict_and_convert(tiny, tmp_path):
     assert found.returncode == 0 and "names no classes" in found.stdout and expected in found.stdout, found.stderr
     found = run("evaluate", "--weights", folder, model, *data, "--views", "10")
     assert found.returncode == 0 and "10 views" in found.stdout
+
+    # Runs of other seeds are averaged where the data has a validation part of its own.
+    other = shutil.copytree(folder, tmp_path / "other")
+    (other / "params.yaml").write_text((folder / "params.yaml").read_text().replace("seed: 0", "seed: 1"))
+    found = run("evaluate", "--weights", folder, other)
+    assert found.returncode == 0 and expected in found.stdout, found.stderr
 
     image = next(Path(tiny["data_dir"]).rglob("ring/*.jpg"))
     (tmp_path / "text.jpg").write_text("no image")

@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 
-from alexnet.checkpoints.checkpoint import FORMATS, to_channels_first
+from alexnet.checkpoints.checkpoint import to_channels_first
 from alexnet.checkpoints.onnx_graph import PRODUCER, Graph, add_layer
 from alexnet.checkpoints.reading import TORCHVISION
 from alexnet.presets import LAYERS
@@ -69,13 +69,11 @@ def write_state_dict(model, path, preset=None):
 
         metadata = {"format": "pt", **({"preset": preset} if preset else {})}
         _replace(path, lambda unfinished: save_file(arrays, unfinished, metadata))
-    elif path.suffix == ".pth":
+    else:
         import torch
 
         tensors = {name: torch.from_numpy(values) for name, values in arrays.items()}
         _replace(path, lambda unfinished: torch.save(tensors, unfinished))
-    else:
-        raise ValueError(f"A state dict ends in .safetensors or .pth. Received: {path} ({FORMATS['torch']})")
 
 
 def _replace(path, write):

@@ -52,11 +52,12 @@ def _choose_images(options, models, known):
     recipe = Recipe(**{"cache_gb": 0, **sizes, **given})
     names = next((names for names, _ in known if names is not None), None)
     trained = [run for run in runs if resolve(run.data_dir) == resolve(recipe.data_dir)]
-    if len({(run.validation_split, run.seed) for run in trained}) > 1:
+    splits = {(run.validation_split, run.seed) for run in trained}
+    held_out = [load_data(recipe.replace(validation_split=share, seed=seed))[1] for share, seed in splits]
+    if any(images.paths != held_out[0].paths for images in held_out):
         raise DataError("data_dir: these runs held out different images of their folder; another one is needed.")
-    if trained:
-        split = {"validation_split": trained[0].validation_split, "seed": trained[0].seed}
-        return recipe, load_data(recipe.replace(**split))[1]
+    if held_out:
+        return recipe, held_out[0]
     images = load_test_data(recipe, names)
     if names is None:  # as everybody numbers the folders that he trains on
         classes = models[0].output.shape[-1]

@@ -100,6 +100,11 @@ class Images:
         image = self.source.images[index]
         return image if isinstance(image, str) else str(index)
 
+    @property
+    def paths(self):
+        """`path` of every image."""
+        return [self.path(index) for index in range(len(self))]
+
     def examples(self, indices):
         """The images at `indices`, central crops `(len(indices), image_size, image_size, 3)` uint8."""
         return augmentation.centre_crop(self.squares_at(indices), self._recipe.image_size)

@@ -40,7 +40,7 @@ class Assessment:
 
     Attributes:
         class_names: A name for each class.
-        labels: The right classes, `(n,)`.
+        labels: The right classes, `(n,)`; -1 for an image that could not be read, which counts nowhere.
         guesses: The five most probable classes of each image, `(n, 5)`, or fewer where there are fewer.
         probabilities: Theirs, `(n, 5)`.
         ranks: How many classes the right one stands behind, `(n,)`.
@@ -57,10 +57,11 @@ class Assessment:
     @property
     def scores(self):
         """`{"top1": ..., "top5": ..., "loss": ...}` of all images."""
+        read = self.labels >= 0
         return {
-            "top1": float(np.mean(self.ranks < 1)),
-            "top5": float(np.mean(self.ranks < 5)),
-            "loss": float(np.mean(self.losses)),
+            "top1": float(np.mean(self.ranks[read] < 1)),
+            "top5": float(np.mean(self.ranks[read] < 5)),
+            "loss": float(np.mean(self.losses[read])),
         }
 
     def per_class(self):
@@ -70,7 +71,7 @@ class Assessment:
         given, or nothing.
         """
         rows = []
-        for label in np.unique(self.labels):
+        for label in np.unique(self.labels[self.labels >= 0]):
             here = self.labels == label
             wrong = self.guesses[here, 0][self.ranks[here] > 0]
             mistaken = imagenet.readable(self.class_names[np.bincount(wrong).argmax()]) if len(wrong) else ""
@@ -89,12 +90,13 @@ class Assessment:
     def confusion(self):
         """How many images of class i (row) were taken for class j (column), `(classes, classes)`."""
         counts = np.zeros((len(self.class_names), len(self.class_names)), np.int64)
-        np.add.at(counts, (self.labels, self.guesses[:, 0]), 1)
+        read = self.labels >= 0
+        np.add.at(counts, (self.labels[read], self.guesses[read, 0]), 1)
         return counts
 
     def mistakes(self, count=None):
         """Indices of the images whose first guess is wrong, the most confident first."""
-        wrong = np.flatnonzero(self.ranks > 0)
+        wrong = np.flatnonzero((self.ranks > 0) & (self.labels >= 0))
         return wrong[np.argsort(-self.probabilities[wrong, 0], kind="stable")][:count]
 
 

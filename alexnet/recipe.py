@@ -13,7 +13,8 @@ from alexnet.presets import INITIALIZERS, PRESETS, SMALLEST_INPUT
 
 BACKENDS = ("tensorflow", "jax", "torch")
 # Parameters that say where and how a run is made; two runs that differ only in them make the same network.
-FREE = {"backend", "cache_gb", "views", "run_dir", "name", "resume"}
+FREE = {"backend", "cache_gb", "workers", "max_skipped", "views", "save_steps", "save_seconds"}
+FREE |= {"run_dir", "name", "resume"}
 
 _PACKAGE_PARENT = Path(__file__).resolve().parents[1]
 # Where relative paths start: the checkout, wherever a notebook's kernel was started; without one, the shell's folder.
@@ -66,6 +67,11 @@ class Recipe(BaseModel):
     pca_color: Number = Field(
         0.0, ge=0, description="standard deviation of the colour noise, 0.1 in the paper; 0 for none"
     )
+    color_statistics: Literal["imagenet", "training"] = Field(
+        "imagenet", description="whose mean and principal components: imagenet's, or those of the training images"
+    )
+    max_skipped: Number = Field(0.01, ge=0, le=1, description="share of images that may be unreadable")
+    workers: Whole = Field(0, ge=0, description="threads that prepare batches; 0 for one on each core")
     cache_gb: Number = Field(1.0, ge=0, description="decoded images are kept in memory if they need no more than this")
 
     preset: Literal[tuple(PRESETS)] = Field("paper", description="which published network")
@@ -92,6 +98,8 @@ class Recipe(BaseModel):
         1, description="of each image in the evaluation: 1, or 10 as in the paper"
     )
 
+    save_seconds: Number = Field(300.0, ge=0, description="the run's state is saved after so long; 0 for never")
+    save_steps: Whole = Field(0, ge=0, description="and after so many steps; 0 for never")
     run_dir: Annotated[str, StringConstraints(min_length=1)] = Field("runs", description="where results go")
     name: Name = Field("default", description="what the run is called; results lie in run_dir/name/backend")
     resume: bool = Field(True, description="go on with a run of this name that did not finish")

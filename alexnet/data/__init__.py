@@ -1,13 +1,33 @@
 """A directory or a data set's name becomes batches: the same ones on every backend."""
 
 import math
+import os
+import threading
 
-from alexnet.data import augmentation
+import numpy as np
+
+from alexnet.data import augmentation, colors
 from alexnet.data.decoding import ImageError, read_square
 from alexnet.data.imagenet import readable
-from alexnet.data.sources import DataError, SquareCache, find_sources, find_test_source
+from alexnet.data.skipping import DamageError, Skipped
+from alexnet.data.source import DataError, SquareCache
+from alexnet.data.sources import find_sources, find_test_source
 
-__all__ = ["DataError", "ImageError", "Images", "load_data", "load_test_data", "read_square", "readable"]
+__all__ = [
+    "DamageError",
+    "DataError",
+    "ImageError",
+    "Images",
+    "load_data",
+    "load_test_data",
+    "read_square",
+    "readable",
+    "training_colors",
+]
+
+
+class WorkerError(RuntimeError):
+    """A thread that prepares batches failed for a reason that is not an image's. The message names it."""
 
 
 def load_data(recipe):
@@ -15,33 +35,64 @@ def load_data(recipe):
 
     Raises:
         DataError: `data_dir` holds nothing that could be trained on.
+        DamageError: more of it than `max_skipped` cannot be read.
     """
-    training, validation = find_sources(recipe.data_dir, recipe.validation_split, recipe.seed)
+    training, validation = find_sources(recipe)
+    folders = dict(training.unreadable + validation.unreadable)
+    skipped = Skipped(len(training) + len(validation), recipe.max_skipped, folders)
+    skipped.check()
     free = recipe.cache_gb * 2**30
     keep = []
     for source in (training, validation):
         needed = len(source) * recipe.resize**2 * 3
-        keep.append(needed <= free)
+        keep.append(needed <= free and not source.store.fast)
         free -= needed if keep[-1] else 0
-    return Images(training, recipe, keep[0], training=True), Images(validation, recipe, keep[1], training=False)
+    return (
+        Images(training, recipe, keep[0], skipped, training=True),
+        Images(validation, recipe, keep[1], skipped, training=False),
+    )
 
 
 def load_test_data(recipe, class_names=None, part="validation"):
     """The images that a recipe names, to evaluate on: the validation part, or all where `data_dir` has no split.
 
     Args:
-        recipe: Of its fields `data_dir`, `resize`, `image_size`, `batch_size` and `cache_gb` matter.
+        recipe: Of its fields `data_dir`, `resize`, `image_size`, `batch_size`, `cache_gb`, `workers` and `max_skipped`
+            matter.
         class_names: Those of a model, in its order; `data_dir` may have fewer. None for the data's own.
         part: `"training"` for the training part instead, in order and not augmented.
 
     Raises:
         DataError: `data_dir` holds no images, or a class that is not among `class_names`.
+        DamageError: more of it than `max_skipped` cannot be read.
     """
-    source = find_test_source(recipe.data_dir, part)
+    source = find_test_source(recipe, part)
     if class_names is not None:
         source = source.relabelled(class_names)
-    keep = len(source) * recipe.resize**2 * 3 <= recipe.cache_gb * 2**30
-    return Images(source, recipe, keep, training=False)
+    keep = len(source) * recipe.resize**2 * 3 <= recipe.cache_gb * 2**30 and not source.store.fast
+    skipped = Skipped(len(source), recipe.max_skipped, source.unreadable)
+    skipped.check()
+    return Images(source, recipe, keep, skipped, training=False)
+
+
+def training_colors(recipe, training):
+    """`Colors` that a recipe asks for: ImageNet's, or those of the training images (a sample of 10,000 of many).
+
+    A packed set knows its own, of all its images.
+    """
+    if recipe.color_statistics == "imagenet":
+        return colors.IMAGENET
+    known = getattr(training.source.store, "colors", None)
+    if known is not None:
+        return known
+    rng = np.random.default_rng(recipe.seed)
+    sample = np.sort(rng.permutation(len(training))[: colors.SAMPLE])
+    moments = colors.Moments()
+    for squares, labels in training.squares(sample):
+        for square, label in zip(squares, labels, strict=True):
+            if label >= 0:
+                moments.add(square)
+    return moments.colors(f"{len(sample):,} training images")
 
 
 class Images:
@@ -51,16 +102,20 @@ class Images:
         class_names: A name for each label.
         labels: int32 array `(n,)`, in the order of the source.
         steps_per_epoch: Batches that one pass takes.
+        skipped: What could not be read so far.
+        colors: `Colors` for the colour noise; ImageNet's until somebody sets others.
         failure: The error that stopped a batch, if any. TensorFlow wraps errors of its input in its own.
     """
 
-    def __init__(self, source, recipe, keep, training):
+    def __init__(self, source, recipe, keep, skipped, training):
         self.source = source
         self.class_names = source.class_names
         self.labels = source.labels
+        self.skipped = skipped
+        self.colors = colors.IMAGENET
+        self.failure = None
         self._recipe = recipe
         self._training = training
-        self.failure = None
         self._squares = SquareCache(source, recipe.resize, keep)
         batches = len(source) / recipe.batch_size
         # In training the remainder of a pass begins the next one, so that every batch is full.
@@ -73,32 +128,39 @@ class Images:
         """Batches `(images, labels)`: uint8 `(batch, image_size, image_size, 3)` and int32 `(batch,)`.
 
         For training they never end: shuffled anew in each pass, cropped and mirrored at random as the recipe says,
-        all of it a function of the seed and the batch's number, on any backend. For validation they are one pass
-        in order, central crops, the last batch as small as it comes.
+        all of it a function of the seed and the batch's number, on any backend. In the place of an image that
+        cannot be read stands another one, drawn with the seed. For validation they are one pass in order, central
+        crops, the last batch as small as it comes, without images that cannot be read.
 
         Args:
             first: Number of the first batch, to go on where a run stopped.
+
+        Raises:
+            DamageError: while reading, when more images than `max_skipped` cannot be read.
+            WorkerError: while reading, when a thread fails for another reason.
         """
-        recipe, order = self._recipe, self._order()
+        recipe, order = self._recipe, self._order(np.arange(len(self)))
         if self._training:
             order = order.seed(recipe.seed).shuffle().repeat()
             dataset = order.batch(recipe.batch_size).random_map(self._augmented)
         else:
             dataset = order.batch(recipe.batch_size).map(self._centred)
-        return _prefetched(dataset[first:])
+        return self._prefetched(dataset[first:])
 
-    def squares(self):
+    def squares(self, indices=None):
         """One pass in order over the whole squares `(batch, resize, resize, 3)`, for views of one's own choice.
 
-        The last batch is as small as it comes.
+        The last batch is as small as it comes. An image that cannot be read is black and has the label -1.
+
+        Args:
+            indices: Which images; None for all.
         """
-        order = self._order().batch(self._recipe.batch_size)
-        return _prefetched(order.map(lambda indices: (self._read(indices), self.labels[indices])))
+        indices = np.arange(len(self)) if indices is None else indices
+        return self._prefetched(self._order(indices).batch(self._recipe.batch_size).map(self._labelled))
 
     def path(self, index):
         """Where the image at `index` lies, or its number in a data set that is one array."""
-        image = self.source.images[index]
-        return image if isinstance(image, str) else str(index)
+        return self.source.name(index)
 
     @property
     def paths(self):
@@ -110,40 +172,75 @@ class Images:
         return augmentation.centre_crop(self.squares_at(indices), self._recipe.image_size)
 
     def squares_at(self, indices):
-        """The images at `indices` as whole squares, `(len(indices), resize, resize, 3)` uint8."""
-        return self._squares[indices]
+        """The images at `indices` as whole squares, `(len(indices), resize, resize, 3)` uint8; black if unreadable."""
+        black = np.zeros((self._recipe.resize, self._recipe.resize, 3), np.uint8)
+        return np.stack([black if square is None else square for square in self._read(np.asarray(indices))])
 
-    def _order(self):
+    def _order(self, indices):
         import grain  # here and not above: a third of the time that importing the package took
 
-        return grain.MapDataset.range(len(self.source))
+        return grain.MapDataset.source(indices)
+
+    def _prefetched(self, dataset):
+        """Batches read ahead, two for each thread."""
+        import grain
+
+        threads = self._recipe.workers or os.cpu_count()
+        return dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads))
 
     def _read(self, indices):
+        """A list of squares, None in the place of one that cannot be read."""
         try:
-            return self._squares[indices]
+            found = self._squares[indices]
+            for place, square in enumerate(found):
+                if isinstance(square, ImageError):
+                    self.skipped.add(square)
+                    found[place] = None
+            return found
         except ImageError as error:
             self.failure = error
             raise
+        except Exception as error:
+            names = f"{self.path(indices[0])} and {len(indices) - 1} more"
+            self.failure = WorkerError(
+                f"The thread {threading.current_thread().name}, which prepares batches, failed at {names}: "
+                f"{type(error).__name__}: {error}"
+            )
+            raise self.failure from error
+
+    def _labelled(self, indices):
+        squares = self.squares_at(indices)
+        bad = [self.path(index) in self.skipped.reasons for index in indices] if len(self.skipped) else False
+        return squares, np.where(bad, np.int32(-1), self.labels[indices])
 
     def _centred(self, indices):
-        return augmentation.centre_crop(self._read(indices), self._recipe.image_size), self.labels[indices]
+        squares, labels = self._labelled(indices)
+        return augmentation.centre_crop(squares[labels >= 0], self._recipe.image_size), labels[labels >= 0]
 
     def _augmented(self, indices, rng):
         recipe = self._recipe
-        images = self._read(indices)
+        indices, squares = self._replaced(indices)
         if recipe.random_crop:
-            images = augmentation.random_crop(images, recipe.image_size, rng)
+            crops = augmentation.random_crop(squares, recipe.image_size, rng)
         else:
-            images = augmentation.centre_crop(images, recipe.image_size)
+            crops = augmentation.centre_crop(np.stack(squares), recipe.image_size)
         if recipe.mirror:
-            images = augmentation.mirror(images, rng)
+            crops = augmentation.mirror(crops, rng)
+        images = np.stack(crops)
         if recipe.pca_color:
-            images = augmentation.pca_color(images, recipe.pca_color, rng)
+            images = augmentation.pca_color(images, recipe.pca_color, self.colors.components, rng)
         return images, self.labels[indices]
 
-
-def _prefetched(dataset):
-    """Batches read ahead, two threads for four of them."""
-    import grain
-
-    return dataset.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=4))
+    def _replaced(self, indices):
+        """Indices and squares of images that can all be read."""
+        squares = self._read(indices)
+        if not any(square is None for square in squares):
+            return indices, squares
+        indices = indices.copy()
+        for place in [place for place, square in enumerate(squares) if square is None]:
+            # The same substitute each time, whichever batch asks, and however often the run was interrupted.
+            rng = np.random.default_rng([self._recipe.seed, indices[place]])
+            while squares[place] is None:
+                indices[place] = rng.integers(len(self))
+                squares[place] = self._read(indices[place : place + 1])[0]
+        return indices, squares

@@ -2,10 +2,6 @@
 
 import numpy as np
 
-# Principal components of ImageNet's RGB pixels: square roots of the eigenvalues, and an eigenvector in each column.
-PCA_STD = np.array([19.72, 37.09, 121.78], np.float32)
-PCA_VECTORS = np.array([[0.418, -0.713, -0.564], [-0.817, -0.024, -0.576], [0.397, 0.701, -0.592]], np.float32)
-
 
 def centre_crop(images, size):
     """The central `size` pixels of square images `(batch, side, side, 3)`."""
@@ -23,20 +19,26 @@ def ten_views(images, size):
         yield view[:, :, ::-1]
 
 
-def random_crop(images, size, rng):
-    """A random `size` by `size` part of each of the square images `(batch, side, side, 3)`."""
-    corners = rng.integers(0, images.shape[1] - size, (len(images), 2), endpoint=True)
-    return np.stack([image[y : y + size, x : x + size] for image, (y, x) in zip(images, corners, strict=True)])
+def random_crop(squares, size, rng):
+    """A random `size` by `size` part of each of a list of squares `(side, side, 3)`."""
+    corners = rng.integers(0, len(squares[0]) - size, (len(squares), 2), endpoint=True)
+    return [square[y : y + size, x : x + size] for square, (y, x) in zip(squares, corners, strict=True)]
 
 
-def mirror(images, rng):
-    """Each image mirrored left to right, or not, with equal probability."""
-    flipped = rng.random(len(images)) < 0.5
-    return np.where(flipped[:, None, None, None], images[:, :, ::-1], images)
+def mirror(squares, rng):
+    """Each of a list of squares mirrored left to right, or not, with equal probability."""
+    flips = rng.random(len(squares)) < 0.5
+    return [square[:, ::-1] if flip else square for square, flip in zip(squares, flips, strict=True)]
 
 
-def pca_color(images, std, rng):
-    """Colour noise along the principal components of ImageNet's pixels, one draw an image; float32."""
-    draws = rng.normal(0, std, (len(images), 3)).astype(np.float32)
-    shifts = (draws * PCA_STD) @ PCA_VECTORS.T
+def pca_color(images, std, components, rng):
+    """Colour noise along principal components of pixels, one draw an image; `(batch, side, side, 3)` float32.
+
+    Args:
+        images: `(batch, side, side, 3)`.
+        std: Standard deviation of each component's factor, 0.1 in the paper.
+        components: `(3, 3)`, in each column a principal component times its standard deviation.
+        rng: NumPy's generator.
+    """
+    shifts = rng.normal(0, std, (len(images), 3)).astype(np.float32) @ components.T
     return images + shifts[:, None, None, :]

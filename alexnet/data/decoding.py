@@ -1,5 +1,8 @@
 """Image files to squares of RGB pixels."""
 
+import io
+from pathlib import Path
+
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -9,11 +12,34 @@ FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")
 
 
 class ImageError(RuntimeError):
-    """An image file that cannot be decoded. The message names it."""
+    """An image that cannot be used.
+
+    Attributes:
+        name: Of the image.
+        reason: Why, in a few words that go on the sentence "<name> ...".
+    """
+
+    def __init__(self, name, reason):
+        super().__init__(f"{name} {reason}")
+        self.name = str(name)
+        self.reason = reason
 
 
 def read_square(path, size):
-    """The central square of an image file, `(size, size, 3)` uint8 RGB (section 2 of the paper).
+    """The central square of an image file, `(size, size, 3)` uint8 RGB; as `decode_square`.
+
+    Raises:
+        ImageError: no file, no image, or a damaged one.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise ImageError(path, f"cannot be read ({error.strerror})") from None
+    return decode_square(content, size, path)
+
+
+def decode_square(content, size, name):
+    """The central square of an image file's content, `(size, size, 3)` uint8 RGB (section 2 of the paper).
 
     The shorter side becomes `size`. EXIF orientation is honoured; the first frame of an animation is taken;
     what is transparent lies on white.
@@ -21,13 +47,17 @@ def read_square(path, size):
     Raises:
         ImageError: no image, or a damaged one.
     """
+    if not content:
+        raise ImageError(name, "is empty")
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             return square(to_rgb(ImageOps.exif_transpose(image)), size)
     except UnidentifiedImageError:
-        raise ImageError(f"{path} is not an image ({', '.join(FORMATS)} are read)") from None
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise ImageError(f"{path} cannot be decoded: {error}") from None
+        raise ImageError(name, f"is not an image ({', '.join(FORMATS)} are read)") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise ImageError(name, "claims to be so large that it could be an attack (decompression bomb)") from None
+    except (OSError, ValueError, SyntaxError, EOFError) as error:
+        raise ImageError(name, f"cannot be decoded: {error}") from None
 
 
 def to_rgb(image):

@@ -1,12 +1,12 @@
 """Where images come from: a folder of class folders, or a data set that Keras knows."""
 
 import os
-from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
 from alexnet.data import decoding, imagenet, shapes
+from alexnet.data.source import DataError, Source
+from alexnet.data.stores import Arrays, Folder, Names
 from alexnet.recipe import PROJECT, nearest, resolve
 
 KERAS_DATASETS = ("cifar10", "cifar100", "mnist", "fashion_mnist")
@@ -21,55 +21,8 @@ CLASS_NAMES = {
 }
 
 
-class DataError(ValueError):
-    """A `data_dir` that cannot be used, in one sentence."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """Labelled images that are not read yet.
-
-    `images` are paths, or one uint8 array `(n, height, width)` or `(n, height, width, 3)`; `labels` are indices
-    into `class_names`.
-    """
-
-    images: list
-    labels: np.ndarray
-    class_names: list
-
-    def __len__(self):
-        return len(self.labels)
-
-    def square(self, index, size):
-        """The image at `index` as its central square, `(size, size, 3)` uint8 RGB."""
-        image = self.images[index]
-        if isinstance(image, np.ndarray):
-            return decoding.square(decoding.to_rgb(Image.fromarray(image)), size)
-        return decoding.read_square(image, size)
-
-    def take(self, indices):
-        images = self.images[indices] if isinstance(self.images, np.ndarray) else [self.images[i] for i in indices]
-        return Source(images, self.labels[indices], self.class_names)
-
-    def relabelled(self, class_names):
-        """The same images with their labels as indices into a model's `class_names`.
-
-        Raises:
-            DataError: a class that the model does not have.
-        """
-        if list(class_names) == list(self.class_names):
-            return self
-        if strangers := sorted(set(self.class_names) - set(class_names)):
-            raise DataError(
-                f"data_dir: the model knows no class {', '.join(strangers[:5])}{' ...' if len(strangers) > 5 else ''}. "
-                f"It has {len(class_names)}: {', '.join(class_names[:5])}{' ...' if len(class_names) > 5 else ''}"
-            )
-        place = np.array([class_names.index(name) for name in self.class_names], np.int32)
-        return Source(self.images, place[self.labels], list(class_names))
-
-
-def find_sources(data_dir, validation_split, seed):
-    """`(training, validation)` sources of a folder or a named data set.
+def find_sources(recipe):
+    """`(training, validation)` sources of a recipe's `data_dir`.
 
     A folder holds class folders, or `train/` and one of `val/`, `valid/`, `validation/`, `test/` that hold them, or
     ImageNet as Kaggle ships it. Without a second folder, `validation_split` of each class is held out, drawn with
@@ -78,25 +31,26 @@ def find_sources(data_dir, validation_split, seed):
     Raises:
         DataError: nothing usable there.
     """
+    data_dir = recipe.data_dir
     training, validation = _find(data_dir)
     if training is None:
         raise DataError(f"data_dir: {data_dir} has no training images.")
     if len(training.class_names) == 1:
         raise DataError(f"data_dir: {data_dir} holds one class ({training.class_names[0]}); two or more are needed.")
     if validation is None:
-        return _split(training, validation_split, seed)
+        return _split(training, recipe.validation_split, recipe.seed)
     if strangers := sorted(set(validation.class_names) - set(training.class_names)):
         raise DataError(f"data_dir: {data_dir} has classes that the training images lack: {', '.join(strangers[:5])}.")
     return training, validation.relabelled(training.class_names)
 
 
-def find_test_source(data_dir, part="validation"):
-    """One `part` of `data_dir`, `"validation"` or `"training"`, or all images where it has no such part.
+def find_test_source(recipe, part="validation"):
+    """One `part` of a recipe's `data_dir`, `"validation"` or `"training"`, or all images where it has no such part.
 
     Raises:
         DataError: nothing usable there.
     """
-    training, validation = _find(data_dir, test_only=part == "validation")
+    training, validation = _find(recipe.data_dir, test_only=part == "validation")
     first, second = (training, validation) if part == "training" else (validation, training)
     return second if first is None else first
 
@@ -147,7 +101,7 @@ def _read_kaggle(folder, test_only):
         if (images / "train").is_dir() and not test_only:
             training = _read_folder(images / "train").relabelled(classes)
         rows = imagenet.read_solution(folder)
-        present = {os.path.splitext(entry.name)[0]: entry.path for entry in os.scandir(images / "val")}
+        present = {os.path.splitext(entry.name)[0]: entry.name for entry in os.scandir(images / "val")}
         rows = [(present[name], classes.index(wnid)) for name, wnid in rows if name in present]
     except DataError:
         raise
@@ -160,8 +114,10 @@ def _read_kaggle(folder, test_only):
         ) from None
     if not rows:
         raise DataError(f"data_dir: {images / 'val'} holds none of the images of {imagenet.SOLUTION}.")
-    paths, labels = zip(*rows, strict=True)
-    return training, Source(list(paths), np.array(labels, np.int32), classes)
+    names, labels = zip(*rows, strict=True)
+    return training, Source.whole(
+        Folder(images / "val", Names.of(names)), labels, classes, "ImageNet as Kaggle ships it"
+    )
 
 
 def _read_folder(folder):
@@ -177,9 +133,9 @@ def _read_folder(folder):
             f"data_dir: {folder} holds no images; expected {folder.name}/<class>/<image>, "
             f"images ending in {', '.join(decoding.EXTENSIONS)}."
         )
-    paths = [path for name in filled for path in files[name]]
-    labels = np.repeat(np.arange(len(filled), dtype=np.int32), [len(files[name]) for name in filled])
-    return Source(paths, labels, filled)
+    names = Names.of(os.path.relpath(path, folder) for name in filled for path in files[name])
+    labels = np.repeat(np.arange(len(filled)), [len(files[name]) for name in filled])
+    return Source.whole(Folder(folder, names), labels, filled, "class folders")
 
 
 def _list_images(folder):
@@ -216,26 +172,6 @@ def _keras_sources(name):
         raise DataError(f"data_dir: {name} could not be loaded by keras.datasets ({reason}).") from None
     class_names = CLASS_NAMES[name] or [str(label) for label in range(int(training[1].max()) + 1)]
     return tuple(
-        Source(images, labels.reshape(-1).astype(np.int32), class_names) for images, labels in (training, validation)
+        Source.whole(Arrays(images), labels.reshape(-1), class_names, f"keras.datasets.{name}")
+        for images, labels in (training, validation)
     )
-
-
-class SquareCache:
-    """Squares of a source, kept in memory after their first decoding if `keep` is true."""
-
-    def __init__(self, source, size, keep):
-        self.source = source
-        self.size = size
-        self._kept = np.empty((len(source), size, size, 3), np.uint8) if keep else None
-        self._present = np.zeros(len(source), bool)
-
-    def __getitem__(self, indices):
-        """Squares `(len(indices), size, size, 3)` uint8."""
-        if self._kept is None:
-            return np.stack([self.source.square(i, self.size) for i in indices])
-        for i in indices:
-            # Two threads may both decode an image; they write the same pixels, so no lock is needed.
-            if not self._present[i]:
-                self._kept[i] = self.source.square(i, self.size)
-                self._present[i] = True
-        return self._kept[indices]

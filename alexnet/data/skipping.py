@@ -1,0 +1,66 @@
+"""Images that could not be read: counted and listed, and too many of them stop the work."""
+
+import csv
+import os
+import threading
+from pathlib import Path
+
+from alexnet.data.decoding import ImageError
+
+
+class DamageError(ImageError):
+    """More images than `max_skipped` allows could not be read."""
+
+
+class Skipped:
+    """What was left out, and why.
+
+    Args:
+        images: How many images there are.
+        allowed: The share of them that may be unreadable.
+        folders: `(name, reason)` of folders that could not be listed; each counts as one image.
+    """
+
+    def __init__(self, images, allowed, folders=()):
+        self.images = images
+        self.allowed = allowed
+        self.reasons = dict(folders)
+        self._lock = threading.Lock()
+
+    def __len__(self):
+        return len(self.reasons)
+
+    def add(self, error):
+        """Note an `ImageError`.
+
+        Raises:
+            DamageError: it is one too many.
+        """
+        with self._lock:
+            self.reasons.setdefault(error.name, error.reason)
+        self.check()
+
+    def check(self):
+        if len(self) > self.allowed * self.images:
+            name, reason = list(self.reasons.items())[-1]
+            raise DamageError(
+                name,
+                f"{reason}; with it {len(self):,} of {self.images:,} images cannot be read, more than max_skipped "
+                f"({self.allowed:g}) allows.",
+            )
+
+    def write(self, path):
+        """The list as CSV, `image,reason`; nothing is written while it is empty."""
+        if not self.reasons:
+            return
+        path = Path(path)
+        unfinished = path.with_name(path.name + ".tmp")
+        with unfinished.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+            writer = csv.writer(file)
+            writer.writerow(["image", "reason"])
+            with self._lock:
+                writer.writerows(sorted(self.reasons.items()))
+        os.replace(unfinished, path)
+
+    def __str__(self):
+        return f"{len(self):,} of {self.images:,} images could not be read and were left out"

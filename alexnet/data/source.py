@@ -1,0 +1,90 @@
+"""Labelled images: a store, and which class each of its images belongs to."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from alexnet.data.stores import Store
+
+
+class DataError(ValueError):
+    """A `data_dir` that cannot be used, in one sentence."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Labelled images that are not read yet.
+
+    Attributes:
+        store: `Store` of the images, and perhaps of others.
+        indices: Which of the store's images these are, int64 `(n,)`.
+        labels: int32 `(n,)`, indices into `class_names`.
+        class_names: A name for each class.
+        kind: What was recognized, in words for the log.
+        unreadable: `(name, reason)` of each folder that could not be listed.
+    """
+
+    store: Store
+    indices: np.ndarray
+    labels: np.ndarray
+    class_names: list
+    kind: str
+    unreadable: tuple = ()
+
+    @classmethod
+    def whole(cls, store, labels, class_names, kind, unreadable=()):
+        """All images of a store."""
+        return cls(store, np.arange(len(store)), np.asarray(labels, np.int32), list(class_names), kind, unreadable)
+
+    def __len__(self):
+        return len(self.labels)
+
+    def name(self, index):
+        """What the image at `index` is called: its path, or its number in an array."""
+        return self.store.name(self.indices[index])
+
+    def squares(self, indices, size):
+        """As `Store.squares`."""
+        return self.store.squares(self.indices[indices], size)
+
+    def take(self, indices):
+        return replace(self, indices=self.indices[indices], labels=self.labels[indices])
+
+    def relabelled(self, class_names):
+        """The same images with their labels as indices into a model's `class_names`.
+
+        Raises:
+            DataError: a class that the model does not have.
+        """
+        if list(class_names) == list(self.class_names):
+            return self
+        if strangers := sorted(set(self.class_names) - set(class_names)):
+            raise DataError(
+                f"data_dir: the model knows no class {', '.join(strangers[:5])}{' ...' if len(strangers) > 5 else ''}. "
+                f"It has {len(class_names)}: {', '.join(class_names[:5])}{' ...' if len(class_names) > 5 else ''}"
+            )
+        place = np.array([class_names.index(name) for name in self.class_names], np.int32)
+        return replace(self, labels=place[self.labels], class_names=list(class_names))
+
+
+class SquareCache:
+    """Squares of a source, kept in memory after their first decoding if `keep` is true."""
+
+    def __init__(self, source, size, keep):
+        self.source = source
+        self.size = size
+        self._kept = np.empty((len(source), size, size, 3), np.uint8) if keep else None
+        self._present = np.zeros(len(source), bool)
+
+    def __getitem__(self, indices):
+        """A list of squares `(size, size, 3)` uint8; in the place of one that cannot be read stands its error."""
+        if self._kept is None:
+            return self.source.squares(indices, self.size)
+        # Two threads may both decode an image; they write the same pixels, so no lock is needed.
+        missing = indices[~self._present[indices]]
+        found = dict(zip(missing.tolist(), self.source.squares(missing, self.size), strict=True))
+        for index, square in found.items():
+            if isinstance(square, np.ndarray):
+                self._kept[index] = square
+                self._present[index] = True
+        return [self._kept[i] if self._present[i] else found[i] for i in indices.tolist()]

@@ -37,6 +37,7 @@ def AlexNet(
     *,
     initializer="paper",
     dropout=0.5,
+    mean=None,
 ):
     """AlexNet as a `keras.Model`, built as section 3 of the paper describes it, or as others have built it.
 
@@ -75,6 +76,8 @@ def AlexNet(
             size of what it is given, and pixels have a size of about 75: the eight layers share the way down to
             logits of about 1. Pixels that the network scales itself (`"torchvision"`) need less.
         dropout: Share of `fc6` and `fc7` that is left out in training (section 4.2).
+        mean: RGB mean of the training images, 0-255, which is subtracted from every pixel (section 2). None for the
+            checkpoint's where the file has one, and for the preset's otherwise.
 
     Returns:
         A model from RGB pixels 0-255 (uint8 or float, the mean is subtracted inside), of shape
@@ -89,8 +92,11 @@ def AlexNet(
         input_shape = (PRESETS[preset].image_size, PRESETS[preset].image_size, 3)
     _check_arguments(preset, input_shape, classes, width, initializer, dropout)
     network = PRESETS[preset]
+    checkpoint = None if weights is None else checkpoints.read(weights)
+    if mean is None:
+        mean = network.mean if checkpoint is None or checkpoint.mean is None else checkpoint.mean
     pixels = keras.Input(input_shape, name="pixels")
-    x = PixelNormalization(network.mean, network.scale, name="mean")(pixels)
+    x = PixelNormalization(tuple(mean), network.scale, name="mean")(pixels)
 
     for layer, spec in network.layers.items():
         number = layer[-1]
@@ -128,8 +134,8 @@ def AlexNet(
     if include_top and classifier_activation is not None:
         x = keras.layers.Activation(classifier_activation, dtype="float32", name="prob")(x)
     model = keras.Model(pixels, x, name=name or f"alexnet_{preset}")
-    if weights is not None:
-        _take(model, checkpoints.read(weights), preset)
+    if checkpoint is not None:
+        _take(model, checkpoint, preset)
     return model
 
 
@@ -237,7 +243,9 @@ def load_checkpoint(path, preset=None):
         raise CheckpointError(f"weights: {path}: expected the preset {preset}, found {checkpoint.preset}.")
     checkpoint.preset = preset
     side = checkpoint.image_size
-    model = AlexNet(preset, (side, side, 3), checkpoint.classes, checkpoint.width, initializer=_ZEROS)
+    model = AlexNet(
+        preset, (side, side, 3), checkpoint.classes, checkpoint.width, initializer=_ZEROS, mean=checkpoint.mean
+    )
     _take(model, checkpoint, preset)
     return model
 
@@ -260,6 +268,8 @@ def save_checkpoint(model, path):
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.name.endswith((".keras", ".weights.h5")):
         ending = ".keras" if path.suffix == ".keras" else ".weights.h5"
+        if ending == ".weights.h5":
+            _require_the_presets_mean(model, path)
         unfinished = path.with_name(f".unfinished-{path.name.removesuffix(ending)}{ending}")
         with without_tensorflow():
             model.save(unfinished) if ending == ".keras" else model.save_weights(unfinished)
@@ -267,6 +277,8 @@ def save_checkpoint(model, path):
     elif path.suffix in (".onnx", ".safetensors", ".pth"):
         _require_whole_and_square(model, path)
         write = checkpoints.write_onnx if path.suffix == ".onnx" else checkpoints.write_state_dict
+        if path.suffix != ".onnx":
+            _require_the_presets_mean(model, path)
         with without_tensorflow():
             write(model, path, preset_of(model))
     elif path.suffix in ("", ".tflite"):
@@ -284,8 +296,8 @@ def preset_of(model):
     return next((preset for preset in PRESETS if signature == _preset_signature(preset, shape)), None)
 
 
-# What makes two layers the same function of the same weights; the rest of a layer's settings is about training.
-SETTINGS = ("mean", "std", "n", "k", "alpha", "beta", "groups", "size", "strides", "padding", "pool_size")
+# What makes two networks the same; the mean belongs to the images, and the rest is about training.
+SETTINGS = ("std", "n", "k", "alpha", "beta", "groups", "size", "strides", "padding", "pool_size")
 
 
 def _settings(layer):
@@ -381,6 +393,17 @@ def _require_whole_and_square(model, path):
     if missing or height != width:
         what = f"one without {', '.join(sorted(missing))}" if missing else f"one of {height} x {width} pixels"
         raise ValueError(f"{path.name}: this format holds whole networks with square inputs. Received: {what}")
+
+
+def _require_the_presets_mean(model, path):
+    """For formats that hold nothing but arrays of layers with weights."""
+    preset, mean = preset_of(model), model.get_layer("mean").mean
+    if preset is not None and not np.allclose(mean, PRESETS[preset].mean, atol=0.01):
+        numbers = ", ".join(f"{value:.2f}" for value in mean)
+        raise ValueError(
+            f"{path.name}: this format has no place for the mean of the training images ({numbers}), and without it "
+            "the network would see other pixels. Write .keras or .onnx."
+        )
 
 
 def _export(model, path):

@@ -2,6 +2,10 @@
 
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
 
 import nbformat
 import pytest
@@ -197,3 +201,35 @@ def test_names_of_grid_runs_are_safe_folders(notebook, tmp_path):
         "default,width=1.0/jax",
     ]
     assert json.dumps(jobs[0].parameters)
+
+
+def test_a_batch_that_is_stopped_goes_on_where_it_was(tiny, tmp_path):
+    """SIGTERM to the batch: the kernel saves its state, and the same command finishes the run."""
+    fields = {**tiny, "epochs": 12, "backend": "torch"}
+    parameters = "\n".join(f"{name} = {value!r}" for name, value in {**fields, "resume": True}.items())
+    training = "import alexnet\nalexnet.import_keras(backend)\nrun = alexnet.train(alexnet.Recipe.of(globals()))"
+    cells = [nbformat.v4.new_code_cell(source) for source in (parameters, training)]
+    cells[0].metadata["tags"] = ["parameters"]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), tmp_path / "train.ipynb")
+    command = [sys.executable, "-m", "alexnet", "batch", str(tmp_path / "train.ipynb"), "--backends", "torch"]
+    command += ["--set", "run_dir", tiny["run_dir"], "--set", "name", "tiny"]
+    folder = tmp_path / "runs" / "tiny" / "torch"
+
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list(folder.glob("saves/*.npz")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=90)
+    assert process.returncode == 143, errors
+    assert "terminated; the same command goes on" in errors and "Traceback" not in errors
+    assert json.loads((folder / "metrics.json").read_text())["status"] == "interrupted"
+    done = len((folder / "history.csv").read_text().splitlines()) - 1
+    assert 1 <= done < 12
+
+    found = subprocess.run(command, capture_output=True, text=True, timeout=180)
+    assert found.returncode == 0, found.stderr
+    assert "Going on after epoch" in (folder / "train.ipynb").read_text()
+    assert json.loads((folder / "metrics.json").read_text())["results"]["epoch"] == 12

@@ -1,6 +1,8 @@
 import csv
+import errno
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -13,9 +15,12 @@ import yaml
 from helpers import to_numpy, write_class_folders
 
 from alexnet import training
-from alexnet.data import DataError
+from alexnet.data import DamageError, DataError
+from alexnet.model import load_checkpoint, preset_of, save_checkpoint
 from alexnet.recipe import Recipe, RecipeError
 from alexnet.training import SGD, DivideOnPlateau, RunError, train
+from alexnet.training.callbacks import Steps
+from alexnet.training.saves import Saves
 
 BACKEND = keras.backend.backend()
 
@@ -112,42 +117,96 @@ def test_the_rate_is_divided_when_validation_stalls_at_most_three_times():
     assert rates == pytest.approx([1, 1, 1, 0.1, 0.1, 0.1, 0.01, 0.01, 0.001, 0.001, 0.001, 0.001, 0.001])
 
 
-def stop_after(monkeypatch, epochs, error):
-    """Let the run end with `error` when it has saved its state `epochs` times."""
-    real, count = training._Record.save_state, []
+def stop_after(monkeypatch, steps, error):
+    """Let the run end with `error` after so many of its steps."""
+    real, count = Steps.on_train_batch_end, []
 
-    def save_state(self):
-        real(self)
-        count.append(1)
-        if len(count) == epochs:
+    def on_train_batch_end(self, batch, logs=None):
+        real(self, batch, logs)
+        count.append(batch)
+        if len(count) == steps:
             raise error
 
-    monkeypatch.setattr(training._Record, "save_state", save_state)
+    monkeypatch.setattr(Steps, "on_train_batch_end", on_train_batch_end)
 
 
-def test_ctrl_c_leaves_a_run_that_says_so_and_goes_on(tiny, monkeypatch):
-    recipe = Recipe(**{**tiny, "epochs": 3})
+def test_an_interrupted_run_goes_on_as_if_nothing_had_been(tiny, monkeypatch):
+    """Killed in the middle of an epoch with everything in it that could be lost: the same weights, to the bit."""
+    recipe = Recipe(**{**tiny, "epochs": 4, "patience": 1, "pca_color": 0.1, "batch_size": 10, "save_steps": 2})
     whole = train(recipe.replace(name="whole"), verbose=0)
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        stop_after(patch, 2, KeyboardInterrupt())
+    steps = whole.training.steps_per_epoch
+    assert steps == 7
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="power"):
+        stop_after(patch, 2 * steps + 5, OSError("power"))  # saved at step 4 of the third epoch, lost after 5
         train(recipe, verbose=0)
     folder = recipe.run_folder / BACKEND
     found = json.loads((folder / "metrics.json").read_text())
-    assert (found["status"], found["results"]["epoch"]) == ("interrupted", 2)
+    assert (found["status"], found["error"], found["results"]["epoch"]) == ("failed", "OSError: power", 2)
     assert not (folder / "model.keras").exists()
+    assert sorted(path.name for path in (folder / "saves").iterdir()) == ["step-000000016.npz", "step-000000018.npz"]
 
     resumed = train(recipe, verbose=0)
-    assert metrics(resumed)["status"] == "finished" and not (folder / "state.npz").exists()
-    for name in ("loss", "val_loss", "learning_rate"):
-        assert [e[name] for e in resumed.history] == pytest.approx([e[name] for e in whole.history], rel=1e-5), name
+    assert metrics(resumed)["status"] == "finished" and not (folder / "saves").exists()
+    times = {"seconds", "training_seconds"}
+    for ours, theirs in zip(resumed.history, whole.history, strict=True):
+        assert {k: v for k, v in ours.items() if k not in times} == {k: v for k, v in theirs.items() if k not in times}
     for ours, theirs in zip(resumed.model.get_weights(), whole.model.get_weights(), strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_run_stopped_while_it_validates(tiny, monkeypatch):
+    """All steps of the epoch were made; after a signal it goes on with the validation, and not with the epoch."""
+    recipe = Recipe(**tiny)
+    whole = train(recipe.replace(name="whole"), verbose=0)
+    real, count = training.callbacks.evaluate, []
+
+    def evaluate(*arguments, **options):
+        count.append(1)
+        if len(count) == 2:
+            signal.raise_signal(signal.SIGTERM)
+        return real(*arguments, **options)
+
+    with monkeypatch.context() as patch, pytest.raises(training.Interrupted) as stopped:
+        patch.setattr(training.callbacks, "evaluate", evaluate)
+        train(recipe, verbose=0)
+    assert stopped.value.status == 143
+    save = Saves(recipe.run_folder / BACKEND).newest()
+    assert (save.progress["epoch"], save.progress["step"]) == (1, whole.training.steps_per_epoch)
+    resumed = train(recipe, verbose=0)
+    assert [epoch["val_loss"] for epoch in resumed.history] == [epoch["val_loss"] for epoch in whole.history]
+    assert [epoch["loss"] for epoch in resumed.history] == [epoch["loss"] for epoch in whole.history]
+
+
+def test_a_damaged_state_is_passed_over(tiny, monkeypatch, capsys):
+    recipe = Recipe(**{**tiny, "save_steps": 2})
+    whole = train(recipe.replace(name="whole"), verbose=0)
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="power"):
+        stop_after(patch, 5, OSError("power"))
+        train(recipe, verbose=0)
+    newest = recipe.run_folder / BACKEND / "saves" / "step-000000004.npz"
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+    resumed = train(recipe, verbose=0)
+    assert "step-000000004.npz is damaged; the state before it is taken" in capsys.readouterr().err
+    for ours, theirs in zip(resumed.model.get_weights(), whole.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_states_are_saved_after_so_many_seconds(tiny, monkeypatch):
+    written = []
+    monkeypatch.setattr(Saves, "write", lambda self, number, progress, arrays: written.append(number))
+    train(Recipe(**{**tiny, "save_seconds": 1e-9}), verbose=0)
+    assert written == [1, 2, 3, 4, 5, 6, 6, 7, 8, 9, 10, 11, 12, 12]  # after each step, and after each epoch
+    del written[:]
+    train(Recipe(**{**tiny, "save_seconds": 0}), verbose=0)
+    assert written == [6, 12]
 
 
 def test_other_parameters_do_not_go_on(tiny, monkeypatch):
     recipe = Recipe(**tiny)
     with monkeypatch.context() as patch, pytest.raises(OSError, match="disk"):
-        stop_after(patch, 1, OSError("disk"))
+        stop_after(patch, 7, OSError("disk"))
         train(recipe, verbose=0)
     found = json.loads((recipe.run_folder / BACKEND / "metrics.json").read_text())
     assert (found["status"], found["error"]) == ("failed", "OSError: disk")
@@ -160,7 +219,7 @@ def test_other_images_do_not_go_on(tiny, tmp_path, monkeypatch):
     folder = write_class_folders(tmp_path / "data", {"train": 12, "val": 2})
     recipe = Recipe(**{**tiny, "data_dir": str(folder)})
     with monkeypatch.context() as patch, pytest.raises(OSError, match="disk"):
-        stop_after(patch, 1, OSError("disk"))
+        stop_after(patch, 4, OSError("disk"))
         train(recipe, verbose=0)
     write_class_folders(folder, {"train": 12}, classes=["star"])
     with pytest.raises(RunError, match="unfinished run on other images"):
@@ -219,9 +278,118 @@ def test_a_finished_run_is_made_anew(tiny):
 
 
 def test_a_loss_that_is_no_number_stops_the_run(tiny):
-    with pytest.raises(RunError, match=r"The loss became (nan|inf) in epoch 1 at a learning rate of 1e\+30"):
+    words = r"The loss became (nan|inf) in step [23] of epoch 1 at a learning rate of 1e\+30\.$"
+    with pytest.raises(RunError, match=words):
         train(Recipe(**{**tiny, "learning_rate": 1e30}), verbose=0)
     assert not list((Recipe(**tiny).run_folder / BACKEND).glob("*.keras"))
+
+
+def test_the_last_good_weights_are_kept(tiny, monkeypatch):
+    """The rate explodes in the second epoch; the weights saved after the first one stay, as a model."""
+    recipe = Recipe(**tiny)
+    kept = []
+
+    def explode(self, epoch, logs=None):
+        kept[:] = self.trainee.get_weights()
+        self.trainee.optimizer.learning_rate = 1e30
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DivideOnPlateau, "on_epoch_end", lambda self, epoch, logs: explode(self.record, epoch))
+        real = training.Record.open
+        patch.setattr(
+            training.Record, "open", lambda self, save: (setattr(self.schedule, "record", self), real(self, save))
+        )
+        with pytest.raises(
+            RunError, match=r"in step [23] of epoch 2 at a learning rate of 1e\+30. The last good"
+        ) as error:
+            train(recipe, verbose=0)
+    path = recipe.run_folder / BACKEND / "last_good.keras"
+    assert str(path) in str(error.value)
+    for ours, theirs in zip(keras.saving.load_model(path).get_weights(), kept, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_full_disk_does_not_end_a_run_that_can_still_train(tiny, monkeypatch, capsys):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.record.Saves, "write", full)
+        run = train(Recipe(**tiny), verbose=0)
+    assert capsys.readouterr().err.count("could not be saved (No space left on device); the run goes on") == 2
+    assert metrics(run)["status"] == "finished"
+    with monkeypatch.context() as patch, pytest.raises(RunError, match="cannot be written .*No space left.*Make room"):
+        patch.setattr(keras.Model, "save", full)
+        train(Recipe(**tiny), verbose=0)
+    assert len(train(Recipe(**tiny), verbose=0).history) == 2  # from the state after the last epoch
+
+
+def test_a_disk_that_is_full_in_the_middle_of_a_file(tiny, tmp_path):
+    """For real: files may not grow beyond a limit. The earlier state stays, nothing half-written is left."""
+    folder = tmp_path / "run"
+    saves = Saves(folder)
+    saves.write(1, {"epoch": 0}, {"m0": np.zeros(10)})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            saves.write(2, {"epoch": 1}, {"m0": np.zeros(10**6)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path.name for path in (folder / "saves").iterdir()] == ["step-000000001.npz"]
+    assert saves.newest().progress == {"epoch": 0}
+
+
+def test_too_little_memory_names_a_batch_size(tiny, tmp_path):
+    """For real: a process with little room for more, and images in one batch that cannot fit."""
+    recipe = {**tiny, "batch_size": 4096, "width": 8.0}
+    (tmp_path / "x.yaml").write_text(yaml.safe_dump(recipe))
+    program = (
+        "import resource, sys, alexnet, alexnet.cli; keras = alexnet.import_keras()\n"
+        "from alexnet import training; import psutil\n"
+        "limit = psutil.Process().memory_info().vms + 3 * 2**30\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (limit, limit))\n"
+        "sys.exit(alexnet.cli.main(['train', '--params', sys.argv[1]]))"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "x.yaml")], capture_output=True, text=True, timeout=240
+    )
+    assert found.returncode == 1, found.stderr[-2000:]
+    assert "Out of memory with batch_size 4096. Try batch_size 2048." in found.stderr
+
+
+def test_what_cannot_be_read_is_left_out_and_listed(tiny, tmp_path, capsys):
+    folder = write_class_folders(tmp_path / "data", {"train": 40, "val": 10})
+    damaged = [folder / "train" / "ring" / "0003.jpg", folder / "val" / "cross" / "0001.jpg"]
+    for path in damaged:
+        path.write_bytes(path.read_bytes()[:400])
+    recipe = Recipe(**{**tiny, "data_dir": str(folder), "max_skipped": 0.02})
+    run = train(recipe, verbose=2)
+    assert "2 of 150 images could not be read and were left out" in capsys.readouterr().out.splitlines()[-1]
+    with (run.folder / "skipped.csv").open() as file:
+        assert [row["image"] for row in csv.DictReader(file)] == sorted(map(str, damaged))
+    assert metrics(run)["skipped_images"] == 2
+    with pytest.raises(DamageError, match="2 of 150 images cannot be read, more than max_skipped"):
+        train(recipe.replace(max_skipped=0.01, resume=False), verbose=0)
+
+
+def test_the_mean_of_the_training_images(tiny, tmp_path):
+    recipe = Recipe(**{**tiny, "color_statistics": "training", "pca_color": 0.1, "epochs": 1})
+    run = train(recipe, verbose=0)
+    pixels = run.training.squares_at(np.arange(len(run.training))).reshape(-1, 3)
+    np.testing.assert_allclose(run.model.get_layer("mean").mean, pixels.mean(0), rtol=1e-9)
+    np.testing.assert_allclose(
+        run.training.colors.components @ run.training.colors.components.T, np.cov(pixels.T, bias=True), rtol=1e-3
+    )
+    # It goes where the weights go, whoever loads them, and is not replaced by other images' mean.
+    loaded = load_checkpoint(run.folder / "model.keras")
+    assert preset_of(loaded) == "paper" and loaded.get_layer("mean").mean == pytest.approx(pixels.mean(0))
+    save_checkpoint(loaded, tmp_path / "x.onnx")
+    assert load_checkpoint(tmp_path / "x.onnx").get_layer("mean").mean == pytest.approx(pixels.mean(0), rel=1e-6)
+    with pytest.raises(ValueError, match="no place for the mean of the training images"):
+        save_checkpoint(loaded, tmp_path / "x.pth")
+    again = training.build(recipe.replace(weights=str(run.folder)), 3)
+    assert again.get_layer("mean").mean == pytest.approx(pixels.mean(0))
 
 
 def test_nothing_is_written_when_the_data_cannot_be_used(tiny, tmp_path):
@@ -269,12 +437,12 @@ def test_a_signal_from_the_terminal(tiny, tmp_path):
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     folder = Recipe(**recipe).run_folder / BACKEND
     deadline = time.monotonic() + 120
-    while not (folder / "state.npz").exists():
+    while not list(folder.glob("saves/*.npz")):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.2)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
-    assert errors.strip().splitlines()[-1] == "error: interrupted" and "Traceback" not in errors
+    assert errors.strip().splitlines()[-1].startswith("error: interrupted by SIGINT") and "Traceback" not in errors
     assert json.loads((folder / "metrics.json").read_text())["status"] == "interrupted"
     assert os.listdir(folder).count("model.keras") == 0

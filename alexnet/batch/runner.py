@@ -1,18 +1,22 @@
 """Runs notebooks, each in a process and a folder of its own."""
 
+import contextlib
 import importlib.util
 import itertools
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import nbformat
+import psutil
 import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -213,17 +217,57 @@ def _run_all(batch, jobs, console):
                     markup=False,
                 )
 
-        with ThreadPoolExecutor(jobs) as pool:
+        with _terminable(), ThreadPoolExecutor(jobs) as pool:
             futures = [pool.submit(run, job) for job in batch]
             try:
                 for future in as_completed(futures):
                     future.result()
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
-                for job in batch:
-                    if job.process and job.process.poll() is None:
-                        job.process.terminate()
+                progress.console.print("stopping: each run saves its state first")
+                _stop([job.process for job in batch if job.process and job.process.poll() is None])
                 raise
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM or a lost terminal ended the batch."""
+
+    status = 128 + signal.SIGTERM
+
+
+@contextlib.contextmanager
+def _terminable():
+    """Within it SIGTERM and SIGHUP are raised as an exception, so that the runs can be told."""
+
+    def end(number, frame):
+        raise Terminated("terminated; the same command goes on where it was")
+
+    numbers = [signal.SIGTERM, signal.SIGHUP] if hasattr(signal, "SIGHUP") else [signal.SIGTERM]
+    here = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, end) for number in numbers} if here else {}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _stop(processes, patience=60):
+    """Ask running notebooks to end. Papermill would kill the kernel at once; the kernel itself saves its run."""
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            kernels = psutil.Process(process.pid).children(recursive=True)
+            for kernel in kernels:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    kernel.send_signal(signal.SIGINT)
+            if not kernels:
+                process.terminate()
+    deadline = time.monotonic() + patience
+    for process in processes:
+        try:
+            process.wait(max(0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.terminate()
 
 
 def _execute(job, show_epoch):
@@ -243,7 +287,10 @@ def _execute(job, show_epoch):
         command = [sys.executable, "-m", "papermill", str(job.notebook), str(job.unfinished), "-f", str(parameters)]
         command += ["-k", "python3", "--no-progress-bar", "--no-log-output"]
         with log.open("wb") as output:
-            job.process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
+            # In a session of its own, since the terminal would send Ctrl-C to papermill, too, which kills the kernel.
+            job.process = subprocess.Popen(
+                command, stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+            )
             while job.process.poll() is None:
                 try:
                     job.process.wait(timeout=1)

@@ -35,6 +35,7 @@ class Checkpoint:
         blobs: By layer name, what the file calls the two.
         preset: The network that they belong to, as far as the file tells.
         settings: By layer name, the arguments that the file's own layers had; Keras models only.
+        mean: RGB mean of the images that it was trained on, where the file is one of ours and tells.
     """
 
     path: Path
@@ -43,6 +44,7 @@ class Checkpoint:
     blobs: dict[str, tuple[str, str]]
     preset: str | None = None
     settings: dict[str, dict] = field(default_factory=dict)
+    mean: list[float] | None = None
 
     @property
     def classes(self):

@@ -39,7 +39,10 @@ def read_onnx(path):
     ours = model.producer_name == PRODUCER
     preset = next((entry.value for entry in model.metadata_props if ours and entry.key == "preset"), None)
     preset = preset if preset in PRESETS else _preset(model.graph)
-    return as_network(path, "onnx", blobs, names, preset, bgr=not ours and preset in ("caffe", "caffenet"))
+    checkpoint = as_network(path, "onnx", blobs, names, preset, bgr=not ours and preset in ("caffe", "caffenet"))
+    if ours and "mean.mean" in tensors:
+        checkpoint.mean = onnx.numpy_helper.to_array(tensors["mean.mean"]).astype(float).tolist()
+    return checkpoint
 
 
 def _preset(graph):

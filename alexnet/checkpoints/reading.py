@@ -44,7 +44,9 @@ def _read_keras(path):
         config = json.loads(archive.read("config.json"))["config"]
         settings = {layer["config"]["name"]: layer["config"] for layer in config["layers"]}
         with archive.open("model.weights.h5") as file:
-            return _read_h5(file, path, "keras", config["name"], settings)
+            checkpoint = _read_h5(file, path, "keras", config["name"], settings)
+    checkpoint.mean = settings.get("mean", {}).get("mean")
+    return checkpoint
 
 
 def _read_keras_weights(path):

@@ -6,7 +6,7 @@ from alexnet.recipe import RecipeError
 
 
 def main(arguments=None):
-    """Run a command; returns the exit status: 0, 1 for a failed run, 2 for bad usage, 130 after Ctrl-C."""
+    """Run a command; returns the exit status: 0, 1 for a failed run, 2 for bad usage, 130 after Ctrl-C, 143 after SIGTERM."""
     parser = build_parser()
     options, rest = parser.parse_known_args(arguments)
     if rest:
@@ -15,5 +15,5 @@ def main(arguments=None):
         return options.command(options)
     except RecipeError as error:
         return fail(error, BAD_USAGE)
-    except KeyboardInterrupt:
-        return fail("interrupted", INTERRUPTED)
+    except KeyboardInterrupt as error:
+        return fail(error if str(error) else "interrupted", getattr(error, "status", INTERRUPTED))

@@ -23,6 +23,15 @@ class Colors:
     vectors: np.ndarray
     source: str
 
+    def to_json(self):
+        """What `from_json` takes; every digit is kept."""
+        numbers = {name: getattr(self, name).tolist() for name in ("mean", "std", "vectors")}
+        return {**numbers, "source": self.source}
+
+    @classmethod
+    def from_json(cls, values):
+        return cls(*(np.array(values[name]) for name in ("mean", "std", "vectors")), values["source"])
+
     @property
     def components(self):
         """The eigenvectors, each times its standard deviation; `(3, 3)`, one in each column."""
@@ -39,18 +48,24 @@ IMAGENET = Colors(
 
 
 class Moments:
-    """Sums from which `Colors` follow; batches may be added in any order."""
+    """Sums from which `Colors` follow; images may be added in any order."""
 
-    def __init__(self):
-        self.count, self.sum, self.products = 0, np.zeros(3, np.int64), np.zeros((3, 3), np.float64)
+    def __init__(self, count=0, sum=(0, 0, 0), products=((0, 0, 0),) * 3):
+        self.count, self.sum, self.products = count, np.array(sum, np.int64), np.array(products, np.float64)
+
+    def __add__(self, other):
+        return Moments(self.count + other.count, self.sum + other.sum, self.products + other.products)
+
+    def to_json(self):
+        """Keywords for `Moments`."""
+        return {"count": self.count, "sum": self.sum.tolist(), "products": self.products.tolist()}
 
     def add(self, square):
         """One image `(height, width, 3)` uint8."""
-        pixels = square.reshape(-1, 3)
-        self.count += len(pixels)
-        self.sum += pixels.sum(0, dtype=np.int64)
-        exact = pixels.astype(np.float64)
-        self.products += exact.T @ exact
+        pixels = square.reshape(-1, 3).T.astype(np.float64)  # exact: sums stay below 2**53 for two million squares
+        self.count += pixels.shape[1]
+        self.sum += pixels.sum(1).astype(np.int64)
+        self.products += pixels @ pixels.T
 
     def colors(self, source):
         mean = self.sum / self.count

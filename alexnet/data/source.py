@@ -1,5 +1,8 @@
 """Labelled images: a store, and which class each of its images belongs to."""
 
+import hashlib
+import json
+import os
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,7 +24,7 @@ class Source:
         labels: int32 `(n,)`, indices into `class_names`.
         class_names: A name for each class.
         kind: What was recognized, in words for the log.
-        unreadable: `(name, reason)` of each folder that could not be listed.
+        unreadable: `(name, reason)` of each folder that could not be listed, and row of a table that leads to no image.
     """
 
     store: Store
@@ -46,6 +49,13 @@ class Source:
     def squares(self, indices, size):
         """As `Store.squares`."""
         return self.store.squares(self.indices[indices], size)
+
+    def digest(self):
+        """A checksum of the images' names, their order and classes, the same wherever the folder lies."""
+        found = hashlib.sha256(json.dumps(self.class_names).encode() + self.labels.astype("<i4").tobytes())
+        for index in range(len(self)):
+            found.update(os.path.basename(self.name(index)).encode(errors="surrogateescape") + b"\n")
+        return found.hexdigest()
 
     def take(self, indices):
         return replace(self, indices=self.indices[indices], labels=self.labels[indices])

@@ -1,0 +1,223 @@
+"""`train(recipe)`: from a recipe to a trained network and a folder with everything about how it came to be."""
+
+import random
+
+import keras
+import numpy as np
+
+from alexnet.data import load_data, training_colors
+from alexnet.data.colors import Colors
+from alexnet.evaluation import evaluate
+from alexnet.model import AlexNet, logits_model
+from alexnet.presets import LAYERS
+from alexnet.progress import someone_watches
+from alexnet.recipe import Recipe, RecipeError, resolve
+from alexnet.training import callbacks
+from alexnet.training.callbacks import LossError
+from alexnet.training.machine import hardware, peak_memory, versions
+from alexnet.training.optimizer import SGD, DivideOnPlateau
+from alexnet.training.record import HISTORY, Record, Run, describe, find_unfinished, read_history
+from alexnet.training.stopping import Interrupted, RunError, Signals, explained_memory
+
+__all__ = [
+    "HISTORY",
+    "SGD",
+    "DivideOnPlateau",
+    "Interrupted",
+    "Run",
+    "RunError",
+    "build",
+    "evaluate",
+    "finished_run",
+    "hardware",
+    "peak_memory",
+    "read_history",
+    "train",
+    "versions",
+]
+
+
+def train(recipe, verbose=None):
+    """Train a network as a recipe says and record the run.
+
+    Args:
+        recipe: `alexnet.Recipe`.
+        verbose: 1 for a progress bar, 2 for a line an epoch, 0 for silence; None takes the bar where a person is
+            watching, at a terminal or in an open notebook.
+
+    Returns:
+        `Run`. Its folder holds `params.yaml`, `metrics.json`, `history.csv`, `skipped.csv` if images were left out,
+        `model.keras` and, until the run is finished, `saves/`, from which a later call with the same recipe goes on:
+        on the same machine to the same weights, bit for bit, that it would have come to without a pause.
+
+    Raises:
+        DataError, CheckpointError: data or weights that cannot be used; nothing is written then.
+        RunError: a folder that cannot be written, an unfinished run with other parameters, a loss that is no number,
+            too little memory.
+        DamageError: more images than `max_skipped` cannot be read.
+        Interrupted: Ctrl-C or SIGTERM, a `KeyboardInterrupt`; the state is saved.
+    """
+    backend = keras.backend.backend()
+    if verbose is None:
+        verbose = 1 if someone_watches() else 2
+    if recipe.backend not in (None, backend):
+        raise RunError(f"The recipe asks for {recipe.backend}, but Keras runs on {backend} in this process.")
+    keras.config.set_dtype_policy(recipe.dtype_policy)
+    training, validation = load_data(recipe)
+    data = describe(training, validation)
+    folder = recipe.run_folder / backend
+    save = find_unfinished(recipe, folder, data)
+    training.colors = Colors.from_json(save.progress["colors"]) if save else training_colors(recipe, training)
+    with explained_memory(recipe.batch_size):
+        model = build(recipe, len(training.class_names), training.colors)
+        run = Run(folder, recipe, model, training=training, validation=validation)
+        trainee = _compile(run)
+    record = Record(run, trainee, DivideOnPlateau(recipe.patience, len(validation)), data)
+    record.open(save)
+    if verbose:
+        _announce(run, save)
+    try:
+        with Signals() as signals, explained_memory(recipe.batch_size):
+            _fit(record, signals, verbose)
+            if recipe.views > 1:
+                run.metrics["ten_views"] = evaluate(model, validation, recipe.views, verbose == 1)
+            record.close()
+    except BaseException as error:
+        cause = training.failure or validation.failure or error
+        if isinstance(error, Interrupted) and record.saved != (record.epoch, record.step):
+            record.save()
+        if isinstance(cause, LossError) and (kept := record.keep_last_good()):
+            cause = RunError(f"{cause} The last good weights are in {kept}.")
+        record.abandon(cause)
+        if cause is error:
+            raise
+        raise cause from None
+    if verbose and len(training.skipped):
+        print(f"{training.skipped} ({folder / 'skipped.csv'})", flush=True)
+    return run
+
+
+def _announce(run, save):
+    print(
+        f"{run.recipe.data_dir}: {run.training.source.kind}, {len(run.training):,} training and "
+        f"{len(run.validation):,} validation images of {len(run.class_names):,} classes",
+        flush=True,
+    )
+    if save is not None:
+        print(f"Going on after epoch {save.progress['epoch']}, step {save.progress['step']}", flush=True)
+
+
+def _fit(record, signals, verbose):
+    """The epochs that are left, the first of them perhaps a part of one."""
+    run, trainee = record.run, record.trainee
+    steps_per_epoch = run.training.steps_per_epoch
+    steps = callbacks.Steps(record, signals)
+    after_epoch = [
+        steps,
+        callbacks.Validate(run.model, run.validation, signals),
+        callbacks.Write(record, steps),
+        *([callbacks.Line(run.recipe.epochs)] if verbose == 2 else []),
+        record.schedule,
+        callbacks.Save(record, signals),
+    ]
+
+    def fit(first, epochs, count):
+        trainee.fit(
+            run.training.batches(first),
+            steps_per_epoch=count,
+            initial_epoch=record.epoch,
+            epochs=epochs,
+            shuffle=False,  # the order is the data's own affair
+            callbacks=after_epoch,
+            verbose=int(verbose == 1),
+        )
+
+    first = record.epoch * steps_per_epoch + record.step
+    if record.step == steps_per_epoch:  # all steps were made, and the run ended while it validated
+        _end_epoch(record, after_epoch)
+    elif record.step:
+        fit(first, record.epoch + 1, steps_per_epoch - record.step)
+    if record.epoch < run.recipe.epochs:
+        fit(record.epoch * steps_per_epoch, run.recipe.epochs, steps_per_epoch)
+
+
+def _end_epoch(record, after_epoch):
+    trainee, logs = record.trainee, {}
+    for callback in after_epoch:
+        callback.set_model(trainee)
+    after_epoch[0].on_epoch_begin(record.epoch)
+    logs.update({name: float(value) for name, value in trainee.get_metrics_result().items()})
+    epoch = record.epoch
+    for callback in after_epoch:
+        callback.on_epoch_end(epoch, logs)
+
+
+def finished_run(recipe, matching=(), verbose=None):
+    """The folder of the finished run that a recipe names; trained now if there is none of that name.
+
+    Args:
+        recipe: Its `run_dir` and `name` tell the folder, all of it what is trained.
+        matching: Names of fields in which a run that is there must agree with the recipe.
+        verbose: As for `train`.
+
+    Raises:
+        RunError: a run of that name that does not agree; and as `train`.
+    """
+    folder = recipe.run_folder / keras.backend.backend()
+    if not (folder / "model.keras").is_file():
+        train(recipe, verbose)
+        return folder
+    made_with = Recipe.read(folder / "params.yaml")
+    for name in matching:
+        if getattr(made_with, name) != getattr(recipe, name):
+            raise RunError(
+                f"{folder} holds a run with another {name}: {getattr(made_with, name)} there, "
+                f"{getattr(recipe, name)} here. Give this one another name."
+            )
+    return folder
+
+
+def build(recipe, classes, colors=None):
+    """The network that a recipe asks for, with `classes` classes: the values that its training starts from.
+
+    Args:
+        colors: `Colors`, whose mean is subtracted where the recipe asks for the training images' own.
+    """
+    if recipe.freeze and recipe.weights is None:
+        raise RecipeError(f"freeze: {recipe.freeze} layers cannot stay as weights has them, because weights is None.")
+    own_mean = colors is not None and recipe.color_statistics == "training" and recipe.weights is None
+    # Keras draws the seeds of initializers and dropout from Python's generator. Its own set_random_seed would
+    # import TensorFlow on every backend.
+    random.seed(recipe.seed)
+    model = AlexNet(
+        recipe.preset,
+        (recipe.image_size, recipe.image_size, 3),
+        classes,
+        recipe.width,
+        weights=recipe.weights and resolve(recipe.weights),
+        initializer=recipe.initializer,
+        dropout=recipe.dropout,
+        mean=colors.mean.tolist() if own_mean else None,
+    )
+    for name in LAYERS[: recipe.freeze]:
+        model.get_layer(name).trainable = False
+    return model
+
+
+def _compile(run):
+    """The network up to its logits, compiled: a loss computed from probabilities loses its gradient near 0."""
+    recipe = run.recipe
+    trainee = logits_model(run.model)
+    trainee.compile(
+        SGD(recipe.learning_rate, recipe.momentum, recipe.weight_decay),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=[
+            keras.metrics.SparseTopKCategoricalAccuracy(1, name="top1"),
+            keras.metrics.SparseTopKCategoricalAccuracy(min(5, len(run.class_names)), name="top5"),
+        ],
+    )
+    trainee.optimizer.build(trainee.trainable_variables)
+    # Keras makes the variables of the metrics in the first step; a saved state needs a place for them before.
+    trainee.compute_metrics(None, np.zeros(1, "int32"), np.zeros((1, len(run.class_names)), "float32"))
+    trainee.reset_metrics()
+    return trainee

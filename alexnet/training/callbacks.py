@@ -1,0 +1,134 @@
+"""What happens after each step and each epoch."""
+
+import time
+
+import keras
+import numpy as np
+from keras import ops
+
+from alexnet.evaluation import evaluate
+from alexnet.training.stopping import RunError
+
+
+class Steps(keras.callbacks.Callback):
+    """After each step: is the loss a number, is it time to save, has somebody asked to stop?
+
+    Args:
+        record: `Record`.
+        signals: `Signals`.
+    """
+
+    def __init__(self, record, signals):
+        super().__init__()
+        self.record = record
+        self.signals = signals
+        self.recipe = record.run.recipe
+        self._unchecked = None
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.record.restore_metrics()
+        self.began = time.perf_counter()
+        self.signals.in_step = True
+
+    def on_train_batch_end(self, batch, logs=None):
+        record = self.record
+        record.step += 1
+        # The loss of the step before: to ask for this step's would wait for the device, which is still at it.
+        self._check()
+        self._unchecked = (record.step, logs["loss"])
+        due = self._is_due()
+        if due:
+            self._check()
+            record.save(record.earlier_seconds + time.perf_counter() - self.began)
+        self.signals.check()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._check()
+        self.signals.check()
+        logs["training_seconds"] = self.record.earlier_seconds + time.perf_counter() - self.began
+
+    def _is_due(self):
+        recipe, record = self.recipe, self.record
+        passed = time.monotonic() - record.last_save
+        by_time = recipe.save_seconds and passed >= recipe.save_seconds
+        return by_time or (recipe.save_steps and record.step % recipe.save_steps == 0)
+
+    def _check(self):
+        if self._unchecked is None:
+            return
+        (step, loss), self._unchecked = self._unchecked, None
+        loss = float(ops.convert_to_numpy(loss))
+        if np.isfinite(loss):
+            return
+        optimizer = self.model.optimizer
+        if hasattr(self.model, "jax_state_sync") and getattr(self.model, "_jax_state", None) is not None:
+            self.model.jax_state_sync()
+        rate = float(ops.convert_to_numpy(optimizer.learning_rate))
+        raise LossError(
+            f"The loss became {loss} in step {step} of epoch {self.record.epoch + 1} at a learning rate of {rate:g}."
+        )
+
+
+class LossError(RunError):
+    """A loss that is no number."""
+
+
+class Validate(keras.callbacks.Callback):
+    """Adds `val_loss`, `val_top1` and `val_top5` to the epoch's results."""
+
+    def __init__(self, network, validation, signals):
+        super().__init__()
+        self.network = network
+        self.validation = validation
+        self.signals = signals
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.signals.in_step = False  # nothing changes here: whoever wants to stop need not wait
+        scores = evaluate(self.network, self.validation, verbose=0)
+        self.signals.in_step = True
+        logs.update({f"val_{name}": value for name, value in scores.items()})
+
+
+class Write(keras.callbacks.Callback):
+    """Adds the learning rate to the epoch's results, and the results to the run's folder."""
+
+    def __init__(self, record, steps):
+        super().__init__()
+        self.record = record
+        self.steps = steps
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs["learning_rate"] = float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        seconds = self.record.earlier_seconds + time.perf_counter() - self.steps.began
+        self.record.add_epoch({"epoch": epoch + 1, **logs, "seconds": seconds})
+        del logs["training_seconds"]  # not for the progress bar
+
+
+class Line(keras.callbacks.Callback):
+    """One line for each epoch, for a log file and a notebook without a reader."""
+
+    def __init__(self, epochs):
+        super().__init__()
+        self.epochs = epochs
+
+    def on_epoch_end(self, epoch, logs=None):
+        names = ("loss", "top1", "val_loss", "val_top1", "val_top5")
+        values = "  ".join(f"{name} {logs[name]:.4f}" for name in names)
+        print(
+            f"{epoch + 1:{len(str(self.epochs))}d}/{self.epochs}  {values}  learning_rate {logs['learning_rate']:.2g}",
+            flush=True,
+        )
+
+
+class Save(keras.callbacks.Callback):
+    """Last of all: saves the state from which the run could go on after this epoch."""
+
+    def __init__(self, record, signals):
+        super().__init__()
+        self.record = record
+        self.signals = signals
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.record.save()
+        self.signals.check()
+        self.signals.in_step = False

@@ -1,0 +1,64 @@
+"""The paper's gradient descent and its schedule (section 5)."""
+
+import math
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="alexnet")
+class SGD(keras.optimizers.SGD):
+    """Gradient descent with the paper's momentum and weight decay (section 5).
+
+        v <- momentum * v - learning_rate * (gradient + decay * w)
+        w <- w + v
+
+    The decay is inside the momentum, an L2 penalty of `decay / 2`; Keras's own `weight_decay` is another rule. Only
+    kernels decay.
+
+    Args:
+        learning_rate: Step size, > 0.
+        momentum: Share of the last step that is kept, in [0, 1).
+        decay: Weight decay, >= 0.
+    """
+
+    def __init__(self, learning_rate=0.01, momentum=0.9, decay=0.0005, name="sgd", **kwargs):
+        super().__init__(learning_rate, momentum, name=name, **kwargs)
+        self.decay = decay
+
+    def update_step(self, gradient, variable, learning_rate):
+        if self.decay and len(variable.shape) > 1:  # biases have one axis
+            gradient = ops.cast(gradient, variable.dtype) + self.decay * variable
+        super().update_step(gradient, variable, learning_rate)
+
+    def get_config(self):
+        return {**super().get_config(), "decay": self.decay}
+
+
+class DivideOnPlateau(keras.callbacks.Callback):
+    """The paper's schedule: the learning rate is divided by 10 when validation stalls, at most three times.
+
+    Validation stalls when its top-1 has not risen by more than its standard error: less is chance.
+
+    Args:
+        patience: Epochs without such a rise before a division.
+        images: How many validation images there are.
+    """
+
+    def __init__(self, patience, images, divisions=3):
+        super().__init__()
+        self.patience = patience
+        self.images = images
+        self.state = {"best": 0.0, "waited": 0, "left": divisions}
+
+    def on_epoch_end(self, epoch, logs):
+        state = self.state
+        standard_error = math.sqrt(state["best"] * (1 - state["best"]) / self.images)
+        if logs["val_top1"] > state["best"] + standard_error:
+            state.update(best=logs["val_top1"], waited=0)
+            return
+        state["waited"] += 1
+        if state["waited"] >= self.patience and state["left"] > 0:
+            optimizer = self.model.optimizer
+            optimizer.learning_rate = float(ops.convert_to_numpy(optimizer.learning_rate)) / 10
+            state.update(waited=0, left=state["left"] - 1)

@@ -1,0 +1,335 @@
+"""A run's folder, and what is written into it."""
+
+import csv
+import datetime
+import json
+import os
+import shutil
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import ops
+
+from alexnet.backend import without_tensorflow
+from alexnet.recipe import FREE, Recipe
+from alexnet.training.machine import hardware, peak_memory, versions
+from alexnet.training.saves import Saves, replace_text
+from alexnet.training.stopping import RunError
+
+HISTORY = (
+    "epoch",
+    "loss",
+    "top1",
+    "top5",
+    "val_loss",
+    "val_top1",
+    "val_top5",
+    "learning_rate",
+    "training_seconds",
+    "seconds",
+)
+
+
+@dataclass
+class Run:
+    """A run and what is left of it.
+
+    Attributes:
+        folder: Where it is recorded, `run_dir/name/backend`.
+        recipe: Its parameters.
+        model: The network, from pixels to probabilities.
+        history: A dictionary for each epoch, of the names in `HISTORY`.
+        metrics: The content of `metrics.json`.
+        training, validation: The images.
+    """
+
+    folder: Path
+    recipe: Recipe
+    model: keras.Model = None
+    history: list = field(default_factory=list)
+    metrics: dict = field(default_factory=dict)
+    training: object = None
+    validation: object = None
+
+    @property
+    def class_names(self):
+        return self.validation.class_names
+
+    def save_figure(self, figure, name):
+        """Keep a figure as `figures/<name>.png` in the run's folder and return it, to be shown."""
+        (self.folder / "figures").mkdir(exist_ok=True)
+        figure.savefig(self.folder / "figures" / f"{name}.png")
+        return figure
+
+
+def read_history(folder):
+    """The `history.csv` of a run's folder: a dictionary for each epoch, of the names in `HISTORY`."""
+    with (Path(folder) / "history.csv").open(newline="", encoding="utf-8") as file:
+        return [{name: float(value) for name, value in epoch.items()} for epoch in csv.DictReader(file)]
+
+
+def find_unfinished(recipe, folder, data):
+    """The `Save` from which a run goes on, or None where there is nothing to go on with.
+
+    Args:
+        recipe: What is to be run.
+        folder: The run's folder.
+        data: What is known of the images, as `describe` returns it.
+
+    Raises:
+        RunError: an unfinished run with other parameters, or on other images.
+    """
+    params = folder / "params.yaml"
+    if not recipe.resume or not params.is_file():
+        return None
+    save = Saves(folder).newest()
+    if save is None:
+        return None
+    theirs, ours = Recipe.read(params).model_dump(), recipe.model_dump()
+    if differences := [
+        f"{name}: {theirs[name]} there, {ours[name]} here"
+        for name in ours
+        if name not in FREE and theirs[name] != ours[name]
+    ]:
+        raise RunError(
+            f"{folder} holds an unfinished run with other parameters ({'; '.join(differences)}). "
+            "Give this run another name, or set resume to false to begin afresh."
+        )
+    if save.progress["data"] != data:
+        raise RunError(
+            f"{folder} holds an unfinished run on other images, {recipe.data_dir} has changed. "
+            "Give this run another name, or set resume to false to begin afresh."
+        )
+    return save
+
+
+def describe(training, validation):
+    """What a run says of its images; two runs on the same ones say the same."""
+    return {
+        "source": training.source.kind,
+        "training_images": len(training),
+        "validation_images": len(validation),
+        "digest": training.source.digest()[:16],
+        "class_names": list(training.class_names),
+    }
+
+
+class Record:
+    """Writes a run's folder. Files are replaced whole, so that none is ever half-written.
+
+    Args:
+        run: `Run`.
+        trainee: The compiled model.
+        schedule: `DivideOnPlateau`, whose state is saved too.
+        data: As `describe` returns it.
+
+    Attributes:
+        epoch, step: Where the run stands: whole epochs, and steps of the one after them.
+        saved: The `(epoch, step)` that was saved last, or None.
+    """
+
+    def __init__(self, run, trainee, schedule, data):
+        self.run = run
+        self.trainee = trainee
+        self.schedule = schedule
+        self.data = data
+        self.saves = Saves(run.folder)
+        self.epoch, self.step, self.saved = 0, 0, None
+        self.metrics_state = None
+        self.earlier_seconds = 0.0  # of the epoch under way, before the run was interrupted
+        self.last_save = time.monotonic()
+
+    def open(self, save=None):
+        """Begin a run in its folder, or go on from a `Save`.
+
+        Raises:
+            RunError: the folder cannot be written.
+        """
+        run = self.run
+        try:
+            run.folder.mkdir(parents=True, exist_ok=True)
+            if save is None:
+                self._clear()
+            else:
+                self._restore(save)
+            replace_text(run.folder / "params.yaml", run.recipe.to_yaml())
+        except OSError as error:
+            raise RunError(f"The run cannot be written to {run.folder} ({error.strerror or error}).") from None
+        self.began = time.perf_counter()
+        self.seconds_before = sum(epoch["seconds"] for epoch in run.history) + self.earlier_seconds
+        run.metrics = {
+            "status": "running",
+            "name": run.recipe.name,
+            "backend": keras.backend.backend(),
+            "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+            "parameters": run.recipe.model_dump(),
+            "results": {},
+            "times": {},
+            "data": self.data,
+            "model": {"name": run.model.name, "weights": run.model.count_params()},
+            "versions": versions(),
+            "hardware": hardware(),
+        }
+        self.write()
+
+    def add_epoch(self, values):
+        """An epoch has ended: its row of the history, a dictionary of the names in `HISTORY`."""
+        self.run.history.append({name: values[name] for name in HISTORY})
+        self.epoch, self.step = self.epoch + 1, 0
+        self.earlier_seconds = 0.0
+        self.write()
+
+    def write(self):
+        """Bring `metrics.json`, `history.csv` and `skipped.csv` up to date."""
+        run = self.run
+        if run.history:
+            last = run.history[-1]
+            run.metrics["results"] = {name: last[name] for name in HISTORY[: HISTORY.index("learning_rate")]}
+            run.metrics["times"] = self._times()
+            _replace_history(run.folder / "history.csv", run.history)
+        run.metrics["peak_memory_bytes"] = peak_memory()
+        run.metrics["skipped_images"] = len(run.training.skipped)
+        run.training.skipped.write(run.folder / "skipped.csv")
+        replace_text(run.folder / "metrics.json", json.dumps(run.metrics, indent=2) + "\n")
+
+    def _times(self):
+        seconds = [epoch["seconds"] for epoch in self.run.history]
+        training = [epoch["training_seconds"] for epoch in self.run.history]
+        later = seconds[1:] or seconds  # the first epoch compiles
+        images = self.run.training.steps_per_epoch * self.run.recipe.batch_size
+        return {
+            "seconds": self.seconds_before + time.perf_counter() - self.began,
+            "first_epoch_seconds": seconds[0],
+            "median_epoch_seconds": float(np.median(later)),
+            "images_per_second": images / float(np.median(training[1:] or training)),  # without validation
+        }
+
+    def save(self, seconds=0.0):
+        """Everything that the rest of the run depends on, but for the data, whose order follows from the seed.
+
+        Weights, momentum, learning rate, the states of dropout, metrics and schedule, the history, and where the run
+        stands. A disk that cannot take it does not end the run: the earlier states stay, and the next save tries again.
+
+        Args:
+            seconds: How long the epoch under way has taken so far.
+        """
+        if hasattr(self.trainee, "jax_state_sync") and getattr(self.trainee, "_jax_state", None) is not None:
+            self.trainee.jax_state_sync()  # JAX's variables are brought up to date at the end of an epoch only
+        progress = {
+            "epoch": self.epoch,
+            "step": self.step,
+            "seconds": seconds,
+            "history": self.run.history,
+            "schedule": self.schedule.state,
+            "data": self.data,
+            "colors": self.run.training.colors.to_json(),
+            "skipped": self.run.training.skipped.reasons,
+        }
+        arrays = {name: ops.convert_to_numpy(ops.cast(v, v.dtype)) for name, v in self._variables().items()}
+        number = self.epoch * self.run.training.steps_per_epoch + self.step
+        self.last_save = time.monotonic()
+        try:
+            self.saves.write(number, progress, arrays)
+            self.write()
+        except OSError as error:
+            print(f"The state could not be saved ({error.strerror or error}); the run goes on.", file=sys.stderr)
+        else:
+            self.saved = (self.epoch, self.step)
+
+    def _variables(self):
+        # The model's hold the random state of dropout too, the optimizer's the learning rate and the step.
+        groups = {"m": self.trainee.variables, "o": self.trainee.optimizer.variables}
+        groups["s"] = self.trainee.metrics_variables
+        return {f"{group}{i}": variable for group, found in groups.items() for i, variable in enumerate(found)}
+
+    def _restore(self, save):
+        arrays = save.arrays()
+        for name, variable in self._variables().items():
+            variable.assign(arrays[name])
+        # Keras sets its metrics to zero when an epoch begins; those of half an epoch are put back after that.
+        self.metrics_state = [arrays[f"s{i}"] for i in range(len(self.trainee.metrics_variables))]
+        progress = save.progress
+        self.epoch, self.step, self.saved = progress["epoch"], progress["step"], (progress["epoch"], progress["step"])
+        self.earlier_seconds = progress["seconds"]
+        self.run.history = progress["history"]
+        self.schedule.state = progress["schedule"]
+        self.run.training.skipped.reasons.update(progress["skipped"])
+
+    def restore_metrics(self):
+        """Put the metrics of the interrupted epoch back; once."""
+        if self.metrics_state is not None and self.step:
+            for variable, value in zip(self.trainee.metrics_variables, self.metrics_state, strict=True):
+                variable.assign(value)
+        self.metrics_state = None
+
+    def keep_last_good(self):
+        """The weights of the last saved state as `last_good.keras`; returns its path, None without a saved state."""
+        save = self.saves.newest()
+        if save is None:
+            return None
+        arrays = save.arrays()
+        for name, variable in self._variables().items():
+            if name.startswith("m"):
+                variable.assign(arrays[name])
+        return self._save_model("last_good.keras")
+
+    def _save_model(self, name):
+        unfinished = self.run.folder / "unfinished.keras"
+        frozen = [layer for layer in self.run.model.layers if not layer.trainable]
+        for layer in frozen:
+            layer.trainable = True  # whoever loads it decides for himself what to freeze
+        try:
+            with without_tensorflow():
+                self.run.model.save(unfinished)
+            os.replace(unfinished, self.run.folder / name)
+        finally:
+            unfinished.unlink(missing_ok=True)
+        return self.run.folder / name
+
+    def close(self):
+        """The run is finished.
+
+        Raises:
+            RunError: its model cannot be written. The saved states stay.
+        """
+        try:
+            self._save_model("model.keras")
+            self.run.metrics["status"] = "finished"
+            self.write()
+        except OSError as error:
+            raise RunError(
+                f"The trained model cannot be written to {self.run.folder} ({error.strerror or error}). Make room and "
+                "start the run again: it goes on from its last saved state."
+            ) from None
+        self.saves.clear()
+
+    def abandon(self, error):
+        """The run ends early."""
+        interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
+        self.run.metrics["status"] = "interrupted" if interrupted else "failed"
+        self.run.metrics["error"] = None if interrupted else f"{type(error).__name__}: {error}"
+        try:
+            self.write()
+        except OSError as problem:  # the disk may be what failed; the error itself is on its way up
+            print(f"{self.run.folder} cannot be written ({problem.strerror or problem}).", file=sys.stderr)
+
+    def _clear(self):
+        folder = self.run.folder
+        names = ("metrics.json", "history.csv", "model.keras", "last_good.keras", "unfinished.keras", "skipped.csv")
+        for name in names:
+            (folder / name).unlink(missing_ok=True)
+        self.saves.clear()
+        shutil.rmtree(folder / "figures", ignore_errors=True)
+
+
+def _replace_history(path, history):
+    unfinished = path.with_name(path.name + ".tmp")
+    with unfinished.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, HISTORY)
+        writer.writeheader()
+        writer.writerows({name: f"{value:.6g}" for name, value in epoch.items()} for epoch in history)
+    os.replace(unfinished, path)

@@ -1,0 +1,111 @@
+"""The state of an unfinished run on disk: whole or not there, and the last two are kept."""
+
+import contextlib
+import json
+import os
+import sys
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+KEPT = 2
+
+
+@dataclass
+class Save:
+    """A saved state.
+
+    Attributes:
+        path: The file.
+        progress: What is not an array, as JSON has it.
+    """
+
+    path: Path
+    progress: dict
+
+    def arrays(self):
+        """The saved arrays by name."""
+        with np.load(self.path, allow_pickle=False) as saved:
+            return {name: saved[name] for name in saved.files if name != "progress"}
+
+
+class Saves:
+    """The folder `saves/` of a run.
+
+    Args:
+        folder: The run's folder.
+    """
+
+    def __init__(self, folder):
+        self.folder = Path(folder) / "saves"
+
+    def write(self, number, progress, arrays):
+        """Write a state so that a kill at any moment leaves the earlier ones or this one, never half of it.
+
+        Args:
+            number: Of the step, for the file's name.
+            progress: Anything that JSON holds.
+            arrays: NumPy arrays by name.
+
+        Raises:
+            OSError: the disk is full, or the folder cannot be written. Earlier states stay.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"step-{number:09d}.npz"
+        unfinished = path.with_suffix(".tmp")
+        try:
+            with unfinished.open("wb") as file:
+                np.savez(file, progress=json.dumps(progress), **arrays)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(unfinished, path)
+        except OSError:
+            unfinished.unlink(missing_ok=True)
+            raise
+        _flush_folder(self.folder)
+        earlier = [other for other in self._paths() if other != path]
+        for old in [*earlier[KEPT - 1 :], *self.folder.glob("step-*.tmp")]:  # and what a kill has left
+            old.unlink(missing_ok=True)
+
+    def newest(self):
+        """The newest `Save` that is whole, or None. One that is damaged is passed over, and said to be."""
+        for path in self._paths():
+            try:
+                with np.load(path, allow_pickle=False) as saved:
+                    damaged = saved.zip.testzip()
+                    if damaged is None:
+                        return Save(path, json.loads(str(saved["progress"])))
+            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+                pass
+            print(f"{path} is damaged; the state before it is taken.", file=sys.stderr)
+        return None
+
+    def clear(self):
+        """Remove all states."""
+        with contextlib.suppress(FileNotFoundError):
+            for path in [*self.folder.glob("step-*.npz"), *self.folder.glob("step-*.tmp")]:
+                path.unlink(missing_ok=True)
+            self.folder.rmdir()
+
+    def _paths(self):
+        """Files of states, the latest first. By time, since a run may have begun anew with fewer steps."""
+        return sorted(self.folder.glob("step-*.npz"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+
+
+def _flush_folder(folder):
+    """Make a rename last through a loss of power, where the system knows how."""
+    if hasattr(os, "O_DIRECTORY"):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def replace_text(path, text):
+    """Write a text file whole or not at all."""
+    unfinished = path.with_name(path.name + ".tmp")
+    unfinished.write_text(text, encoding="utf-8")
+    os.replace(unfinished, path)

@@ -1,0 +1,82 @@
+"""How a run ends early: a signal, or too little memory."""
+
+import contextlib
+import signal
+import threading
+
+
+class RunError(RuntimeError):
+    """A run that cannot begin or cannot go on, in one sentence."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM ended the run between two steps, where its state is whole and can be saved.
+
+    Attributes:
+        status: The exit status that shells expect of it: 130, or 143 for SIGTERM.
+    """
+
+    def __init__(self, number):
+        name = signal.Signals(number).name
+        super().__init__(f"interrupted by {name}; the run goes on from here when it is started again")
+        self.status = 128 + number
+
+
+class Signals:
+    """Within it Ctrl-C and SIGTERM wait for the end of a training step; a second one does not wait.
+
+    Attributes:
+        in_step: Whether a step is going on, whose end is to be awaited.
+    """
+
+    def __init__(self):
+        self.in_step = False
+        self._received = None
+        self._before = {}
+
+    def __enter__(self):
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(self, *_):
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def check(self):
+        """To be called after each step.
+
+        Raises:
+            Interrupted: a signal came.
+        """
+        if self._received is not None:
+            raise Interrupted(self._received)
+
+    def _receive(self, number, frame):
+        if not self.in_step:
+            raise Interrupted(number)
+        if self._received is not None:
+            raise KeyboardInterrupt
+        self._received = number
+
+
+_NO_MEMORY = ("RESOURCE_EXHAUSTED", "ResourceExhausted", "OOM when allocating", "OutOfMemory", "out of memory")
+_NO_MEMORY += ("can't allocate memory", "bad_alloc")
+
+
+@contextlib.contextmanager
+def explained_memory(batch_size):
+    """Turns each library's word for too little memory into one that says what to try.
+
+    Raises:
+        RunError: in place of it.
+    """
+    try:
+        yield
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}"
+        if not isinstance(error, MemoryError) and not any(sign in text for sign in _NO_MEMORY):
+            raise
+        advice = f"Try batch_size {batch_size // 2}" if batch_size > 1 else "Try a smaller width or image_size"
+        raise RunError(f"Out of memory with batch_size {batch_size}. {advice}.") from error

@@ -1,0 +1,54 @@
+"""A training run that tells its parent where it is, and whose saves take their time.
+
+Usage: python child.py RECIPE.json
+Prints `step N` after each step, `half` when half of a state is written, `whole` when it only waits for its name.
+"""
+
+import io
+import json
+import sys
+import time
+from pathlib import Path
+
+import alexnet
+
+PAUSE = 0.3  # seconds, for the parent to strike
+
+
+def say(*words):
+    print(*words, flush=True)
+
+
+def main():
+    alexnet.import_keras()
+    from alexnet.training import callbacks, saves, train
+
+    real_savez, real_fsync, real_step = saves.np.savez, saves.os.fsync, callbacks.Steps.on_train_batch_end
+
+    def savez(file, **arrays):
+        content = io.BytesIO()
+        real_savez(content, **arrays)
+        half = content.tell() // 2
+        file.write(content.getvalue()[:half])
+        file.flush()
+        say("half")
+        time.sleep(PAUSE)
+        file.write(content.getvalue()[half:])
+
+    def fsync(descriptor):
+        real_fsync(descriptor)
+        say("whole")
+        time.sleep(PAUSE)
+
+    def step(self, batch, logs=None):
+        real_step(self, batch, logs)
+        say("step", self.record.epoch * self.record.run.training.steps_per_epoch + self.record.step)
+
+    if "--slow" in sys.argv:
+        saves.np.savez, saves.os.fsync = savez, fsync
+    callbacks.Steps.on_train_batch_end = step
+    train(alexnet.Recipe(**json.loads(Path(sys.argv[1]).read_text())), verbose=0)
+
+
+if __name__ == "__main__":
+    main()

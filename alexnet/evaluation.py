@@ -126,7 +126,10 @@ def assess(model, data, views=1, verbose=None):
     names = getattr(data, "class_names", None) or [str(i) for i in range(probabilities.shape[1])]
     if len(names) != probabilities.shape[1]:
         raise ValueError(f"The model has {probabilities.shape[1]} classes, the images {len(names)}.")
-    return Assessment(names, **{name: np.concatenate(values) for name, values in kept.items()})
+    assessment = Assessment(names, **{name: np.concatenate(values) for name, values in kept.items()})
+    if not np.any(assessment.labels >= 0):
+        raise ValueError("None of the images could be read.")
+    return assessment
 
 
 def look(model, squares, views=1, batch_size=32):

@@ -1,6 +1,7 @@
 """Recipe: every parameter of a run, validated. Knows nothing of Keras, so that the backend can still be chosen."""
 
 import difflib
+import os
 import types
 import typing
 from pathlib import Path
@@ -19,6 +20,7 @@ FREE |= {"run_dir", "name", "resume"}
 _PACKAGE_PARENT = Path(__file__).resolve().parents[1]
 # Where relative paths start: the checkout, wherever a notebook's kernel was started; without one, the shell's folder.
 PROJECT = _PACKAGE_PARENT if (_PACKAGE_PARENT / "params" / "default.yaml").is_file() else Path.cwd()
+KAGGLE_WORKING = Path("/kaggle/working")
 
 
 class RecipeError(ValueError):
@@ -57,7 +59,8 @@ class Recipe(BaseModel):
     )
 
     data_dir: Annotated[str, StringConstraints(min_length=1)] = Field(
-        "shapes", description="a folder of class folders, or shapes, signs, cifar10, cifar100, mnist, fashion_mnist"
+        "shapes",
+        description="a folder, .zip, .npz, Kaggle slug, or shapes, signs, cifar10, cifar100, mnist, fashion_mnist",
     )
     resize: Whole = Field(80, ge=1, description="shorter side after decoding, in pixels; the central square is kept")
     image_size: Whole = Field(67, ge=SMALLEST_INPUT, description="side of the crop given to the network, in pixels")
@@ -140,8 +143,12 @@ class Recipe(BaseModel):
 
     @property
     def run_folder(self):
-        """`run_dir/name`: the runs of one name, a folder for each backend."""
-        return resolve(self.run_dir) / self.name
+        """`run_dir/name`: the runs of one name, a folder for each backend.
+
+        On Kaggle a relative `run_dir` starts at /kaggle/working, which is what a notebook there keeps.
+        """
+        on_kaggle = "KAGGLE_KERNEL_RUN_TYPE" in os.environ and KAGGLE_WORKING.is_dir()
+        return resolve(self.run_dir, KAGGLE_WORKING if on_kaggle else PROJECT) / self.name
 
 
 def read_yaml(path):
@@ -164,10 +171,10 @@ def read_yaml(path):
     return content
 
 
-def resolve(path):
-    """An absolute path; a relative one starts at the project's folder."""
-    path = Path(path).expanduser()
-    return path if path.is_absolute() else PROJECT / path
+def resolve(path, start=PROJECT):
+    """An absolute path; a relative one starts at the project's folder, or at `start`."""
+    path = Path(os.path.expanduser(path))
+    return path if path.is_absolute() else start / path
 
 
 def nearest(name, known):

@@ -144,12 +144,13 @@ def test_a_notebook_that_only_reads_leaves_the_run_alone(notebook, tmp_path):
     assert job.parameters["name"] == "mine" and not job.records  # the run's name, whatever the folder is called
 
 
-def test_a_dead_kernel_is_a_failed_run(notebook, tmp_path):
+def test_a_dead_kernel_is_a_failed_run(notebook, tmp_path, capfd):
     cells = nbformat.read(notebook, 4)
     cells.cells.append(nbformat.v4.new_code_cell("import os; os._exit(3)"))
     nbformat.write(cells, notebook)
     assert run_batch([notebook], {"run_dir": str(tmp_path / "runs")}, ["torch"]) == 1
     assert not (tmp_path / "runs" / "default" / "torch" / "small.ipynb").exists()
+    assert "Kernel died" in (said := capfd.readouterr().err) and "If memory was short, try batch_size 32" in said
 
 
 def test_the_page_escapes_what_it_shows(tmp_path):

@@ -50,6 +50,17 @@ def test_by_hand_with_a_short_last_batch():
 
 
 @pytest.mark.once
+def test_images_that_could_not_be_read_count_nowhere():
+    whole = assess(Fixed(PROBABILITIES), Numbered([0, 1, 5], 2))
+    found = assess(Fixed([PROBABILITIES[0], PROBABILITIES[0], *PROBABILITIES[1:]]), Numbered([0, -1, 1, 5], 2))
+    assert found.scores == whole.scores and found.per_class() == whole.per_class()
+    np.testing.assert_array_equal(found.confusion(), whole.confusion())
+    assert found.mistakes().tolist() == [2, 3]  # places in the data, as before
+    with pytest.raises(ValueError, match="None of the images could be read"):
+        assess(Fixed(PROBABILITIES), Numbered([-1], 2))
+
+
+@pytest.mark.once
 def test_several_models_are_averaged():
     one, other = np.array(PROBABILITIES), np.roll(PROBABILITIES, 1, axis=1)
     together = assess([Fixed(one), Fixed(other)], Numbered([0, 1, 5], 2))

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from alexnet.batch.report import write_report
-from alexnet.recipe import BACKENDS, FREE, Recipe, nearest, resolve
+from alexnet.recipe import BACKENDS, FREE, Recipe, nearest
 
 
 class BatchError(ValueError):
@@ -101,7 +101,7 @@ def run_batch(notebooks, values, backends=None, grid=None, jobs=1, force=False):
         console.width = 150  # a log file has room for the whole table
     _run_all([job for job in batch if job.status == "waiting"], jobs, console)
     folder = Recipe(**{name: values[name] for name in ("name", "run_dir") if name in values})
-    report = resolve(folder.run_dir) / f"{folder.name}.html"
+    report = folder.run_folder.with_name(f"{folder.name}.html")
     write_report(report, batch, console)
     print(report)
     return 1 if any(job.status == "failed" for job in batch) else 0
@@ -137,7 +137,7 @@ def _plan(notebooks, values, backends, grid):
             name = recipe.name
             suffix = f"-{notebook.stem}" if len(notebooks) > 1 else ""
             suffix += "".join(f",{field}={_folder_part(getattr(recipe, field))}" for field in chosen)
-            recipe = recipe.replace(name=recipe.name + suffix, run_dir=str(resolve(recipe.run_dir)))
+            recipe = recipe.replace(name=recipe.name + suffix, run_dir=str(recipe.run_folder.parent))
             for backend in backends:
                 # As Recipe reads them: a file's 1e-4, which is text to YAML, arrives as a number.
                 parameters = {field: getattr(recipe, field) for field in {**values, **chosen}}
@@ -302,6 +302,8 @@ def _execute(job, show_epoch):
             job.status = "finished"
         else:
             job.status, job.error = "failed", f"{_last_line(log)} (see {log})"
+            if "DeadKernelError" in job.error:  # Linux ends a process that wants more memory than there is
+                job.error += f". If memory was short, try batch_size {max(1, job.recipe.batch_size // 2)}"
             _correct_status(job)
     except OSError as error:
         job.status, job.error = "failed", f"{job.folder} cannot be used ({error.strerror or error})"

@@ -6,7 +6,11 @@ from alexnet.recipe import RecipeError
 
 
 def main(arguments=None):
-    """Run a command; returns the exit status: 0, 1 for a failed run, 2 for bad usage, 130 after Ctrl-C, 143 after SIGTERM."""
+    """Run a command.
+
+    Returns:
+        The exit status: 0, 1 for a failed run, 2 for bad usage, 130 after Ctrl-C, 143 after SIGTERM.
+    """
     parser = build_parser()
     options, rest = parser.parse_known_args(arguments)
     if rest:

@@ -1,6 +1,7 @@
 """What the commands share: exit statuses, errors, paths."""
 
 import functools
+import os
 import sys
 from pathlib import Path
 
@@ -24,6 +25,8 @@ def value_of(name, text):
     """A flag's text, which Recipe converts; paths start where the shell stands."""
     from alexnet.data.sources import NAMED
 
+    if name == "data_dir" and text not in NAMED and not os.path.exists(text) and text[:1] not in ("/", ".", "~"):
+        return text  # perhaps a Kaggle slug
     if name in ("data_dir", "run_dir", "weights") and text not in (*NAMED, "", "None", "null"):
         return str(Path(text).expanduser().absolute())
     return text

@@ -28,6 +28,8 @@ def evaluate(options):
     _print(assessment, images)
     if options.output:
         _write(Path(options.output), assessment, images)
+    if len(images.skipped):
+        print(f"\n{images.skipped}" + ("" if options.output else "; --output lists them"))
     return 0
 
 
@@ -39,7 +41,7 @@ def _choose_images(options, models, known):
 
     given = {
         name: value_of(name, getattr(options, name))
-        for name in ("data_dir", "resize", "views", "batch_size", "cache_gb")
+        for name in ("data_dir", "resize", "views", "batch_size", "cache_gb", "workers", "max_skipped")
         if getattr(options, name) is not None
     }
     files = [recognize(path)[0].parent / "params.yaml" for path in options.weights]
@@ -107,7 +109,9 @@ def _write(folder, assessment, images):
             for i in assessment.mistakes()
         ],
     )
-    print(f"\n{folder}: per_class.csv, confusion.csv, mistakes.csv")
+    images.skipped.write(folder / "skipped.csv")
+    skipped = ", skipped.csv" * bool(len(images.skipped))
+    print(f"\n{folder}: per_class.csv, confusion.csv, mistakes.csv{skipped}")
 
 
 def _write_csv(path, header, rows):

@@ -5,6 +5,7 @@ import argparse
 from alexnet.cli.checkpoints import convert, parity
 from alexnet.cli.common import BAD_USAGE
 from alexnet.cli.evaluation import evaluate, predict
+from alexnet.cli.packing import FIELDS, pack
 from alexnet.cli.training import batch, train
 from alexnet.recipe import Recipe, allowed, nearest
 
@@ -27,7 +28,7 @@ def build_parser():
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_add_train, _add_evaluate, _add_predict, _add_convert, _add_batch, _add_parity):
+    for add in (_add_train, _add_evaluate, _add_predict, _add_convert, _add_pack, _add_batch, _add_parity):
         add(commands)
     return parser
 
@@ -81,7 +82,7 @@ def _add_evaluate(commands):
     _add_weights(parser, nargs="+")
     _add_fields(
         parser,
-        *("data_dir", "views", "resize", "batch_size", "cache_gb", "backend"),
+        *("data_dir", "views", "resize", "batch_size", "cache_gb", "workers", "max_skipped", "backend"),
         data_dir="the run's own validation images",
         resize="the run's own, or 256 for a crop of 224 or 227 and in proportion for others",
         cache_gb=0,
@@ -123,6 +124,24 @@ def _add_convert(commands):
     parser.add_argument("target", metavar="OUT", help="the file to write")
     parser.add_argument("--preset", metavar="NAME", help="which network IN holds, where it does not tell")
     _add_fields(parser, "backend")
+
+
+def _add_pack(commands):
+    parser = _add_command(
+        commands,
+        "pack",
+        pack,
+        "decode images once, for training that reads them many times as fast",
+        "Decode all images of SRC once, and keep their central squares in a few large files in OUT, which data_dir "
+        "takes like any folder. An interrupted command goes on where it stopped when it is given again. "
+        "raw keeps every pixel as training would see it, in 3 bytes; jpeg is several times smaller and slower.",
+        "pack imagenet imagenet256 --resize 256; python -m alexnet pack imagenet256 --verify",
+    )
+    parser.add_argument("source", metavar="SRC", help="anything that data_dir may be")
+    parser.add_argument("target", metavar="OUT", nargs="?", help="the folder to pack into")
+    parser.add_argument("--encoding", choices=("raw", "jpeg"), default="raw", help="of the squares (default raw)")
+    parser.add_argument("--verify", action="store_true", help="read OUT, or SRC alone, and compare all checksums")
+    _add_fields(parser, *FIELDS, resize=256)
 
 
 def _add_parity(commands):

@@ -18,6 +18,7 @@ __all__ = [
     "DataError",
     "ImageError",
     "Images",
+    "WorkerError",
     "load_data",
     "load_test_data",
     "read_square",
@@ -38,6 +39,7 @@ def load_data(recipe):
         DamageError: more of it than `max_skipped` cannot be read.
     """
     training, validation = find_sources(recipe)
+    _require_size(training, recipe)
     folders = dict(training.unreadable + validation.unreadable)
     skipped = Skipped(len(training) + len(validation), recipe.max_skipped, folders)
     skipped.check()
@@ -67,12 +69,21 @@ def load_test_data(recipe, class_names=None, part="validation"):
         DamageError: more of it than `max_skipped` cannot be read.
     """
     source = find_test_source(recipe, part)
+    _require_size(source, recipe)
     if class_names is not None:
         source = source.relabelled(class_names)
     keep = len(source) * recipe.resize**2 * 3 <= recipe.cache_gb * 2**30 and not source.store.fast
     skipped = Skipped(len(source), recipe.max_skipped, source.unreadable)
     skipped.check()
     return Images(source, recipe, keep, skipped, training=False)
+
+
+def _require_size(source, recipe):
+    size = source.store.size
+    if size is not None and recipe.resize > size:
+        raise DataError(
+            f"data_dir: {recipe.data_dir} is packed at {size} pixels; resize {recipe.resize} asks for more."
+        )
 
 
 def training_colors(recipe, training):
@@ -218,15 +229,19 @@ class Images:
         return augmentation.centre_crop(squares[labels >= 0], self._recipe.image_size), labels[labels >= 0]
 
     def _augmented(self, indices, rng):
-        recipe = self._recipe
-        indices, squares = self._replaced(indices)
+        recipe, count, size = self._recipe, len(indices), self._recipe.image_size
+        room = recipe.resize - size
+        corners = np.full((count, 2), room // 2)
         if recipe.random_crop:
-            crops = augmentation.random_crop(squares, recipe.image_size, rng)
-        else:
-            crops = augmentation.centre_crop(np.stack(squares), recipe.image_size)
-        if recipe.mirror:
-            crops = augmentation.mirror(crops, rng)
-        images = np.stack(crops)
+            corners = augmentation.random_corners(count, room, rng)
+        flips = augmentation.random_flips(count, rng) if recipe.mirror else np.zeros(count, bool)
+        images, indices = np.empty((count, size, size, 3), np.uint8), indices.copy()
+        # From a fast store a few at a time, whose memory serves the next ones while the processor still has it at hand.
+        step = 8 if self.source.store.fast else count
+        for first in range(0, count, step):
+            part = slice(first, first + step)
+            indices[part], squares = self._replaced(indices[part])
+            augmentation.cut(squares, corners[part], flips[part], images[part])
         if recipe.pca_color:
             images = augmentation.pca_color(images, recipe.pca_color, self.colors.components, rng)
         return images, self.labels[indices]
@@ -240,7 +255,12 @@ class Images:
         for place in [place for place, square in enumerate(squares) if square is None]:
             # The same substitute each time, whichever batch asks, and however often the run was interrupted.
             rng = np.random.default_rng([self._recipe.seed, indices[place]])
-            while squares[place] is None:
-                indices[place] = rng.integers(len(self))
+            for other in rng.permutation(len(self)) if len(self) < 1000 else rng.integers(len(self), size=1000):
+                indices[place : place + 1] = other
                 squares[place] = self._read(indices[place : place + 1])[0]
+                if squares[place] is not None:
+                    break
+            else:
+                self.failure = DamageError(self.path(indices[place]), "cannot be read, nor anything in its place")
+                raise self.failure
         return indices, squares

@@ -19,16 +19,34 @@ def ten_views(images, size):
         yield view[:, :, ::-1]
 
 
-def random_crop(squares, size, rng):
-    """A random `size` by `size` part of each of a list of squares `(side, side, 3)`."""
-    corners = rng.integers(0, len(squares[0]) - size, (len(squares), 2), endpoint=True)
-    return [square[y : y + size, x : x + size] for square, (y, x) in zip(squares, corners, strict=True)]
+def random_corners(count, room, rng):
+    """Where so many random crops begin, `(count, 2)`: y and x, each from 0 to `room`."""
+    return rng.integers(0, room, (count, 2), endpoint=True)
 
 
-def mirror(squares, rng):
-    """Each of a list of squares mirrored left to right, or not, with equal probability."""
-    flips = rng.random(len(squares)) < 0.5
-    return [square[:, ::-1] if flip else square for square, flip in zip(squares, flips, strict=True)]
+def random_flips(count, rng):
+    """Which of so many images are mirrored, `(count,)` bool: each with equal probability or not."""
+    return rng.random(count) < 0.5
+
+
+def cut(squares, corners, flips, batch):
+    """Fill `batch` `(n, size, size, 3)` uint8 with a part of each of `n` squares, mirrored left to right or not.
+
+    Args:
+        squares: A list of arrays `(side, side, 3)` uint8.
+        corners: `(n, 2)`, where each part begins, y and x.
+        flips: `(n,)` bool.
+        batch: Where they go.
+    """
+    import cv2
+
+    size = batch.shape[1]
+    for place, square, (y, x), flip in zip(batch, squares, corners, flips, strict=True):
+        part = square[y : y + size, x : x + size]
+        if flip:
+            cv2.flip(part, 1, dst=place)  # NumPy would go byte by byte, which takes ten times as long
+        else:
+            place[:] = part
 
 
 def pca_color(images, std, components, rng):

@@ -41,7 +41,7 @@ class Skipped:
         self.check()
 
     def check(self):
-        if len(self) > self.allowed * self.images:
+        if len(self) > self.allowed * self.images or len(self) >= self.images:
             name, reason = list(self.reasons.items())[-1]
             raise DamageError(
                 name,

@@ -1,6 +1,9 @@
-"""Where images lie, each known by a number and not read yet: a folder of files, or an array in memory."""
+"""Where images lie, each known by a number and not read yet: files, parts of one file, or an array in memory."""
 
 import os
+import struct
+import zipfile
+import zlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,6 +11,9 @@ from PIL import Image
 
 from alexnet.data import decoding
 from alexnet.data.decoding import ImageError
+
+# No image is as large as this; an archive that says so is damaged or made to fill the memory.
+LARGEST = 256 * 2**20
 
 
 class Names(Sequence):
@@ -41,10 +47,12 @@ class Store:
     Attributes:
         fast: Whether reading costs so little that keeping squares in memory gains nothing.
         colors: `Colors` of the images where the store knows them, otherwise None.
+        size: Side of the largest squares that it has, None for any.
     """
 
     fast = False
     colors = None
+    size = None
 
     def __len__(self):
         raise NotImplementedError
@@ -112,6 +120,89 @@ class Folder(Encoded):
     def read(self, index):
         with open(self.name(index), "rb") as file:
             return file.read()
+
+
+class Slices(Encoded):
+    """Files that lie one after the other in a large one, as in a tar.
+
+    Args:
+        path: The large file.
+        names: `Names` of the files in it.
+        offsets: Where each begins, int64 `(n,)`.
+        sizes: How many bytes each has, int64 `(n,)`.
+    """
+
+    def __init__(self, path, names, offsets, sizes):
+        self.path = str(path)
+        self.names = names
+        self.offsets = offsets
+        self.sizes = sizes
+        self._file = open(path, "rb", buffering=0)  # noqa: SIM115 - read as long as the store lives
+
+    def __len__(self):
+        return len(self.names)
+
+    def name(self, index):
+        return f"{self.path}/{self.names[index]}"
+
+    def read(self, index):
+        return read_at(self._file, int(self.offsets[index]), int(self.sizes[index]))
+
+
+class Zip(Encoded):
+    """Files in a zip, read in place by any number of threads: `zipfile` lists them, but would need a lock to read.
+
+    Args:
+        path: The zip.
+        members: The `zipfile.ZipInfo` of each file.
+    """
+
+    def __init__(self, path, members):
+        self.path = str(path)
+        self.members = members
+        self._file = open(path, "rb", buffering=0)  # noqa: SIM115 - read as long as the store lives
+
+    def __len__(self):
+        return len(self.members)
+
+    def name(self, index):
+        return f"{self.path}/{self.members[index].filename}"
+
+    def read(self, index):
+        member = self.members[index]
+        if member.flag_bits & 1:
+            raise OSError("it is encrypted")
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise OSError(f"it is compressed in a way that is not read, {member.compress_type}")
+        if member.file_size > LARGEST:
+            raise OSError(f"it claims to have {member.file_size:,} bytes")
+        header = read_at(self._file, member.header_offset, 30)
+        if header[:4] != b"PK\3\4":
+            raise OSError("the zip is damaged there")
+        begin = member.header_offset + 30 + sum(struct.unpack("<26xHH", header))
+        content = read_at(self._file, begin, member.compress_size)
+        if member.compress_type == zipfile.ZIP_DEFLATED:
+            try:
+                content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, max(1, member.file_size))
+            except zlib.error as error:
+                raise OSError(f"the zip is damaged there: {error}") from None
+        if zlib.crc32(content) != member.CRC:
+            raise OSError("the zip is damaged there: wrong checksum")
+        return content
+
+
+def read_at(file, offset, size):
+    """`size` bytes of an open file from `offset` on, without moving its position, so that threads may share it.
+
+    Raises:
+        OSError: the file ends before, or nobody would want so much.
+    """
+    if not 0 <= size <= LARGEST or offset < 0:
+        raise OSError(f"it claims to have {size:,} bytes")
+    content = os.pread(file.fileno(), size, offset)
+    if len(content) < size:
+        raise OSError(f"{file.name} ends too early")
+    return content
 
 
 class Arrays(Store):

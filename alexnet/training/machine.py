@@ -11,6 +11,7 @@ import keras
 import psutil
 
 LIBRARIES = ("keras", "tensorflow", "jax", "torch", "numpy", "grain", "pillow", "simplejpeg")
+LIBRARIES += ("opencv-python-headless", "array-record")
 
 
 def versions():

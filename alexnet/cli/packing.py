@@ -1,0 +1,63 @@
+"""`pack`."""
+
+import shutil
+
+from alexnet.cli.common import BAD_USAGE, FAILED, fail, value_of
+from alexnet.recipe import Recipe
+
+FIELDS = ("resize", "validation_split", "seed", "workers", "max_skipped")
+
+
+def pack(options):
+    from alexnet.data import DataError, ImageError
+
+    if options.target is None and not options.verify:
+        options.parser.error("OUT is needed, the folder to pack into")
+    try:
+        status = _pack(options) if options.target is not None else 0
+        return status or (_verify(options.target or options.source) if options.verify else 0)
+    except DataError as error:
+        return fail(error, BAD_USAGE)
+    except (ImageError, OSError) as error:
+        return fail(error, FAILED)
+
+
+def _pack(options):
+    from alexnet.data.packed import Packing
+    from alexnet.data.sources import find_sources
+
+    given = {name: getattr(options, name) for name in FIELDS if getattr(options, name) is not None}
+    recipe = Recipe(**{"resize": 256, **given, "data_dir": value_of("data_dir", options.source)})
+    training, validation = find_sources(recipe)
+    packing = Packing(options.target, {"training": training, "validation": validation}, recipe, options.encoding)
+    if packing.left:
+        free = shutil.disk_usage(options.target).free
+        print(
+            f"{packing.left:,} of {packing.images:,} images to pack, {packing.size} x {packing.size} pixels, "
+            f"{options.encoding}: {packing.bytes / 1e9:,.1f} GB in all, about {_duration(packing.seconds)}; "
+            f"{free / 1e9:,.1f} GB are free",
+            flush=True,
+        )
+    packing.run()
+    print(f"{options.target}: {packing.images - len(packing.skipped):,} images")
+    if len(packing.skipped):
+        print(f"{packing.skipped}; they are listed in {options.target}/skipped.csv")
+    return 0
+
+
+def _duration(seconds):
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _verify(folder):
+    from alexnet.data.packed import verify
+
+    damaged = verify(folder)
+    for file, reason in damaged:
+        fail(f"{file} {reason}", FAILED)
+    if damaged:
+        return fail("delete what is damaged; the same pack command writes it anew", FAILED)
+    print(f"{folder}: every file has its checksum")
+    return 0

@@ -1,0 +1,240 @@
+"""What lies in large folders and tar files, listed fast and remembered beside the runs."""
+
+import hashlib
+import os
+import tarfile
+import tempfile
+import time
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from alexnet.data.decoding import EXTENSIONS
+from alexnet.data.stores import Names, Slices
+
+REMEMBERED = 10_000  # smaller listings are made anew: that takes a moment
+FORMAT = 1
+# Clocks of file systems are coarse: what changed so shortly before may change again without a later time.
+_RACY_NS = 2 * 10**9
+_ENDINGS = tuple(os.fsencode(ending) for ending in EXTENSIONS)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """All images below a folder, those of one directory together.
+
+    Attributes:
+        names: `Names`, relative to the folder.
+        directories: Relative too; "" is the folder itself.
+        counts: How many images each directory has of its own, int64.
+        unreadable: `(path, reason)` of each directory that could not be listed.
+    """
+
+    names: Names
+    directories: list
+    counts: np.ndarray
+    unreadable: tuple = ()
+
+    def tops(self):
+        """For each image the first part of its directory; "" for those in the folder itself."""
+        firsts = [directory.partition("/")[0] for directory in self.directories]
+        return np.repeat(np.array(firsts, dtype=object), self.counts)
+
+
+def list_images(folder, cache=None):
+    """The `Listing` of a folder: images by their endings at any depth, sorted; hidden files are passed over.
+
+    Args:
+        folder: Where.
+        cache: A folder that remembers long listings; one is used again while no directory in it has changed.
+
+    Raises:
+        OSError: `folder` itself cannot be listed.
+    """
+    folder = os.path.abspath(folder)
+    saved = _load(cache, folder, ("text", "ends", "directories", "directory_ends", "counts", "times"))
+    if saved is not None:
+        directories = list(Names(saved["directories"].tobytes(), saved["directory_ends"]))
+        if _times(folder, directories) == saved["times"].tolist():
+            return Listing(Names(saved["text"].tobytes(), saved["ends"]), directories, saved["counts"])
+    began = time.time_ns()
+    listing, times = _walk(folder)
+    if len(listing.names) > REMEMBERED and not listing.unreadable and max(times) < began - _RACY_NS:
+        directories = Names.of(listing.directories)
+        _save(
+            cache,
+            folder,
+            text=np.frombuffer(listing.names.text, np.uint8),
+            ends=listing.names.ends,
+            directories=np.frombuffer(directories.text, np.uint8),
+            directory_ends=directories.ends,
+            counts=listing.counts,
+            times=np.array(times),
+        )
+    return listing
+
+
+def _walk(folder):
+    """A `Listing` and the times at which its directories were changed, taken before they were read."""
+    texts, lengths, directories, times, unreadable = [], [], [], [], []
+    waiting = [(b"", frozenset())]
+    while waiting:
+        relative, above = waiting.pop()
+        path = os.path.join(os.fsencode(folder), relative)
+        try:
+            status = os.stat(path)
+            here = (status.st_dev, status.st_ino)
+            if here in above:  # a link back to where we come from
+                continue
+            folders, files = _entries(path)
+        except OSError as error:
+            if not relative:
+                raise
+            unreadable.append((os.fsdecode(path), f"cannot be listed ({error.strerror})"))
+            continue
+        prefix = relative + b"/" if relative else b""
+        files = [prefix + name for name in sorted(files)]
+        texts.append(b"".join(files))
+        lengths.append(np.fromiter(map(len, files), np.int64, len(files)))
+        directories.append(os.fsdecode(relative))
+        times.append(status.st_mtime_ns)
+        waiting += [(prefix + name, above | {here}) for name in sorted(folders, reverse=True)]
+    names = Names(b"".join(texts), np.cumsum(np.concatenate(lengths)))
+    return Listing(names, directories, np.array([len(own) for own in lengths]), tuple(unreadable)), times
+
+
+def _entries(path):
+    """Folders and images in a directory, as bytes; the kind of an entry is known without asking for each file."""
+    folders, images = [], []
+    with os.scandir(path) as entries:
+        for entry in entries:
+            name = entry.name
+            if name.startswith(b"."):
+                continue
+            if is_folder(entry):
+                folders.append(name)
+            elif name.lower().endswith(_ENDINGS):
+                images.append(name)
+    return folders, images
+
+
+def is_folder(entry):
+    """Whether an `os.DirEntry` is a folder; a link that leads nowhere is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def is_file(entry):
+    """Whether an `os.DirEntry` is a file, and no pipe or device."""
+    try:
+        return entry.is_file()
+    except OSError:
+        return False
+
+
+def _times(folder, directories):
+    try:
+        return [os.stat(os.path.join(folder, directory)).st_mtime_ns for directory in directories]
+    except OSError:
+        return None
+
+
+def list_tar(path, cache=None):
+    """`(Slices, group of each file, group names, unreadable)` of the regular files in an uncompressed tar.
+
+    A member that is a tar itself is a group, named as it is without its ending, and its files are listed in its
+    place; files of the outer tar belong to the group "".
+
+    Raises:
+        OSError: the tar cannot be read.
+        tarfile.TarError: it is none, or its end is missing.
+    """
+    path = os.path.abspath(path)
+    status = os.stat(path)
+    stamp = [status.st_mtime_ns, status.st_size]
+    saved = _load(cache, path, ("text", "ends", "offsets", "sizes", "group", "groups", "group_ends", "times"))
+    if saved is not None and saved["times"].tolist() == stamp:
+        groups = list(Names(saved["groups"].tobytes(), saved["group_ends"]))
+        names = Names(saved["text"].tobytes(), saved["ends"])
+        return Slices(path, names, saved["offsets"], saved["sizes"]), saved["group"], groups, ()
+    found, groups, unreadable = [], [""], []
+    with open(path, "rb") as file, tarfile.open(fileobj=file, mode="r:") as outer:
+        for member in outer:
+            if member.isreg() and member.name.endswith(".tar"):
+                groups.append(os.path.basename(member.name)[:-4])
+                try:
+                    with tarfile.open(fileobj=outer.extractfile(member), mode="r:") as inner:
+                        found += _regular(inner, f"{member.name}/", member.offset_data, len(groups) - 1)
+                except tarfile.TarError as error:
+                    unreadable.append((f"{path}/{member.name}", f"cannot be listed ({error})"))
+            elif member.isreg():
+                found.append((member.name, member.offset_data, member.size, 0))
+    found.sort()
+    names = Names.of(row[0] for row in found)
+    offsets, sizes, group = np.array([row[1:] for row in found], np.int64).reshape(-1, 3).T.copy()
+    if len(found) > REMEMBERED and not unreadable and stamp[0] < time.time_ns() - _RACY_NS:
+        group_names = Names.of(groups)
+        _save(
+            cache,
+            path,
+            text=np.frombuffer(names.text, np.uint8),
+            ends=names.ends,
+            offsets=offsets,
+            sizes=sizes,
+            group=group,
+            groups=np.frombuffer(group_names.text, np.uint8),
+            group_ends=group_names.ends,
+            times=np.array(stamp),
+        )
+    return Slices(path, names, offsets, sizes), group, groups, tuple(unreadable)
+
+
+def _regular(archive, prefix, begin, group):
+    """`(name, offset, size, group)` of the regular files in a tar that begins at `begin` of another file."""
+    return [
+        (prefix + member.name, begin + member.offset_data, member.size, group) for member in archive if member.isreg()
+    ]
+
+
+def _file(cache, path):
+    key = repr((FORMAT, EXTENSIONS, path))
+    return Path(cache) / f"{hashlib.sha256(os.fsencode(key)).hexdigest()[:32]}.npz"
+
+
+def _load(cache, path, keys):
+    """The arrays remembered for a path; None if there are none, or what is there is damaged."""
+    if cache is None:
+        return None
+    try:
+        with np.load(_file(cache, path), allow_pickle=False) as saved:
+            arrays = {key: saved[key] for key in keys}
+        for text, ends in (("text", "ends"), ("directories", "directory_ends"), ("groups", "group_ends")):
+            if ends in arrays and (np.diff(arrays[ends], prepend=0).min() < 0 or arrays[ends][-1] != len(arrays[text])):
+                return None
+        counted = arrays["counts"].sum() if "counts" in arrays else len(arrays["group"])
+        return arrays if counted == len(arrays["ends"]) else None
+    except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile, zlib.error):
+        return None
+
+
+def _save(cache, path, **arrays):
+    """Remember arrays for a path, whole or not at all; where nothing can be written the next run lists anew."""
+    if cache is None:
+        return
+    try:
+        os.makedirs(cache, exist_ok=True)
+        handle, unfinished = tempfile.mkstemp(suffix=".tmp", dir=cache)
+        try:
+            with open(handle, "wb") as file:
+                np.savez(file, **arrays)
+            os.replace(unfinished, _file(cache, path))
+        except BaseException:
+            os.unlink(unfinished)
+            raise
+    except OSError:
+        pass

@@ -1,7 +1,9 @@
 """Images decoded once and kept as squares in a few large files, which training reads at random."""
 
+import bisect
 import contextlib
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -57,7 +59,7 @@ class Packed(Store):
         self.colors = colors
         self.fast = encoding == "raw"
         self._files = [file for file, _ in shards]
-        self._ends = np.cumsum([images for _, images in shards], dtype=np.int64)
+        self._ends = list(itertools.accumulate(images for _, images in shards))
         self._readers = [None] * len(shards)
         self._lock = threading.Lock()
 
@@ -84,7 +86,7 @@ class Packed(Store):
         return pixels if size == self.size else decoding.array_square(pixels, size)
 
     def _read(self, index):
-        shard = int(np.searchsorted(self._ends, index, side="right"))
+        shard = bisect.bisect_right(self._ends, index)
         place = int(index - (self._ends[shard - 1] if shard else 0))
         try:
             # One by one: that spreads over threads, and a damaged record spoils no other.

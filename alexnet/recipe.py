@@ -60,7 +60,7 @@ class Recipe(BaseModel):
 
     data_dir: Annotated[str, StringConstraints(min_length=1)] = Field(
         "shapes",
-        description="a folder, .zip, .npz, Kaggle slug, or shapes, signs, cifar10, cifar100, mnist, fashion_mnist",
+        description="a folder, .zip, .npz or Kaggle slug; or shapes, signs, cifar10, ... (data/README.md)",
     )
     resize: Whole = Field(80, ge=1, description="shorter side after decoding, in pixels; the central square is kept")
     image_size: Whole = Field(67, ge=SMALLEST_INPUT, description="side of the crop given to the network, in pixels")
@@ -71,7 +71,7 @@ class Recipe(BaseModel):
         0.0, ge=0, description="standard deviation of the colour noise, 0.1 in the paper; 0 for none"
     )
     color_statistics: Literal["imagenet", "training"] = Field(
-        "imagenet", description="whose mean and principal components: imagenet's, or those of the training images"
+        "imagenet", description="whose mean and principal components of colour: imagenet or training"
     )
     max_skipped: Number = Field(0.01, ge=0, le=1, description="share of images that may be unreadable")
     workers: Whole = Field(0, ge=0, description="threads that prepare batches; 0 for one on each core")
@@ -101,7 +101,7 @@ class Recipe(BaseModel):
         1, description="of each image in the evaluation: 1, or 10 as in the paper"
     )
 
-    save_seconds: Number = Field(300.0, ge=0, description="the run's state is saved after so long; 0 for never")
+    save_seconds: Number = Field(300.0, ge=0, description="the state is saved after so long, and after each epoch; 0 for epochs only")
     save_steps: Whole = Field(0, ge=0, description="and after so many steps; 0 for never")
     run_dir: Annotated[str, StringConstraints(min_length=1)] = Field("runs", description="where results go")
     name: Name = Field("default", description="what the run is called; results lie in run_dir/name/backend")

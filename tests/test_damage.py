@@ -13,7 +13,7 @@ import pytest
 from helpers import write_class_folders
 from PIL import Image
 
-from alexnet.data import DamageError, DataError, WorkerError, load_data, load_test_data
+from alexnet.data import DamageError, DataError, ImageError, WorkerError, load_data, load_test_data
 from alexnet.data.stores import Folder
 from alexnet.recipe import Recipe
 
@@ -77,6 +77,25 @@ def test_one_bad_file_is_replaced_in_training_and_left_out_in_validation(folder,
     assert set(training.skipped.reasons) == set(map(str, bad))
     assert [set(images.paths) for images in (training, validation)] == whole
     assert capfd.readouterr().err == ""
+
+
+def test_a_bad_training_image_takes_no_validation_image_along(folder, tmp_path):
+    """In an array both parts have images called 0, 1, 2."""
+    images = np.random.default_rng(0).integers(0, 255, (40, 72, 72, 3), np.uint8)
+    labels = np.arange(40) % 2
+    np.savez(tmp_path / "x.npz", x_train=images[:30], y_train=labels[:30], x_test=images[30:], y_test=labels[30:])
+    training, validation = load(tmp_path / "x.npz", cache_gb=0)
+    real = training.source.store.square
+
+    def square(index, size):
+        if index == 3:
+            raise ImageError("3", "is damaged")
+        return real(index, size)
+
+    training.source.store.square = square
+    epochs(training, 2)
+    assert "3" in training.skipped.reasons
+    assert sum(len(y) for _, y in validation.batches()) == 10
 
 
 def test_the_substitute_is_the_same_each_time(folder):

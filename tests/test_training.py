@@ -65,7 +65,7 @@ def test_it_learns(tiny, tmp_path):
     """Two shapes in some seconds, far above chance on images it has not seen."""
     folder = write_class_folders(tmp_path / "two", {"train": 120, "val": 30}, classes=["ring", "square"])
     run = train(
-        Recipe(**{**tiny, "data_dir": str(folder), "epochs": 10, "width": 0.125, "learning_rate": 0.01}), verbose=0
+        Recipe(**{**tiny, "data_dir": str(folder), "epochs": 16, "width": 0.125, "learning_rate": 0.005}), verbose=0
     )
     assert metrics(run)["results"]["val_top1"] >= 0.8
 
@@ -130,6 +130,13 @@ def stop_after(monkeypatch, steps, error):
     monkeypatch.setattr(Steps, "on_train_batch_end", on_train_batch_end)
 
 
+def count_steps(patch):
+    """A list that grows with each step."""
+    real, made = Steps.on_train_batch_end, []
+    patch.setattr(Steps, "on_train_batch_end", lambda self, batch, logs=None: (real(self, batch, logs), made.append(1)))
+    return made
+
+
 def test_an_interrupted_run_goes_on_as_if_nothing_had_been(tiny, monkeypatch):
     """Killed in the middle of an epoch with everything in it that could be lost: the same weights, to the bit."""
     recipe = Recipe(**{**tiny, "epochs": 4, "patience": 1, "pca_color": 0.1, "batch_size": 10, "save_steps": 2})
@@ -145,7 +152,10 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_been(tiny, monkeypatch):
     assert not (folder / "model.keras").exists()
     assert sorted(path.name for path in (folder / "saves").iterdir()) == ["step-000000016.npz", "step-000000018.npz"]
 
-    resumed = train(recipe, verbose=0)
+    with monkeypatch.context() as patch:
+        made = count_steps(patch)
+        resumed = train(recipe, verbose=0)
+    assert len(made) == 4 * steps - 18  # it did go on, and not begin anew
     assert metrics(resumed)["status"] == "finished" and not (folder / "saves").exists()
     times = {"seconds", "training_seconds"}
     for ours, theirs in zip(resumed.history, whole.history, strict=True):
@@ -172,7 +182,11 @@ def test_a_run_stopped_while_it_validates(tiny, monkeypatch):
     assert stopped.value.status == 143
     save = Saves(recipe.run_folder / BACKEND).newest()
     assert (save.progress["epoch"], save.progress["step"]) == (1, whole.training.steps_per_epoch)
-    resumed = train(recipe, verbose=0)
+    with monkeypatch.context() as patch:
+        made = count_steps(patch)
+        resumed = train(recipe, verbose=0)
+    assert made == []  # only the validation was left
+    assert 0 < resumed.history[1]["training_seconds"] < resumed.history[1]["seconds"]
     assert [epoch["val_loss"] for epoch in resumed.history] == [epoch["val_loss"] for epoch in whole.history]
     assert [epoch["loss"] for epoch in resumed.history] == [epoch["loss"] for epoch in whole.history]
 
@@ -185,17 +199,66 @@ def test_a_damaged_state_is_passed_over(tiny, monkeypatch, capsys):
         train(recipe, verbose=0)
     newest = recipe.run_folder / BACKEND / "saves" / "step-000000004.npz"
     content = bytearray(newest.read_bytes())
-    content[len(content) // 2] ^= 1
+    content[len(content) // 2 : len(content) // 2 + 200] = bytes(200)
     newest.write_bytes(content)
     resumed = train(recipe, verbose=0)
-    assert "step-000000004.npz is damaged; the state before it is taken" in capsys.readouterr().err
+    assert "step-000000004.npz is damaged." in capsys.readouterr().err
     for ours, theirs in zip(resumed.model.get_weights(), whole.model.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 
+def test_states_that_cannot_be_used_are_not_thrown_away(tiny, monkeypatch):
+    recipe = Recipe(**tiny)
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="power"):
+        stop_after(patch, 7, OSError("power"))
+        train(recipe, verbose=0)
+    state = recipe.run_folder / BACKEND / "saves" / "step-000000006.npz"
+    content = state.read_bytes()
+    state.write_bytes(content[:-100])
+    with pytest.raises(RunError, match="No state in .* is whole. Set resume to false"):
+        train(recipe, verbose=0)
+    assert state.exists()
+    state.write_bytes(content)
+    with monkeypatch.context() as patch, pytest.raises(RunError, match="cannot be read .Input/output error."):
+        patch.setattr(np, "load", lambda *_, **__: (_ for _ in ()).throw(OSError(errno.EIO, os.strerror(errno.EIO))))
+        train(recipe, verbose=0)
+    assert len(train(recipe, verbose=0).history) == 2
+
+
+def test_a_second_signal_does_not_spoil_the_save(tiny, monkeypatch):
+    """The first one waits for the step, the second one comes while the state is written."""
+    recipe, real = Recipe(**tiny), Saves.write
+
+    def write(self, *arguments):
+        signal.raise_signal(signal.SIGTERM)
+        real(self, *arguments)
+
+    def step(self, batch, logs=None):
+        signal.raise_signal(signal.SIGINT)
+        on_train_batch_end(self, batch, logs)
+
+    on_train_batch_end = Steps.on_train_batch_end
+    with monkeypatch.context() as patch, pytest.raises(training.Interrupted, match="SIGINT") as stopped:
+        patch.setattr(Saves, "write", write)
+        patch.setattr(Steps, "on_train_batch_end", step)
+        train(recipe, verbose=0)
+    assert stopped.value.status == 130
+    assert Saves(recipe.run_folder / BACKEND).newest().progress["step"] == 1
+    assert len(train(recipe, verbose=0).history) == 2
+
+
+def test_broken_weights_are_never_saved(tiny):
+    """Saved at each step: the state after the step that broke the weights must not replace a good one."""
+    with pytest.raises(RunError, match="infinite or NaN by step|The loss became") as error:
+        train(Recipe(**{**tiny, "learning_rate": 1e30, "save_steps": 1}), verbose=0)
+    saves = Saves(Recipe(**tiny).run_folder / BACKEND)
+    assert all(np.isfinite(array).all() for array in saves.newest().arrays().values())
+    assert "last good" not in str(error.value)  # none was: the first step spoiled everything
+
+
 def test_states_are_saved_after_so_many_seconds(tiny, monkeypatch):
     written = []
-    monkeypatch.setattr(Saves, "write", lambda self, number, progress, arrays: written.append(number))
+    monkeypatch.setattr(Saves, "write", lambda self, step, progress, arrays: written.append(step))
     train(Recipe(**{**tiny, "save_seconds": 1e-9}), verbose=0)
     assert written == [1, 2, 3, 4, 5, 6, 6, 7, 8, 9, 10, 11, 12, 12]  # after each step, and after each epoch
     del written[:]
@@ -315,8 +378,13 @@ def test_a_full_disk_does_not_end_a_run_that_can_still_train(tiny, monkeypatch, 
 
     with monkeypatch.context() as patch:
         patch.setattr(training.record.Saves, "write", full)
+        patch.setattr(training.record, "_replace_history", full)  # neither the state nor the results
+        close = training.Record.close
+        patch.setattr(training.Record, "close", lambda self: (patch.undo(), close(self)))  # somebody has made room
         run = train(Recipe(**tiny), verbose=0)
-    assert capsys.readouterr().err.count("could not be saved (No space left on device); the run goes on") == 2
+    said = capsys.readouterr().err
+    assert said.count("could not be saved (No space left on device)") == 2
+    assert said.count("could not be written (No space left on device)") == 2
     assert metrics(run)["status"] == "finished"
     with monkeypatch.context() as patch, pytest.raises(RunError, match="cannot be written .*No space left.*Make room"):
         patch.setattr(keras.Model, "save", full)

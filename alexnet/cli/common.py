@@ -23,10 +23,10 @@ def params_file(path):
 
 def value_of(name, text):
     """A flag's text, which Recipe converts; paths start where the shell stands."""
-    from alexnet.data.sources import NAMED
+    from alexnet.data.sources import NAMED, kaggle_folder
 
-    if name == "data_dir" and text not in NAMED and not os.path.exists(text) and text[:1] not in ("/", ".", "~"):
-        return text  # perhaps a Kaggle slug
+    if name == "data_dir" and not os.path.exists(text) and kaggle_folder(text):
+        return text
     if name in ("data_dir", "run_dir", "weights") and text not in (*NAMED, "", "None", "null"):
         return str(Path(text).expanduser().absolute())
     return text

@@ -39,7 +39,7 @@ def _pack(options):
             flush=True,
         )
     packing.run()
-    print(f"{options.target}: {packing.images - len(packing.skipped):,} images")
+    print(f"{options.target}: {packing.written:,} images")
     if len(packing.skipped):
         print(f"{packing.skipped}; they are listed in {options.target}/skipped.csv")
     return 0

@@ -40,8 +40,8 @@ def load_data(recipe):
     """
     training, validation = find_sources(recipe)
     _require_size(training, recipe)
-    folders = dict(training.unreadable + validation.unreadable)
-    skipped = Skipped(len(training) + len(validation), recipe.max_skipped, folders)
+    unreadable = dict(training.unreadable + validation.unreadable)
+    skipped = Skipped(len(training) + len(validation), recipe.max_skipped, unreadable)
     skipped.check()
     free = recipe.cache_gb * 2**30
     keep = []
@@ -93,9 +93,8 @@ def training_colors(recipe, training):
     """
     if recipe.color_statistics == "imagenet":
         return colors.IMAGENET
-    known = getattr(training.source.store, "colors", None)
-    if known is not None:
-        return known
+    if training.source.store.colors is not None:
+        return training.source.store.colors
     rng = np.random.default_rng(recipe.seed)
     sample = np.sort(rng.permutation(len(training))[: colors.SAMPLE])
     moments = colors.Moments()
@@ -184,8 +183,7 @@ class Images:
 
     def squares_at(self, indices):
         """The images at `indices` as whole squares, `(len(indices), resize, resize, 3)` uint8; black if unreadable."""
-        black = np.zeros((self._recipe.resize, self._recipe.resize, 3), np.uint8)
-        return np.stack([black if square is None else square for square in self._read(np.asarray(indices))])
+        return self._labelled(np.asarray(indices))[0]
 
     def _order(self, indices):
         import grain  # here and not above: a third of the time that importing the package took
@@ -220,9 +218,10 @@ class Images:
             raise self.failure from error
 
     def _labelled(self, indices):
-        squares = self.squares_at(indices)
-        bad = [self.path(index) in self.skipped.reasons for index in indices] if len(self.skipped) else False
-        return squares, np.where(bad, np.int32(-1), self.labels[indices])
+        found = self._read(indices)
+        black = np.zeros((self._recipe.resize, self._recipe.resize, 3), np.uint8)
+        squares = np.stack([black if square is None else square for square in found])
+        return squares, np.where([square is None for square in found], np.int32(-1), self.labels[indices])
 
     def _centred(self, indices):
         squares, labels = self._labelled(indices)

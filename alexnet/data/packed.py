@@ -172,6 +172,8 @@ def _read_manifest(folder):
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         version = manifest["plan"]["version"]
+        if any(os.path.basename(file["file"]) != file["file"] for file in _files(manifest)):
+            raise ValueError("a file's name leads out of the folder")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"data_dir: {folder / MANIFEST} cannot be read ({error}).") from None
     if version != VERSION:
@@ -212,6 +214,7 @@ class Packing:
         left: How many of them are not packed yet.
         bytes: Expected size of the whole.
         seconds: Expected time for what is left.
+        written: How many images the finished folder holds.
 
     Raises:
         DataError: other images or other parameters than the folder's, or not enough space.
@@ -233,7 +236,7 @@ class Packing:
             self.skipped.reasons.update((name, reason) for _, name, reason in note["skipped"])
         self.skipped.check()
         self.left = sum(shard.last - shard.first for shard in self.shards if shard not in self._done)
-        self.bytes = self.seconds = 0
+        self.bytes = self.seconds = self.written = 0
         if self.left:
             self._estimate()
 
@@ -392,6 +395,7 @@ class Packing:
             moments = sum((Moments(**note["moments"]) for note in notes), moments)
             kept = np.ones(len(source), bool)
             kept[[index for note in notes for index, _, _ in note["skipped"]]] = False
+            self.written += int(kept.sum())
             parts[part] = {
                 "images": int(kept.sum()),
                 "labels": self._write_labels(part, source.take(np.flatnonzero(kept))),
@@ -413,7 +417,7 @@ class Packing:
         file = f"{part}.npz"
         names = [source.name(index) for index in range(len(source))]
         root = os.path.dirname(os.path.commonprefix(names[:1] + names[-1:])) + os.sep
-        names = Names.of(name.removeprefix(root) for name in names)
+        names = Names.of(f"{part}/{name.removeprefix(root)}" for name in names)
         unfinished = self.folder / f"{file}.tmp"
         with unfinished.open("wb") as stream:
             np.savez(stream, labels=source.labels, text=np.frombuffer(names.text, np.uint8), ends=names.ends)

@@ -18,13 +18,14 @@ class Skipped:
     Args:
         images: How many images there are.
         allowed: The share of them that may be unreadable.
-        folders: `(name, reason)` of folders that could not be listed; each counts as one image.
+        unreadable: `(name, reason)` of folders that could not be listed and of rows in a table without an image; each
+            counts as one image.
     """
 
-    def __init__(self, images, allowed, folders=()):
+    def __init__(self, images, allowed, unreadable=()):
         self.images = images
         self.allowed = allowed
-        self.reasons = dict(folders)
+        self.reasons = dict(unreadable)
         self._lock = threading.Lock()
 
     def __len__(self):
@@ -43,11 +44,8 @@ class Skipped:
     def check(self):
         if len(self) > self.allowed * self.images or len(self) >= self.images:
             name, reason = list(self.reasons.items())[-1]
-            raise DamageError(
-                name,
-                f"{reason}; with it {len(self):,} of {self.images:,} images cannot be read, more than max_skipped "
-                f"({self.allowed:g}) allows.",
-            )
+            limit = f", more than max_skipped ({self.allowed:g}) allows" if self.allowed < 1 else ""
+            raise DamageError(name, f"{reason}; with it {len(self):,} of {self.images:,} images cannot be read{limit}.")
 
     def write(self, path):
         """The list as CSV, `image,reason`; nothing is written while it is empty."""

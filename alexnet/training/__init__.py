@@ -1,6 +1,7 @@
 """`train(recipe)`: from a recipe to a trained network and a folder with everything about how it came to be."""
 
 import random
+import sys
 
 import keras
 import numpy as np
@@ -13,11 +14,10 @@ from alexnet.presets import LAYERS
 from alexnet.progress import someone_watches
 from alexnet.recipe import Recipe, RecipeError, resolve
 from alexnet.training import callbacks
-from alexnet.training.callbacks import LossError
 from alexnet.training.machine import hardware, peak_memory, versions
 from alexnet.training.optimizer import SGD, DivideOnPlateau
 from alexnet.training.record import HISTORY, Record, Run, describe, find_unfinished, read_history
-from alexnet.training.stopping import Interrupted, RunError, Signals, explained_memory
+from alexnet.training.stopping import Interrupted, LossError, RunError, Signals, explained_memory
 
 __all__ = [
     "HISTORY",
@@ -46,9 +46,10 @@ def train(recipe, verbose=None):
             watching, at a terminal or in an open notebook.
 
     Returns:
-        `Run`. Its folder holds `params.yaml`, `metrics.json`, `history.csv`, `skipped.csv` if images were left out,
-        `model.keras` and, until the run is finished, `saves/`, from which a later call with the same recipe goes on:
-        on the same machine to the same weights, bit for bit, that it would have come to without a pause.
+        `Run`. Its folder holds `params.yaml`, `metrics.json`, `history.csv`, `model.keras`, `skipped.csv` if images
+        were left out, `last_good.keras` after a loss that is no number, and, until the run is finished, `saves/`, from
+        which a later call with the same recipe goes on: on the same machine to the same weights, bit for bit, that it
+        would have come to without a pause.
 
     Raises:
         DataError, CheckpointError: data or weights that cannot be used; nothing is written then.
@@ -76,25 +77,39 @@ def train(recipe, verbose=None):
     record.open(save)
     if verbose:
         _announce(run, save)
-    try:
-        with Signals() as signals, explained_memory(recipe.batch_size):
-            _fit(record, signals, verbose)
-            if recipe.views > 1:
-                run.metrics["ten_views"] = evaluate(model, validation, recipe.views, verbose == 1)
+    with Signals() as signals:
+        try:
+            with explained_memory(recipe.batch_size):
+                _fit(record, signals, verbose)
+                if recipe.views > 1:
+                    images = callbacks.Interruptible(validation, signals)
+                    run.metrics["ten_views"] = evaluate(model, images, recipe.views, verbose == 1)
+            signals.held = True
             record.close()
-    except BaseException as error:
-        cause = training.failure or validation.failure or error
-        if isinstance(error, Interrupted) and record.saved != (record.epoch, record.step):
-            record.save()
-        if isinstance(cause, LossError) and (kept := record.keep_last_good()):
-            cause = RunError(f"{cause} The last good weights are in {kept}.")
-        record.abandon(cause)
-        if cause is error:
-            raise
-        raise cause from None
+        except BaseException as error:
+            signals.held = True
+            cause = _abandon(record, error)
+            if cause is error:
+                raise
+            raise cause from None
     if verbose and len(training.skipped):
         print(f"{training.skipped} ({folder / 'skipped.csv'})", flush=True)
     return run
+
+
+def _abandon(record, error):
+    """Save what can be saved of a run that ends early; returns the error to be raised."""
+    run = record.run
+    cause = run.training.failure or run.validation.failure or error
+    try:
+        if isinstance(error, Interrupted) and error.between_steps and record.saved != (record.epoch, record.step):
+            record.save()
+        if isinstance(cause, LossError) and (kept := record.keep_last_good()):
+            cause = RunError(f"{cause} The last good weights are in {kept}.")
+    except (OSError, RunError) as problem:
+        print(problem, file=sys.stderr)
+    record.abandon(cause)
+    return cause
 
 
 def _announce(run, save):
@@ -115,7 +130,7 @@ def _fit(record, signals, verbose):
     after_epoch = [
         steps,
         callbacks.Validate(run.model, run.validation, signals),
-        callbacks.Write(record, steps),
+        callbacks.Write(record),
         *([callbacks.Line(run.recipe.epochs)] if verbose == 2 else []),
         record.schedule,
         callbacks.Save(record, signals),

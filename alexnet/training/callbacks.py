@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from alexnet.evaluation import evaluate
-from alexnet.training.stopping import RunError
+from alexnet.training.stopping import LossError
 
 
 class Steps(keras.callbacks.Callback):
@@ -27,8 +27,8 @@ class Steps(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         self.record.restore_metrics()
-        self.began = time.perf_counter()
-        self.signals.in_step = True
+        self.record.epoch_began = time.perf_counter()
+        self.signals.waiting = True
 
     def on_train_batch_end(self, batch, logs=None):
         record = self.record
@@ -37,21 +37,24 @@ class Steps(keras.callbacks.Callback):
         self._check()
         self._unchecked = (record.step, logs["loss"])
         due = self._is_due()
-        if due:
+        if due or self.signals.received is not None:
             self._check()
-            record.save(record.earlier_seconds + time.perf_counter() - self.began)
+        if due:
+            record.save()
         self.signals.check()
 
     def on_epoch_end(self, epoch, logs=None):
         self._check()
+        if self.record.training_seconds is None:  # otherwise the run was interrupted while it validated
+            self.record.training_seconds = self.record.elapsed()
         self.signals.check()
-        logs["training_seconds"] = self.record.earlier_seconds + time.perf_counter() - self.began
+        logs["training_seconds"] = self.record.training_seconds
 
     def _is_due(self):
         recipe, record = self.recipe, self.record
         passed = time.monotonic() - record.last_save
         by_time = recipe.save_seconds and passed >= recipe.save_seconds
-        return by_time or (recipe.save_steps and record.step % recipe.save_steps == 0)
+        return by_time or (recipe.save_steps and record.number % recipe.save_steps == 0)
 
     def _check(self):
         if self._unchecked is None:
@@ -69,8 +72,13 @@ class Steps(keras.callbacks.Callback):
         )
 
 
-class LossError(RunError):
-    """A loss that is no number."""
+class Interruptible:
+    """Images for `evaluate` that stop between two batches when a signal has come."""
+
+    def __init__(self, images, signals):
+        self.class_names = images.class_names
+        self.steps_per_epoch = images.steps_per_epoch
+        self.squares = lambda: signals.between(images.squares())
 
 
 class Validate(keras.callbacks.Callback):
@@ -83,24 +91,22 @@ class Validate(keras.callbacks.Callback):
         self.signals = signals
 
     def on_epoch_end(self, epoch, logs=None):
-        self.signals.in_step = False  # nothing changes here: whoever wants to stop need not wait
-        scores = evaluate(self.network, self.validation, verbose=0)
-        self.signals.in_step = True
+        scores = evaluate(self.network, Interruptible(self.validation, self.signals), verbose=0)
+        if not np.isfinite(scores["loss"]):
+            raise LossError(f"The validation loss became {scores['loss']} after epoch {epoch + 1}.")
         logs.update({f"val_{name}": value for name, value in scores.items()})
 
 
 class Write(keras.callbacks.Callback):
     """Adds the learning rate to the epoch's results, and the results to the run's folder."""
 
-    def __init__(self, record, steps):
+    def __init__(self, record):
         super().__init__()
         self.record = record
-        self.steps = steps
 
     def on_epoch_end(self, epoch, logs=None):
         logs["learning_rate"] = float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
-        seconds = self.record.earlier_seconds + time.perf_counter() - self.steps.began
-        self.record.add_epoch({"epoch": epoch + 1, **logs, "seconds": seconds})
+        self.record.add_epoch({"epoch": epoch + 1, **logs, "seconds": self.record.elapsed()})
         del logs["training_seconds"]  # not for the progress bar
 
 
@@ -131,4 +137,3 @@ class Save(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         self.record.save()
         self.signals.check()
-        self.signals.in_step = False

@@ -18,7 +18,7 @@ from alexnet.backend import without_tensorflow
 from alexnet.recipe import FREE, Recipe
 from alexnet.training.machine import hardware, peak_memory, versions
 from alexnet.training.saves import Saves, replace_text
-from alexnet.training.stopping import RunError
+from alexnet.training.stopping import LossError, RunError
 
 HISTORY = (
     "epoch",
@@ -99,11 +99,17 @@ def find_unfinished(recipe, folder, data):
             f"{folder} holds an unfinished run with other parameters ({'; '.join(differences)}). "
             "Give this run another name, or set resume to false to begin afresh."
         )
-    if save.progress["data"] != data:
+    if differences := [
+        f"{key}: {there} there, {data[key]} here" if len(str(there)) < 40 else f"{key} differ"
+        for key, there in save.progress["data"].items()
+        if there != data[key]
+    ]:
         raise RunError(
-            f"{folder} holds an unfinished run on other images, {recipe.data_dir} has changed. "
-            "Give this run another name, or set resume to false to begin afresh."
+            f"{folder} holds an unfinished run on other images, {recipe.data_dir} has changed "
+            f"({'; '.join(differences)}). Give this run another name, or set resume to false to begin afresh."
         )
+    if save.progress["versions"] != versions():
+        print("The run was begun with other versions; its end may differ in the last digits.", file=sys.stderr)
     return save
 
 
@@ -113,7 +119,7 @@ def describe(training, validation):
         "source": training.source.kind,
         "training_images": len(training),
         "validation_images": len(validation),
-        "digest": training.source.digest()[:16],
+        "digest": training.source.digest()[:12] + validation.source.digest()[:12],
         "class_names": list(training.class_names),
     }
 
@@ -140,8 +146,19 @@ class Record:
         self.saves = Saves(run.folder)
         self.epoch, self.step, self.saved = 0, 0, None
         self.metrics_state = None
+        self.epoch_began = None
         self.earlier_seconds = 0.0  # of the epoch under way, before the run was interrupted
+        self.training_seconds = None  # of the epoch under way, once all its steps are made
         self.last_save = time.monotonic()
+
+    @property
+    def number(self):
+        """Steps made in the whole run."""
+        return self.epoch * self.run.training.steps_per_epoch + self.step
+
+    def elapsed(self):
+        """Seconds that the epoch under way has taken so far, before an interruption and after."""
+        return self.earlier_seconds + (0 if self.epoch_began is None else time.perf_counter() - self.epoch_began)
 
     def open(self, save=None):
         """Begin a run in its folder, or go on from a `Save`.
@@ -157,8 +174,12 @@ class Record:
             else:
                 self._restore(save)
             replace_text(run.folder / "params.yaml", run.recipe.to_yaml())
+            self._begin()
         except OSError as error:
             raise RunError(f"The run cannot be written to {run.folder} ({error.strerror or error}).") from None
+
+    def _begin(self):
+        run = self.run
         self.began = time.perf_counter()
         self.seconds_before = sum(epoch["seconds"] for epoch in run.history) + self.earlier_seconds
         run.metrics = {
@@ -180,8 +201,11 @@ class Record:
         """An epoch has ended: its row of the history, a dictionary of the names in `HISTORY`."""
         self.run.history.append({name: values[name] for name in HISTORY})
         self.epoch, self.step = self.epoch + 1, 0
-        self.earlier_seconds = 0.0
-        self.write()
+        self.epoch_began, self.earlier_seconds, self.training_seconds = None, 0.0, None
+        try:
+            self.write()
+        except OSError as error:
+            print(f"The results could not be written ({error.strerror or error}).", file=sys.stderr)
 
     def write(self):
         """Bring `metrics.json`, `history.csv` and `skipped.csv` up to date."""
@@ -208,21 +232,23 @@ class Record:
             "images_per_second": images / float(np.median(training[1:] or training)),  # without validation
         }
 
-    def save(self, seconds=0.0):
+    def save(self):
         """Everything that the rest of the run depends on, but for the data, whose order follows from the seed.
 
         Weights, momentum, learning rate, the states of dropout, metrics and schedule, the history, and where the run
         stands. A disk that cannot take it does not end the run: the earlier states stay, and the next save tries again.
 
-        Args:
-            seconds: How long the epoch under way has taken so far.
+        Raises:
+            LossError: weights that are no finite numbers. Earlier states stay.
         """
         if hasattr(self.trainee, "jax_state_sync") and getattr(self.trainee, "_jax_state", None) is not None:
             self.trainee.jax_state_sync()  # JAX's variables are brought up to date at the end of an epoch only
         progress = {
             "epoch": self.epoch,
             "step": self.step,
-            "seconds": seconds,
+            "seconds": self.elapsed(),
+            "training_seconds": self.training_seconds,
+            "versions": versions(),
             "history": self.run.history,
             "schedule": self.schedule.state,
             "data": self.data,
@@ -230,15 +256,15 @@ class Record:
             "skipped": self.run.training.skipped.reasons,
         }
         arrays = {name: ops.convert_to_numpy(ops.cast(v, v.dtype)) for name, v in self._variables().items()}
-        number = self.epoch * self.run.training.steps_per_epoch + self.step
-        self.last_save = time.monotonic()
+        if not all(np.isfinite(array).all() for array in arrays.values()):
+            raise LossError(f"Weights became infinite or NaN by step {self.step} of epoch {self.epoch + 1}.")
         try:
-            self.saves.write(number, progress, arrays)
+            self.saves.write(self.number, progress, arrays)
+            self.saved = (self.epoch, self.step)
             self.write()
         except OSError as error:
-            print(f"The state could not be saved ({error.strerror or error}); the run goes on.", file=sys.stderr)
-        else:
-            self.saved = (self.epoch, self.step)
+            print(f"The state could not be saved ({error.strerror or error}).", file=sys.stderr)
+        self.last_save = time.monotonic()
 
     def _variables(self):
         # The model's hold the random state of dropout too, the optimizer's the learning rate and the step.
@@ -247,14 +273,16 @@ class Record:
         return {f"{group}{i}": variable for group, found in groups.items() for i, variable in enumerate(found)}
 
     def _restore(self, save):
-        arrays = save.arrays()
-        for name, variable in self._variables().items():
+        arrays, variables = save.arrays(), self._variables()
+        if {name: array.shape for name, array in arrays.items()} != {n: tuple(v.shape) for n, v in variables.items()}:
+            raise RunError(f"{save.path} is of another version. Set resume to false to begin afresh.")
+        for name, variable in variables.items():
             variable.assign(arrays[name])
         # Keras sets its metrics to zero when an epoch begins; those of half an epoch are put back after that.
         self.metrics_state = [arrays[f"s{i}"] for i in range(len(self.trainee.metrics_variables))]
         progress = save.progress
         self.epoch, self.step, self.saved = progress["epoch"], progress["step"], (progress["epoch"], progress["step"])
-        self.earlier_seconds = progress["seconds"]
+        self.earlier_seconds, self.training_seconds = progress["seconds"], progress["training_seconds"]
         self.run.history = progress["history"]
         self.schedule.state = progress["schedule"]
         self.run.training.skipped.reasons.update(progress["skipped"])
@@ -267,8 +295,13 @@ class Record:
         self.metrics_state = None
 
     def keep_last_good(self):
-        """The weights of the last saved state as `last_good.keras`; returns its path, None without a saved state."""
-        save = self.saves.newest()
+        """The weights of the last state that led to a finite loss as `last_good.keras`.
+
+        Returns:
+            Its path, or None where no such state was saved.
+        """
+        # The loss of this step was wrong, so the weights after the one before may be wrong already.
+        save = self.saves.newest(most=self.number - 2)
         if save is None:
             return None
         arrays = save.arrays()

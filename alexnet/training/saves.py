@@ -1,6 +1,7 @@
 """The state of an unfinished run on disk: whole or not there, and the last two are kept."""
 
 import contextlib
+import errno
 import json
 import os
 import sys
@@ -9,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+from alexnet.training.stopping import RunError
 
 KEPT = 2
 
@@ -41,11 +44,11 @@ class Saves:
     def __init__(self, folder):
         self.folder = Path(folder) / "saves"
 
-    def write(self, number, progress, arrays):
+    def write(self, step, progress, arrays):
         """Write a state so that a kill at any moment leaves the earlier ones or this one, never half of it.
 
         Args:
-            number: Of the step, for the file's name.
+            step: Its number in the whole run, for the file's name.
             progress: Anything that JSON holds.
             arrays: NumPy arrays by name.
 
@@ -53,7 +56,7 @@ class Saves:
             OSError: the disk is full, or the folder cannot be written. Earlier states stay.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / f"step-{number:09d}.npz"
+        path = self.folder / f"step-{step:09d}.npz"
         unfinished = path.with_suffix(".tmp")
         try:
             with unfinished.open("wb") as file:
@@ -69,17 +72,29 @@ class Saves:
         for old in [*earlier[KEPT - 1 :], *self.folder.glob("step-*.tmp")]:  # and what a kill has left
             old.unlink(missing_ok=True)
 
-    def newest(self):
-        """The newest `Save` that is whole, or None. One that is damaged is passed over, and said to be."""
-        for path in self._paths():
+    def newest(self, most=None):
+        """The newest `Save` that is whole, or None where there is no file at all. Damaged ones are said to be.
+
+        Args:
+            most: The largest step that is wanted; None for any.
+
+        Raises:
+            RunError: there are files, and none can be used. They are not touched.
+        """
+        paths = [path for path in self._paths() if most is None or number(path) <= most]
+        for path in paths:
             try:
                 with np.load(path, allow_pickle=False) as saved:
-                    damaged = saved.zip.testzip()
-                    if damaged is None:
+                    if saved.zip.testzip() is None:
                         return Save(path, json.loads(str(saved["progress"])))
-            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            except OSError as error:
+                if error.errno not in (None, errno.EINVAL):  # not the file's fault: it may be whole
+                    raise RunError(f"{path} cannot be read ({error.strerror}).") from None
+            except (ValueError, KeyError, EOFError, zipfile.BadZipFile):
                 pass
-            print(f"{path} is damaged; the state before it is taken.", file=sys.stderr)
+            print(f"{path} is damaged.", file=sys.stderr)
+        if paths:
+            raise RunError(f"No state in {self.folder} is whole. Set resume to false to begin afresh.")
         return None
 
     def clear(self):
@@ -90,8 +105,13 @@ class Saves:
             self.folder.rmdir()
 
     def _paths(self):
-        """Files of states, the latest first. By time, since a run may have begun anew with fewer steps."""
-        return sorted(self.folder.glob("step-*.npz"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+        """Files of states, the latest first."""
+        return sorted(self.folder.glob("step-*.npz"), key=number, reverse=True)
+
+
+def number(path):
+    """The step in the name of a state's file."""
+    return int(path.stem.partition("-")[2])
 
 
 def _flush_folder(folder):

@@ -9,16 +9,21 @@ class RunError(RuntimeError):
     """A run that cannot begin or cannot go on, in one sentence."""
 
 
+class LossError(RunError):
+    """A loss, or weights, that are no finite numbers."""
+
+
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM ended the run between two steps, where its state is whole and can be saved.
+    """Ctrl-C or SIGTERM ended the run.
 
     Attributes:
+        between_steps: Whether the run's state was whole at that moment, so that it can be saved.
         status: The exit status that shells expect of it: 130, or 143 for SIGTERM.
     """
 
-    def __init__(self, number):
-        name = signal.Signals(number).name
-        super().__init__(f"interrupted by {name}; the run goes on from here when it is started again")
+    def __init__(self, number, between_steps):
+        super().__init__(f"interrupted by {signal.Signals(number).name}; started again, the run goes on")
+        self.between_steps = between_steps
         self.status = 128 + number
 
 
@@ -26,12 +31,14 @@ class Signals:
     """Within it Ctrl-C and SIGTERM wait for the end of a training step; a second one does not wait.
 
     Attributes:
-        in_step: Whether a step is going on, whose end is to be awaited.
+        waiting: Whether somebody will call `check` soon, and signals are to wait for it.
+        held: Whether something is being written that is to be whole; signals are passed over.
+        received: The signal that waits, or None.
     """
 
     def __init__(self):
-        self.in_step = False
-        self._received = None
+        self.waiting = self.held = False
+        self.received = None
         self._before = {}
 
     def __enter__(self):
@@ -50,19 +57,25 @@ class Signals:
         Raises:
             Interrupted: a signal came.
         """
-        if self._received is not None:
-            raise Interrupted(self._received)
+        if self.received is not None:
+            raise Interrupted(self.received, between_steps=True)
+
+    def between(self, batches):
+        """The same batches, with a `check` before each."""
+        for batch in batches:
+            self.check()
+            yield batch
 
     def _receive(self, number, frame):
-        if not self.in_step:
-            raise Interrupted(number)
-        if self._received is not None:
-            raise KeyboardInterrupt
-        self._received = number
+        if self.held:
+            return
+        if not self.waiting or self.received is not None:
+            raise Interrupted(number, between_steps=False)
+        self.received = number
 
 
 _NO_MEMORY = ("RESOURCE_EXHAUSTED", "ResourceExhausted", "OOM when allocating", "OutOfMemory", "out of memory")
-_NO_MEMORY += ("can't allocate memory", "bad_alloc")
+_NO_MEMORY += ("can't allocate memory", "bad_alloc", "MemoryError")
 
 
 @contextlib.contextmanager

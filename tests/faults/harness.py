@@ -41,7 +41,7 @@ class Child:
         self.process = subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
-        self.words, self.errors = queue.Queue(), []
+        self.words, self.errors, self.first_step = queue.Queue(), [], None
         threading.Thread(target=self._listen, daemon=True).start()
         threading.Thread(target=lambda: self.errors.extend(self.process.stderr), daemon=True).start()
 
@@ -61,6 +61,8 @@ class Child:
             if words is None:
                 self.process.wait()
                 return False
+            if words[0] == "step" and self.first_step is None:
+                self.first_step = int(words[1])
             if reached(words):
                 return True
 
@@ -102,8 +104,18 @@ def outcome(folder):
 def largest_difference(ours, theirs):
     """Between two `outcome`s: of the weights, and whether the histories are the same."""
     assert ours[0].keys() == theirs[0].keys() and len(ours[0]) >= 16
+    if all(value.tobytes() == theirs[0][name].tobytes() for name, value in ours[0].items()):
+        return 0.0, ours[1] == theirs[1]
     apart = max(float(np.max(np.abs(value - theirs[0][name]), initial=0)) for name, value in ours[0].items())
-    return apart, ours[1] == theirs[1]
+    return apart or float("nan"), ours[1] == theirs[1]
+
+
+def next_step(run):
+    """The step that a run in this folder has to go on with, by its newest whole state."""
+    from alexnet.training.saves import Saves, number
+
+    save = Saves(run).newest()
+    return 1 if save is None else number(save.path) + 1
 
 
 def run_with_kills(backend, kills, seed, folder, data_dir, say=print, **values):
@@ -116,18 +128,22 @@ def run_with_kills(backend, kills, seed, folder, data_dir, say=print, **values):
     while len(deaths) < kills:
         # The first two are one of each kind, so that the short test has both.
         kind = ("half", "step", "whole")[len(deaths) if len(deaths) < 2 else rng.randrange(3)]
+        due = next_step(run)
         child = Child(broken, backend, slow=True)
         count = rng.randint(1, 8) if kind == "step" else rng.randint(1, 2)
         for _ in range(count):
             if not child.wait_for(lambda words, kind=kind: words[0] == kind):
                 why = "".join(child.errors) or "give it more epochs"
                 raise AssertionError(f"the run ended before kill {len(deaths) + 1}: {why}")
+        assert child.first_step in (due, None), f"went on with step {child.first_step}, not {due}"
         time.sleep(rng.uniform(0, 0.25))
         assert child.end(signal.SIGKILL) == -signal.SIGKILL
         left = sorted(path.name for path in (run / "saves").glob("*"))
         deaths.append({"kind": kind, "left": left})
         say(f"{backend}: kill {len(deaths)} of {kills}, {kind}; left: {', '.join(left) or 'nothing'}")
-    Child(broken, backend, slow=False).finish()
+    due, last = next_step(run), Child(broken, backend, slow=False)
+    last.finish()
+    assert last.first_step == due, f"went on with step {last.first_step}, not {due}"
     apart, same_history = largest_difference(outcome(run), outcome(folder / "runs" / "whole" / backend))
     return {
         "backend": backend,
@@ -135,6 +151,7 @@ def run_with_kills(backend, kills, seed, folder, data_dir, say=print, **values):
         "largest_weight_difference": apart,
         "same_history": same_history,
         "epochs": len(outcome(run)[1]),
+        "last_life_began_with_step": last.first_step,
         "seconds": round(time.monotonic() - begun),
     }
 

@@ -68,7 +68,7 @@ def _find(recipe, test_only=False):
         return arrays.find_keras(data_dir)
     path = resolve(data_dir)
     if not os.path.exists(path):  # unlike Path's, never an error
-        path = _kaggle_folder(data_dir)
+        path = kaggle_folder(data_dir)
     if path is None:
         raise DataError(
             f"data_dir: there is no folder {data_dir}, and no data set of that name ({', '.join(NAMED)})."
@@ -83,7 +83,7 @@ def _find(recipe, test_only=False):
     raise DataError(f"data_dir: {data_dir} is a file; a folder of images, a .zip or an .npz is needed.")
 
 
-def _kaggle_folder(data_dir):
+def kaggle_folder(data_dir):
     """The folder that a notebook on Kaggle sees `slug` or `owner/slug` in, None if there is none."""
     match = _SLUG.fullmatch(data_dir)
     if not match:

@@ -186,7 +186,9 @@ def _parquet(tree, paths):
     except (OSError, pyarrow.ArrowException, KeyError) as error:
         raise DataError(f"data_dir: {path}: {_reason(error)}.") from None
     kind = "Parquet files (packed first, they are read much faster: python -m alexnet pack)"
-    return _source(tree, ParquetRows(tree.name, files, image), labels, names, kind)
+    first = str(min(paths))  # of this part: training and validation have rows of the same numbers
+    name = first if len(files) == 1 else f"{first} and {len(files) - 1} more"
+    return _source(tree, ParquetRows(name, files, image), labels, names, kind)
 
 
 def _columns(tree, schema):

@@ -6,6 +6,7 @@ import os
 import struct
 import tarfile
 import zlib
+from dataclasses import replace
 
 import numpy as np
 
@@ -28,7 +29,7 @@ def find_kaggle(tree, test_only=False):
         lines = tree.read(MAPPING).decode().splitlines()
         classes = [line.split()[0] for line in lines if line.strip()]
         if "train" in images.folders and not test_only:
-            training = folders.labelled(images.sub("train")).relabelled(classes)
+            training = replace(folders.labelled(images.sub("train")).relabelled(classes), kind=kind)
         table = csv.DictReader(io.StringIO(tree.read(SOLUTION).decode(), newline=""))
         rows = {row["ImageId"]: classes.index(row["PredictionString"].split()[0]) for row in table}
     except DataError:

@@ -101,7 +101,9 @@ class Recipe(BaseModel):
         1, description="of each image in the evaluation: 1, or 10 as in the paper"
     )
 
-    save_seconds: Number = Field(300.0, ge=0, description="the state is saved after so long, and after each epoch; 0 for epochs only")
+    save_seconds: Number = Field(
+        300.0, ge=0, description="the state is saved after so long, and after each epoch; 0 for epochs only"
+    )
     save_steps: Whole = Field(0, ge=0, description="and after so many steps; 0 for never")
     run_dir: Annotated[str, StringConstraints(min_length=1)] = Field("runs", description="where results go")
     name: Name = Field("default", description="what the run is called; results lie in run_dir/name/backend")

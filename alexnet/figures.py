@@ -320,6 +320,127 @@ def comparison(runs):
     return figure
 
 
+@_figure
+def benchmark(record):
+    """Training and inference in images a second and LRN in milliseconds: a column for each framework.
+
+    Bars are medians, whiskers reach from the fewest to the most of any round.
+
+    Args:
+        record: What `alexnet.benchmark.run` returns, or `bench.json` holds.
+    """
+    batch_size = record["settings"]["batch_size"]
+    backends = record["settings"]["backends"]
+    names = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}
+    rows = [("training", f"training, batches of {batch_size}"), ("inference", f"inference, batches of {batch_size}")]
+    figure, grid = plt.subplots(
+        3, len(backends), figsize=(3.75 * len(backends), 6.4), sharex="row", squeeze=False, height_ratios=[5, 5, 4]
+    )
+    contests = {
+        (contest["group"], contest["work"]): contest["seconds"]
+        for contest in record["contests"]
+        if contest["batch_size"] == batch_size
+    }
+    for column, backend in enumerate(backends):
+        for axes, (work, _) in zip(grid[:, column], rows, strict=False):
+            rates = {
+                name: [batch_size / seconds for seconds in times] for name, times in contests[backend, work].items()
+            }
+            _contenders(axes, rates, slots=5)
+        milliseconds = {
+            name.removeprefix(f"{backend} "): [1000 * seconds for seconds in times]
+            for name, times in contests["all", "normalization"].items()
+            if name.startswith(backend)
+        }
+        _contenders(grid[2, column], milliseconds, slots=4)
+        grid[0, column].set_title(names[backend])
+    for axes, (_, title) in zip(grid[:2, 0], rows, strict=True):
+        axes.set_xlabel(f"{title}: images/s")
+    grid[2, 0].set_xlabel("LRN, forward and backward: ms")
+    return figure
+
+
+def _contenders(axes, values, slots):
+    """A bar for each contender, ours marked; room for `slots` of them."""
+    middles = [float(np.median(rounds)) for rounds in values.values()]
+    spread = [
+        [middle - min(rounds) for middle, rounds in zip(middles, values.values(), strict=True)],
+        [max(rounds) - middle for middle, rounds in zip(middles, values.values(), strict=True)],
+    ]
+    colours = [ACCENT if name.startswith("ours") else SOFT for name in values]
+    whiskers = {"ecolor": INK, "elinewidth": 0.8, "capsize": 2}
+    axes.barh(list(values), middles, xerr=spread, color=colours, height=0.7, error_kw=whiskers)
+    for place, (middle, most) in enumerate(zip(middles, spread[1], strict=True)):
+        text = f"{middle:.0f}" if middle >= 10 else f"{middle:.1f}"
+        axes.annotate(text, (middle + most, place), (4, 0), textcoords="offset points", va="center", fontsize=9)
+    axes.set_ylim(max(slots, len(values)) - 0.5, -0.5)
+    axes.margins(x=0.18)
+    axes.set_xlim(left=0)
+    axes.grid(axis="y", visible=False)
+
+
+@_figure
+def growth(record):
+    """How the cost of our network grows with each size: images a second and memory, a line for each backend.
+
+    Args:
+        record: What `alexnet.benchmark.run(growth=True)` returns, or `bench.json` holds.
+    """
+    base = {size: record["settings"][size] for size in ("batch_size", "image_size", "width")}
+    titles = {"batch_size": "images in a batch", "image_size": "pixels a side", "width": "width"}
+    figure, grid = plt.subplots(2, 3, figsize=(10, 5.4), sharex="col", sharey="row")
+    for column, size in zip(grid.T, base, strict=True):
+        for backend in record["settings"]["backends"]:
+            points = sorted(
+                (
+                    row
+                    for row in record["growth"]
+                    if row["backend"] == backend and all(row[other] == base[other] for other in base if other != size)
+                ),
+                key=lambda row: row[size],
+            )
+            at, look = (
+                [row[size] for row in points],
+                {"color": BACKEND_COLOURS[backend], "marker": ".", "linewidth": 1.8},
+            )
+            for key, style in (("training_seconds", "-"), ("inference_seconds", "--")):
+                label = f"{backend}, {key.partition('_')[0]}"
+                rates = [row["batch_size"] / row[key] for row in points]
+                column[0].plot(at, rates, style, label=label, **look)
+            column[1].plot(at, [row["memory_bytes"] / 1e9 for row in points], **look)
+        column[0].set_yscale("log")
+        if size == "batch_size":
+            column[0].set_xscale("log", base=2)
+        column[1].set_xlabel(titles[size])
+        column[1].set_xticks(sorted({row[size] for row in record["growth"]}))
+        column[1].xaxis.set_major_formatter("{x:g}")
+    grid[0, 0].set_title("images/s")
+    grid[1, 0].set_title("peak memory in training, GB")
+    grid[1, 0].set_ylim(0, 1.08e-9 * max(row["memory_bytes"] for row in record["growth"]))
+    grid[0, 0].yaxis.set_major_formatter("{x:g}")
+    grid[0, 2].legend(fontsize=8)
+    return figure
+
+
+@_figure
+def layer_times(rows):
+    """Milliseconds of each layer, forward and backward.
+
+    Args:
+        rows: What `alexnet.benchmark.layers.layer_times` returns.
+    """
+    figure, axes = plt.subplots(figsize=(10, 0.26 * len(rows) + 0.9))
+    names = [row["layer"] for row in rows]
+    forward, backward = ([1000 * row[f"{way}_seconds"] for row in rows] for way in ("forward", "backward"))
+    axes.barh(names, forward, color=ACCENT, height=0.7, label="forward")
+    axes.barh(names, backward, left=forward, color="#c6dafc", height=0.7, label="backward")
+    axes.invert_yaxis()
+    axes.set_xlabel("milliseconds")
+    axes.grid(axis="y", visible=False)
+    axes.legend()
+    return figure
+
+
 def table(rows, columns, formats=None):
     """Dictionaries as a Markdown table, which a notebook shows as such.
 

@@ -7,6 +7,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from alexnet import kernels
+from alexnet.kernels.reference import power, times, times_band
+
 
 @keras.saving.register_keras_serializable(package="alexnet")
 class LocalResponseNormalization(keras.layers.Layer):
@@ -74,8 +77,10 @@ class LocalResponseNormalization(keras.layers.Layer):
 
     def call(self, inputs):
         activities = ops.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))
-        energy = _times_band(ops.square(activities), self._channel_axis(len(inputs.shape)), self.n // 2, self.groups)
-        outputs = activities * _power(self.k + self.alpha * energy, -self.beta)
+        axis = self._channel_axis(len(inputs.shape))
+        outputs = kernels.local_response_normalization(
+            activities, axis, self.n // 2, self.k, self.alpha, self.beta, self.groups
+        )
         return ops.cast(outputs, inputs.dtype)
 
     def _channel_axis(self, rank):
@@ -156,8 +161,8 @@ class SameMapNormalization(keras.layers.Layer):
 
     def call(self, inputs):
         activities = ops.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))
-        energy = _times_band(_times_band(ops.square(activities), 1, self.size // 2), 2, self.size // 2)
-        outputs = activities * _power(self.k + self.alpha * energy, -self.beta)
+        energy = times_band(times_band(ops.square(activities), 1, self.size // 2), 2, self.size // 2)
+        outputs = activities * power(self.k + self.alpha * energy, self.beta)
         return ops.cast(outputs, inputs.dtype)
 
     def compute_output_shape(self, input_shape):
@@ -187,7 +192,7 @@ class AverageMaps(keras.layers.Layer):
 
     def call(self, inputs):
         rows, columns = self.matrices(inputs.shape)
-        return _times(_times(inputs, 1, rows), 2, columns)
+        return times(times(inputs, 1, rows), 2, columns)
 
     def matrices(self, input_shape):
         """What rows and columns are multiplied with, `(height, size)` and `(width, size)`."""
@@ -209,52 +214,43 @@ class AverageMaps(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="alexnet")
 class GroupedConv2D(keras.layers.Conv2D):
-    """`Conv2D` computed in a form that is fast on each backend; the paper's columns are its `groups`.
+    """`Conv2D`, whose `groups` are the paper's columns (section 3.2, figure 2), computed as `alexnet.kernels` knows.
 
-    Arguments, kernel, bias and results are `keras.layers.Conv2D`'s. Only the way there differs:
-
-    - `groups` convolutions side by side (section 3.2, figure 2) in place of one grouped convolution, which is slow
-      on a CPU in JAX and TensorFlow and is not split over devices by XLA;
-    - on JAX's CPU a convolution with a stride as matrix products: conv1 made a training step of the whole network
-      twice as slow.
+    Arguments, kernel, bias and results are `keras.layers.Conv2D`'s.
     """
 
-    def convolution_op(self, inputs, kernel):
-        if self.groups == 1:
-            return self._convolve(inputs, kernel)
-        axis = -1 if self.data_format == "channels_last" else 1
-        columns = zip(ops.split(inputs, self.groups, axis), ops.split(kernel, self.groups, -1), strict=True)
-        return ops.concatenate([self._convolve(column, filters) for column, filters in columns], axis)
-
-    def _convolve(self, inputs, kernel):
-        plain = self.padding == "valid" and self.data_format == "channels_last" and self.dilation_rate == (1, 1)
-        if plain and self.strides[0] > 1 and None not in inputs.shape[1:] and _on_jax_cpu():
-            return strided_convolution(inputs, kernel, self.strides)
-        return super().convolution_op(inputs, kernel)
+    def call(self, inputs):
+        if self.data_format == "channels_first" or self.dilation_rate != (1, 1):
+            return super().call(inputs)
+        kernel, bias = (None if each is None else ops.convert_to_tensor(each) for each in (self.kernel, self.bias))
+        outputs = kernels.convolution(inputs, kernel, bias, self.strides, self.padding, self.groups)
+        return outputs if self.activation is None else self.activation(outputs)
 
 
-def strided_convolution(inputs, kernel, strides):
-    """`ops.conv(inputs, kernel, strides, "valid")` as a matrix product for each row of the kernel.
+@keras.saving.register_keras_serializable(package="alexnet")
+class MaxPooling2D(keras.layers.MaxPooling2D):
+    """`keras.layers.MaxPooling2D`, computed as `alexnet.kernels` knows."""
 
-    A stride's worth of neighbouring pixels counts as one pixel of more channels, so that the product has long rows.
-    """
-    _, height, width, channels = inputs.shape
-    down, across = strides
-    rows, kernel_width = kernel.shape[:2]
-    blocks = math.ceil(kernel_width / across)
-    out_height, out_width = (height - rows) // down + 1, (width - kernel_width) // across + 1
-    covered = across * (out_width + blocks - 1)
-    pixels = ops.pad(inputs[:, :, :covered], ((0, 0), (0, 0), (0, max(0, covered - width)), (0, 0)))
-    pixels = ops.reshape(pixels, (-1, height, covered // across, across * channels))
-    windows = ops.concatenate([pixels[:, :, block : block + out_width] for block in range(blocks)], -1)
-    weights = ops.pad(kernel, ((0, 0), (0, blocks * across - kernel_width), (0, 0), (0, 0)))
-    weights = ops.reshape(weights, (rows, blocks * across * channels, -1))
-    last = (out_height - 1) * down + 1
-    return sum(ops.matmul(windows[:, row : row + last : down], weights[row]) for row in range(rows))
+    def call(self, inputs):
+        square = self.pool_size[0] == self.pool_size[1] and self.strides[0] == self.strides[1]
+        if not square or self.padding != "valid" or self.data_format == "channels_first":
+            return super().call(inputs)
+        return kernels.max_pooling(inputs, self.pool_size[0], self.strides[0])
 
 
-def _on_jax_cpu():
-    return keras.backend.backend() == "jax" and keras.distribution.list_devices()[0].startswith("cpu")
+@keras.saving.register_keras_serializable(package="alexnet")
+class Dense(keras.layers.Dense):
+    """`keras.layers.Dense`, computed as `alexnet.kernels` knows."""
+
+    def call(self, inputs, training=None):
+        if len(inputs.shape) != 2:
+            return super().call(inputs, training)
+        kernel, bias = (None if each is None else ops.convert_to_tensor(each) for each in (self.kernel, self.bias))
+        outputs = kernels.dense(inputs, kernel, bias)
+        return outputs if self.activation is None else self.activation(outputs)
+
+    def quantize(self, mode=None, type_check=True, config=None):
+        super().quantize(mode, type_check=False, config=config)  # which knows Keras's own class by its type
 
 
 @keras.saving.register_keras_serializable(package="alexnet")
@@ -286,25 +282,6 @@ class PixelNormalization(keras.layers.Layer):
         return {**super().get_config(), "mean": self.mean, "std": self.std}
 
 
-def _times_band(values, axis, reach, groups=1):
-    """Along `axis`, each value's sum with its `reach` neighbours to both sides inside its own of `groups` parts.
-
-    A product with a band matrix of ones. Measured for LRN on two CPU cores, forward and backward, three times as fast
-    in JAX and TensorFlow as a sum of shifted copies, and one and a half times in PyTorch.
-    """
-    place = np.arange(values.shape[axis])
-    part = place * groups // values.shape[axis]
-    return _times(values, axis, (np.abs(place[:, None] - place) <= reach) & (part[:, None] == part))
-
-
-def _times(values, axis, matrix):
-    """The product of one axis with a matrix."""
-    matrix = ops.convert_to_tensor(matrix, values.dtype)
-    if axis == len(values.shape) - 1:
-        return ops.matmul(values, matrix)
-    return ops.moveaxis(ops.matmul(ops.moveaxis(values, axis, -1), matrix), -1, axis)
-
-
 def _require_whole(name, value):
     if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{name} must be a whole number of 1 or more. Received: {name}={value!r}")
@@ -313,11 +290,3 @@ def _require_whole(name, value):
 def _require(name, value, allowed, holds):
     if not isinstance(value, numbers.Real) or not math.isfinite(value) or not holds(value):
         raise ValueError(f"{name} must be a finite number, {allowed}. Received: {name}={value!r}")
-
-
-def _power(base, exponent):
-    """`base ** exponent` for a positive base; roots in place of the general power, which is slow on a CPU."""
-    if exponent == -0.75:
-        root = ops.rsqrt(base)
-        return root * ops.sqrt(root)
-    return ops.power(base, exponent)

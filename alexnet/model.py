@@ -12,10 +12,13 @@ import numpy as np
 from alexnet import checkpoints
 from alexnet.backend import without_tensorflow
 from alexnet.checkpoints import CheckpointError
+from alexnet.kernels import memory
 from alexnet.layers import (
     AverageMaps,
+    Dense,
     GroupedConv2D,
     LocalResponseNormalization,
+    MaxPooling2D,
     PixelNormalization,
     SameMapNormalization,
 )
@@ -120,7 +123,7 @@ def AlexNet(
                 x = keras.layers.Flatten(data_format="channels_last", name="flatten")(x)
             for step in spec.before:
                 x = _step(step, number, network, dropout, x)
-            x = keras.layers.Dense(
+            x = Dense(
                 classes if spec.units is None else scaled(spec.units, width),
                 **_initializers(network, spec, initializer, width, x.shape[-1]),
                 dtype="float32" if spec.units is None else None,
@@ -148,7 +151,7 @@ def _step(step, number, network, dropout, x):
     if step == "same_map":
         return SameMapNormalization(**network.same_map, name=f"map_norm{number}")(x)
     if step == "pool":
-        return keras.layers.MaxPooling2D(3, 2, data_format="channels_last", name=f"pool{number}")(x)
+        return MaxPooling2D(3, 2, data_format="channels_last", name=f"pool{number}")(x)
     if step == "average":
         if x.shape[1:3] == (6, 6):  # nothing to average at the size that the network was trained with
             return x
@@ -247,6 +250,8 @@ def load_checkpoint(path, preset=None):
         preset, (side, side, 3), checkpoint.classes, checkpoint.width, initializer=_ZEROS, mean=checkpoint.mean
     )
     _take(model, checkpoint, preset)
+    del checkpoint
+    memory.release()
     return model
 
 

@@ -59,10 +59,11 @@ def test_params_replace_the_brief(tmp_path):
 @pytest.mark.once
 def test_help_is_worth_reading():
     for arguments, words in (
-        (["--help"], ["train", "evaluate", "predict", "convert", "batch", "parity"]),
+        (["--help"], ["train", "evaluate", "predict", "convert", "batch", "parity", "bench"]),
         (["evaluate", "--help"], ["--views", "1, 10", "example:", "the run's own validation images"]),
         (["train", "--help"], ["--weight_decay", "inside the momentum", "example:", "default 0.0005"]),
         (["batch", "--help"], ["--grid", "--jobs", "example:"]),
+        (["bench", "--help"], ["--rounds", "--growth", "default benchmarks/results", "example:"]),
     ):
         found = run(*arguments)
         assert found.returncode == 0 and all(word in " ".join(found.stdout.split()) for word in words)

@@ -13,7 +13,6 @@ from alexnet.layers import (
     LocalResponseNormalization,
     PixelNormalization,
     SameMapNormalization,
-    strided_convolution,
 )
 
 # Parameters that make the divisor matter; the paper's are among them.
@@ -181,13 +180,6 @@ def test_grouped_convolution_equals_torch(groups):
         groups=groups,
     )
     np.testing.assert_allclose(to_numpy(layer(x)), reference.numpy().transpose(0, 2, 3, 1), rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("side", [67, 68, 70, 99, 227])
-def test_strided_convolution_equals_the_plain_one(side):
-    x, kernel = activities((2, side, side + 5, 3), 1.0), activities((11, 11, 3, 4), 0.1)
-    plain = to_numpy(ops.conv(x, kernel, 4, "valid", data_format="channels_last"))
-    np.testing.assert_allclose(to_numpy(strided_convolution(x, kernel, (4, 4))), plain, rtol=1e-4, atol=1e-5)
 
 
 def test_pixels_lose_their_mean_in_float32():

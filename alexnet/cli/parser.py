@@ -2,6 +2,7 @@
 
 import argparse
 
+from alexnet.cli.benchmark import bench
 from alexnet.cli.checkpoints import convert, parity
 from alexnet.cli.common import BAD_USAGE
 from alexnet.cli.evaluation import evaluate, predict
@@ -28,7 +29,7 @@ def build_parser():
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_add_train, _add_evaluate, _add_predict, _add_convert, _add_pack, _add_batch, _add_parity):
+    for add in (_add_train, _add_evaluate, _add_predict, _add_convert, _add_pack, _add_batch, _add_parity, _add_bench):
         add(commands)
     return parser
 
@@ -159,6 +160,30 @@ def _add_parity(commands):
     parser.add_argument("--width", type=float, default=1.0, metavar="VALUE", help="factor of filters (default 1)")
     parser.add_argument("--image_size", type=int, metavar="VALUE", help="pixels a side (default 227, or 224)")
     parser.add_argument("--output", metavar="FILE", help="write the numbers there, as JSON")
+
+
+def _add_bench(commands):
+    parser = _add_command(
+        commands,
+        "bench",
+        bench,
+        "our network's speed and memory beside hand-written peers in each framework",
+        "Train and ask our network and the peers of benchmarks/peers in turn, round by round, and print the median and "
+        "the spread of the ratios. At full size this takes half an hour, with --growth three quarters.",
+        "bench --backends jax torch --rounds 5",
+    )
+    parser.add_argument("--rounds", type=int, metavar="N", help="turns of each contender (default 10)")
+    parser.add_argument("--quick", action="store_true", help="two rounds, and nothing written without --output")
+    parser.add_argument("--backends", nargs="+", metavar="BACKEND", help="tensorflow, jax, torch; default: all three")
+    parser.add_argument("--batch_size", type=int, default=32, metavar="N", help="images in a step (default 32)")
+    parser.add_argument("--image_size", type=int, default=227, metavar="N", help="pixels a side (default 227)")
+    parser.add_argument("--width", type=float, default=1.0, metavar="VALUE", help="factor of filters (default 1)")
+    parser.add_argument(
+        "--growth", action="store_true", help="and how the cost grows with batch_size, image_size and width"
+    )
+    parser.add_argument(
+        "--output", metavar="FOLDER", help="write bench.json and pictures there (default benchmarks/results)"
+    )
 
 
 def _add_weights(parser, **arguments):

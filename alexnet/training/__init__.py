@@ -9,6 +9,7 @@ import numpy as np
 from alexnet.data import load_data, training_colors
 from alexnet.data.colors import Colors
 from alexnet.evaluation import evaluate
+from alexnet.kernels import memory
 from alexnet.model import AlexNet, logits_model
 from alexnet.presets import LAYERS
 from alexnet.progress import someone_watches
@@ -92,6 +93,8 @@ def train(recipe, verbose=None):
             if cause is error:
                 raise
             raise cause from None
+        finally:
+            memory.release()
     if verbose and len(training.skipped):
         print(f"{training.skipped} ({folder / 'skipped.csv'})", flush=True)
     return run

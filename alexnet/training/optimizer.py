@@ -5,6 +5,8 @@ import math
 import keras
 from keras import ops
 
+from alexnet import kernels
+
 
 @keras.saving.register_keras_serializable(package="alexnet")
 class SGD(keras.optimizers.SGD):
@@ -27,9 +29,13 @@ class SGD(keras.optimizers.SGD):
         self.decay = decay
 
     def update_step(self, gradient, variable, learning_rate):
-        if self.decay and len(variable.shape) > 1:  # biases have one axis
-            gradient = ops.cast(gradient, variable.dtype) + self.decay * variable
-        super().update_step(gradient, variable, learning_rate)
+        gradient, learning_rate = (ops.cast(value, variable.dtype) for value in (gradient, learning_rate))
+        decay = self.decay if len(variable.shape) > 1 else 0.0  # biases have one axis
+        if self.momentum:
+            velocity = self.momentums[self._get_variable_index(variable)]
+            kernels.momentum_step(variable, velocity, gradient, learning_rate, self.momentum, decay)
+        else:
+            super().update_step(gradient + decay * variable, variable, learning_rate)
 
     def get_config(self):
         return {**super().get_config(), "decay": self.decay}

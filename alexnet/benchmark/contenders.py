@@ -1,0 +1,132 @@
+"""A contender in a process of its own, which sleeps while others are measured."""
+
+import contextlib
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+
+from alexnet.recipe import PROJECT
+
+PEERS = PROJECT / "benchmarks" / "peers"
+NETWORKS = {
+    "tensorflow": ("ours", "keras", "function", "xla"),
+    "jax": ("ours", "keras", "columns", "grouped"),
+    "torch": ("ours", "keras", "eager", "channels_last", "compile"),
+}
+NORMALIZATIONS = {
+    "tensorflow": ("ours", "ours XLA", "tf.nn.lrn eager", "tf.nn.lrn XLA"),
+    "jax": ("ours", "shifted sum"),
+    "torch": ("ours", "LocalResponseNorm"),
+}
+
+
+class BenchmarkError(RuntimeError):
+    """A benchmark that cannot go on, in one sentence."""
+
+
+class Contender:
+    """`benchmarks/peers/contender.py` for one contender: it answers, and stands still in between.
+
+    Args:
+        backend: The framework.
+        name: One of `NETWORKS` or `NORMALIZATIONS`.
+
+    Attributes:
+        import_seconds: What the imports took that its process began with.
+
+    Raises:
+        BenchmarkError: it cannot be started.
+    """
+
+    def __init__(self, backend, name):
+        self.backend = backend
+        self.name = name
+        self._folder = tempfile.TemporaryDirectory()
+        self._chatter = open(Path(self._folder.name) / "stderr", "w+")  # noqa: SIM115  closed with the contender
+        path = [str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(path),
+            # Nothing compiled before, so that the first step is a user's first; and no compilers that wait in memory.
+            "TORCHINDUCTOR_CACHE_DIR": str(Path(self._folder.name) / "inductor"),
+            "TORCHINDUCTOR_COMPILE_THREADS": "1",
+        }
+        # A group of its own: the kernel wakes and ends it if this process is killed while the contender stands still.
+        self._process = subprocess.Popen(
+            [sys.executable, str(PEERS / "contender.py"), backend, name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._chatter,
+            text=True,
+            env=environment,
+            process_group=0,
+        )
+        self._handle = psutil.Process(self._process.pid)
+        try:
+            self.import_seconds = self._answer()["import_seconds"]
+        except BaseException:
+            self.close()
+            raise
+        self._pause()
+
+    def ask(self, do, **arguments):
+        """The answer to a command, as a dictionary; `benchmarks/peers/contender.py` lists them."""
+        with contextlib.suppress(OSError, psutil.NoSuchProcess):  # it has ended, and `_answer` says how
+            self._handle.resume()
+            self._process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
+            self._process.stdin.flush()
+        answer = self._answer()
+        self._pause()
+        return answer
+
+    def _pause(self):
+        """Returns when it really stands still: a signal takes its time, and who comes next is measured."""
+        self._handle.suspend()
+        while self._handle.status() not in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE):
+            time.sleep(0.001)
+
+    def _answer(self):
+        line = self._process.stdout.readline()
+        if not line:
+            status = self._process.wait()
+            self._chatter.seek(0)
+            last = (["", *self._chatter.read().strip().splitlines()])[-1]
+            killed = " It was killed; too little memory?" if status == -9 else f" {last}".rstrip()
+            raise BenchmarkError(f"{self.backend} {self.name} ended with status {status}.{killed}")
+        answer = json.loads(line)
+        if "error" in answer:
+            raise BenchmarkError(f"{self.backend} {self.name}: {answer['error'].strip().splitlines()[0]}")
+        return answer
+
+    def close(self):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            self._handle.kill()
+        self._process.wait()
+        with contextlib.suppress(OSError):  # a command that nobody will read
+            self._process.stdin.close()
+        self._process.stdout.close()
+        self._chatter.close()
+        self._folder.cleanup()
+
+
+def require_peers(backends):
+    """See that the peers are there, and each backend.
+
+    Raises:
+        BenchmarkError: they are not.
+    """
+    if not (PEERS / "contender.py").is_file():
+        raise BenchmarkError(
+            f"There is no {PEERS}. The peers are a part of the project's folder, not of the installed package: "
+            "run this from a clone of it."
+        )
+    for backend in backends:
+        if importlib.util.find_spec(backend) is None:
+            raise BenchmarkError(f"{backend} is not installed here. Install it with: pip install {backend}")

@@ -1,0 +1,59 @@
+"""Contenders in turn, round by round, and what their times say."""
+
+import statistics
+
+from alexnet.progress import track
+
+# A processor's clock and its neighbours change within seconds. What two contenders did in one round was done in the
+# same minute, so that the ratio of the two is worth more than either time.
+
+
+def hold(contenders, command, rounds, seconds=1.0, verbose=None):
+    """Let contenders do the same in turn.
+
+    Each warms up, and then does it in each round as often as fits into `seconds`, at least once. Every other
+    round goes through them backwards.
+
+    Args:
+        contenders: By name.
+        command: What they do, `do` and its arguments but for `count`.
+        rounds: How many.
+        seconds: A turn's length.
+
+    Returns:
+        By name, the seconds that it took once, a number for each round; and by name, its last answer.
+    """
+    turns, last = {}, {}
+    for name, contender in contenders.items():
+        contender.ask(**command, count=1)  # may compile
+        once = contender.ask(**command, count=2)["seconds"] / 2
+        turns[name] = max(1, round(seconds / once))
+    times = {name: [] for name in contenders}
+    order = [name for turn in range(rounds) for name in (list(contenders) if turn % 2 == 0 else [*contenders][::-1])]
+    for name in track(order, len(order), f"{command['do']}: {', '.join(contenders)}", verbose):
+        last[name] = contenders[name].ask(**command, count=turns[name])
+        times[name].append(last[name]["seconds"] / turns[name])
+    return times, last
+
+
+def ratio(ours, theirs):
+    """How many times as fast as `theirs` we are: `median`, `min` and `max` over the rounds."""
+    ratios = [their / our for our, their in zip(ours, theirs, strict=True)]
+    return {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)}
+
+
+def fastest(times):
+    """The name with the smallest median."""
+    return min(times, key=lambda name: statistics.median(times[name]))
+
+
+def ratios(times, ours="ours"):
+    """`ratio` of each other contender."""
+    return {name: ratio(times[ours], theirs) for name, theirs in times.items() if name != ours}
+
+
+def among_backends(times):
+    """The slowest contender's speed as a share of the fastest one's: `median`, `min`, `max`, and the two names."""
+    slowest = max(times, key=lambda name: statistics.median(times[name]))
+    first = fastest(times)
+    return {**ratio(times[slowest], times[first]), "slowest": slowest, "fastest": first}

@@ -1,0 +1,132 @@
+"""`bench`."""
+
+import json
+import statistics
+from pathlib import Path
+
+from alexnet.cli.common import BAD_USAGE, FAILED, fail
+from alexnet.recipe import BACKENDS, PROJECT, Recipe
+
+ROUNDS, QUICK_ROUNDS = 10, 2
+
+
+def bench(options):
+    for backend in options.backends or ():
+        Recipe(backend=backend)
+    Recipe(
+        batch_size=options.batch_size,
+        resize=max(1, options.image_size),
+        image_size=options.image_size,
+        width=options.width,
+    )
+    rounds = options.rounds if options.rounds is not None else QUICK_ROUNDS if options.quick else ROUNDS
+    if rounds < 1:
+        options.parser.error(f"--rounds takes a whole number of 1 or more. Received: {rounds}")
+    backends = tuple(dict.fromkeys(options.backends or BACKENDS))
+    folder = Path(options.output) if options.output else None if options.quick else PROJECT / "benchmarks" / "results"
+
+    from alexnet import benchmark
+
+    try:
+        benchmark.require_peers(backends)
+    except benchmark.BenchmarkError as error:
+        return fail(error, BAD_USAGE)
+    try:
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+        sizes = {name: getattr(options, name) for name in ("batch_size", "image_size", "width")}
+        record = benchmark.run(backends, rounds, **sizes, growth=options.growth, report=_Report())
+        _print_targets(record["targets"])
+        if folder is not None:
+            _write(record, folder)
+    except (benchmark.BenchmarkError, OSError) as error:
+        return fail(error, FAILED)
+    return 0
+
+
+def _write(record, folder):
+    from alexnet import figures
+
+    (folder / "bench.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    figures.benchmark(record).savefig(folder / "bench.png", dpi=100)
+    written = ["bench.json", "bench.png"]
+    if "growth" in record:
+        figures.growth(record).savefig(folder / "bench_growth.png", dpi=100)
+        written.append("bench_growth.png")
+    print(f"{folder}: {', '.join(written)}")
+
+
+class _Report:
+    """Prints what has been measured, table by table."""
+
+    def __init__(self):
+        self.growing = None
+
+    def __call__(self, part, value):
+        getattr(self, part)(value)
+
+    def left_out(self, reason):
+        print(f"left out: {reason}", flush=True)
+
+    def contest(self, contest):
+        times, work, count = contest["seconds"], contest["work"], contest["batch_size"]
+        against = contest["ratios"]
+        columns = ["", "ms", "images/s", "spread", *(["ours is faster", "spread"] if against else [])]
+        who = {"backends": "ours on each backend: ", "all": ""}.get(contest["group"], f"{contest['group']}: ")
+        what = "LRN alone, forward and backward" if work == "normalization" else work
+        table = _table(f"{who}{what}, {count} image{'s' * (count > 1)}", columns)
+        for name, seconds in times.items():
+            middle, least, most = statistics.median(seconds), min(seconds), max(seconds)
+            cells = [f"{1000 * middle:,.1f}", f"{count / middle:,.1f}", f"{count / most:,.1f}–{count / least:,.1f}"]
+            if name in against:
+                found = against[name]
+                cells += [f"{found['median']:.2f} ×", f"{found['min']:.2f}–{found['max']:.2f}"]
+            table.add_row(name, *cells)
+        _show(table)
+
+    def starts(self, rows):
+        columns = ["", "import", "build", "build and first step", "peak memory"]
+        table = _table(f"{rows[0]['backend']}: start and memory", columns)
+        for row in rows:
+            seconds = [f"{row[f'{part}_seconds']:.1f} s" for part in ("import", "build", "first_step")]
+            table.add_row(row["contender"], *seconds, f"{row['memory_bytes'] / 1e9:.2f} GB")
+        _show(table)
+
+    def growth(self, row):
+        if self.growing != row["backend"]:
+            self.growing = row["backend"]
+            print(f"{row['backend']}: our network in other sizes")
+        print(
+            f"  batch_size {row['batch_size']:3}  image_size {row['image_size']:3}  width {row['width']:<4g}  "
+            f"training {row['training_seconds']:7.3f} s  inference {row['inference_seconds']:7.3f} s  "
+            f"first step {row['first_step_seconds']:5.1f} s  {row['memory_bytes'] / 1e9:5.2f} GB",
+            flush=True,
+        )
+
+
+def _print_targets(rows):
+    table = _table("Targets", ["", "target", "measured", "range", ""])
+    for row in rows:
+        digits = ".2f" if row["unit"] != "s" else ".1f"
+        spread = "–".join(format(end, digits) for end in row["range"]) if row["range"] else ""
+        sign = "≤" if row["range"] is None else "≥"
+        unit = "" if row["unit"].startswith("times") else f" {row['unit']}"
+        cells = [f"{sign} {row['wanted']:{digits}}{unit}", f"{row['measured']:{digits}}{unit}", spread]
+        table.add_row(row["target"], *cells, "met" if row["met"] else "missed", style=None if row["met"] else "red")
+    _show(table)
+
+
+def _table(title, columns):
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number else "left", overflow="fold")
+    return table
+
+
+def _show(table):
+    from rich.console import Console
+
+    Console().print(table)

@@ -1,0 +1,36 @@
+"""The operations that take a step's time, each in the form that was measured to be fast where Keras runs.
+
+`reference` has all of them in plain `keras.ops`. Beside it, `on_tensorflow`, `on_jax` and `on_torch` have those that
+their framework computes faster in another form on a CPU; the tests compare each with its reference, results and
+gradients. On other devices everything is the reference: nothing else has been measured there.
+
+`python -m alexnet bench` measures what it is worth.
+"""
+
+import importlib
+
+import keras
+
+from alexnet.kernels import memory, reference
+
+memory.keep()
+fast = importlib.import_module(f"alexnet.kernels.on_{keras.backend.backend()}")
+
+
+def _chosen(name):
+    plain, form = getattr(reference, name), getattr(fast, name, None)
+    if form is None:
+        return plain
+
+    def operation(x, *arguments, **settings):
+        return (form if fast.on_cpu(x) else plain)(x, *arguments, **settings)
+
+    operation.__name__, operation.__doc__ = name, plain.__doc__
+    return operation
+
+
+local_response_normalization = _chosen("local_response_normalization")
+convolution = _chosen("convolution")
+max_pooling = _chosen("max_pooling")
+dense = _chosen("dense")
+momentum_step = _chosen("momentum_step")

@@ -1,0 +1,58 @@
+"""TensorFlow on a CPU."""
+
+import functools
+
+import tensorflow as tf
+
+from alexnet.kernels import reference, shifted
+
+
+@functools.cache
+def _only_cpus():
+    return not tf.config.list_physical_devices("GPU")
+
+
+def on_cpu(x):
+    return _only_cpus()
+
+
+def local_response_normalization(activities, axis, reach, k, alpha, beta, groups=1):
+    """As sums of shifted copies, which XLA makes one loop each way."""
+    if axis not in (-1, len(activities.shape) - 1):
+        return reference.local_response_normalization(activities, axis, reach, k, alpha, beta, groups)
+    settings = (reach, k, alpha, beta, groups)
+
+    @tf.custom_gradient
+    def normalize(activities):
+        return _forward(activities, *settings), lambda upstream: _backward(activities, upstream, *settings)
+
+    return normalize(activities)
+
+
+_forward = tf.function(shifted.normalize, jit_compile=True)
+_backward = tf.function(shifted.gradient, jit_compile=True)
+
+
+def dense(inputs, kernel, bias=None):
+    """With the gradient of `inputs` as kernel times upstream, which reads the kernel as it lies in memory."""
+
+    @tf.custom_gradient
+    def product(inputs, kernel):
+        def gradient(upstream):
+            return (
+                tf.transpose(tf.matmul(kernel, upstream, transpose_b=True)),
+                tf.matmul(inputs, upstream, transpose_a=True),
+            )
+
+        return tf.matmul(inputs, kernel), gradient
+
+    outputs = product(inputs, kernel)
+    return outputs if bias is None else tf.nn.bias_add(outputs, bias)
+
+
+def momentum_step(variable, velocity, gradient, learning_rate, momentum, decay):
+    """In one pass over the weights, by XLA, where a graph is made that will be run many times."""
+    variables = (each if isinstance(each, tf.Variable) else each.value for each in (variable, velocity))
+    compiled = not tf.executing_eagerly()
+    step = tf.function(reference.momentum_step, jit_compile=True) if compiled else reference.momentum_step
+    step(*variables, gradient, learning_rate, momentum, decay)

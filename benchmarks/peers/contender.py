@@ -1,0 +1,131 @@
+"""One contender in a process of its own: commands in as JSON lines, an answer to each as a line out.
+
+    python benchmarks/peers/contender.py torch channels_last <<END
+    {"do": "network", "width": 1.0, "image_size": 227, "batch_size": 32}
+    {"do": "train", "count": 3}
+    {"do": "predict", "batch_size": 1, "count": 10}
+    END
+
+| command | answer |
+|---|---|
+| `network`: `batch_size`, and what `Network` takes | `build_seconds`, `first_step_seconds` from building on, `loss` |
+| `train`: `count` of steps | `seconds`, `loss` after them |
+| `predict`: `batch_size`, `count` of batches | `seconds` |
+| `normalization`: `shape` | `first_step_seconds`, compiling included |
+| `normalize`: `count` of times | `seconds`, forward and backward |
+
+Every answer tells the process's `memory` in bytes, the most it has held so far. The first line that comes out, before
+any command, has `import_seconds`: the framework and all that the contender needs of it. A failure is answered with
+`error`.
+"""
+
+import importlib
+import json
+import os
+import re
+import sys
+import time
+from pathlib import Path
+
+OWN_MODULE = {"ours": "ours", "ours XLA": "ours", "keras": "plain_keras"}
+
+
+def module_of(backend, name):
+    """The module in which a contender is written."""
+    module = importlib.import_module(OWN_MODULE.get(name, f"plain_{backend}"))
+    if name not in (*module.CONTENDERS, *module.NORMALIZATIONS):
+        raise ValueError(f"{module.__name__} has no {name!r}")
+    return module
+
+
+class Contender:
+    """What the commands are carried out on."""
+
+    def __init__(self, backend, name):
+        self.name = name
+        self.module = module_of(backend, name)
+
+    def network(self, batch_size=32, image_size=227, classes=1000, **settings):
+        import numpy as np
+
+        rng = np.random.default_rng(0)
+        images = rng.integers(0, 256, (batch_size, image_size, image_size, 3), np.uint8)
+        labels = rng.integers(0, classes, batch_size, np.int32)
+        began = time.perf_counter()
+        self.peer = self.module.Network(self.name, image_size=image_size, classes=classes, **settings)
+        self.batch = self.peer.batch(images, labels)
+        built = time.perf_counter() - began
+        loss = self.peer.train(self.batch, 1)
+        self.batches = {batch_size: self.batch}
+        self.images, self.labels = images, labels
+        return {"build_seconds": built, "first_step_seconds": time.perf_counter() - began, "loss": loss}
+
+    def train(self, count):
+        began = time.perf_counter()
+        loss = self.peer.train(self.batch, count)
+        return {"seconds": time.perf_counter() - began, "loss": loss}
+
+    def predict(self, batch_size, count):
+        if batch_size not in self.batches:
+            self.batches[batch_size] = self.peer.batch(self.images[:batch_size], self.labels[:batch_size])
+        batch = self.batches[batch_size]
+        began = time.perf_counter()
+        for _ in range(count):
+            self.peer.predict(batch)
+        return {"seconds": time.perf_counter() - began}
+
+    def normalization(self, shape):
+        import numpy as np
+
+        rng = np.random.default_rng(0)
+        activities = np.maximum(rng.normal(0, 50, shape), 0).astype(np.float32)  # as they come from ReLU
+        above = rng.normal(0, 1, shape).astype(np.float32)
+        began = time.perf_counter()
+        self.run = self.module.normalization(self.name, activities, above)
+        self.run()
+        return {"first_step_seconds": time.perf_counter() - began}
+
+    def normalize(self, count):
+        began = time.perf_counter()
+        for _ in range(count):
+            self.run()
+        return {"seconds": time.perf_counter() - began}
+
+
+def peak_memory():
+    """The most memory that this process has held, in bytes.
+
+    On Linux not what `getrusage` says: that begins with the process that started this one.
+    """
+    status = Path("/proc/self/status")
+    if status.is_file():
+        return 1024 * int(re.search(r"VmHWM:\s+(\d+)", status.read_text())[1])
+    import psutil
+
+    usage = psutil.Process().memory_info()
+    return getattr(usage, "peak_wset", usage.rss)
+
+
+def main(backend, name):
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever the libraries print goes to the error stream
+    os.environ["KERAS_BACKEND"] = backend
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+    def answer(**values):
+        print(json.dumps({**values, "memory": peak_memory()}), file=answers, flush=True)
+
+    try:
+        began = time.perf_counter()
+        contender = Contender(backend, name)
+        answer(import_seconds=time.perf_counter() - began)
+        for line in sys.stdin:
+            command = json.loads(line)
+            answer(**getattr(contender, command.pop("do"))(**command))
+    except Exception as error:
+        answer(error=f"{type(error).__name__}: {error}")
+        raise
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,86 @@
+"""The package's own network, trained and asked as the package does it; and its LRN alone."""
+
+from types import SimpleNamespace
+
+import alexnet
+
+keras = alexnet.import_keras()
+
+from alexnet.training import _compile, build  # noqa: E402
+
+CONTENDERS = ("ours",)
+NORMALIZATIONS = ("ours", "ours XLA") if keras.backend.backend() == "tensorflow" else ("ours",)
+
+
+class Network:
+    """What `alexnet.train` trains, compiled as it compiles it."""
+
+    def __init__(self, contender, image_size=227, width=1.0, classes=1000, dropout=0.5, learning_rate=0.01):
+        sizes = {"resize": image_size, "image_size": image_size, "width": width}
+        recipe = alexnet.Recipe(**sizes, initializer="paper", dropout=dropout, learning_rate=learning_rate)
+        self.model = build(recipe, classes)
+        self.trainee = _compile(SimpleNamespace(recipe=recipe, model=self.model, class_names=range(classes)))
+
+    def batch(self, images, labels):
+        return images, labels
+
+    def train(self, batch, steps):
+        """So many steps on a batch; returns their mean loss."""
+
+        def batches():
+            while True:
+                yield batch
+
+        history = self.trainee.fit(batches(), steps_per_epoch=steps, shuffle=False, verbose=0)
+        return history.history["loss"][-1]
+
+    def predict(self, batch):
+        """Probabilities `(batch, classes)` as NumPy."""
+        return self.model.predict_on_batch(batch[0])
+
+    def set_weights(self, weights):
+        """Kernels and biases, NumPy, by layer."""
+        for name, arrays in weights.items():
+            self.model.get_layer(name).set_weights(arrays)
+
+
+def normalization(contender, activities, above):
+    """The package's layer alone, by each framework's own way to gradients.
+
+    Takes activities and a gradient from above, NumPy `(batch, rows, columns, channels)`. Returns a function without
+    arguments: the normalized activities and the gradient below.
+    """
+    norm = alexnet.LocalResponseNormalization(data_format="channels_last")
+    norm.build(activities.shape)
+    if keras.backend.backend() == "torch":
+        import torch
+
+        x, above = torch.from_numpy(activities).requires_grad_(), torch.from_numpy(above)
+
+        def run():
+            output = norm(x)
+            return output, *torch.autograd.grad(output, x, above)
+
+        return run
+    if keras.backend.backend() == "jax":
+        import jax
+
+        @jax.jit
+        def pulled(x, above):
+            output, pull = jax.vjp(norm, x)
+            return output, *pull(above)
+
+        tensors = jax.device_put((activities, above))
+        return lambda: jax.block_until_ready(pulled(*tensors))
+    import tensorflow as tf
+
+    def both(x, above):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            output = norm(x)
+        return output, tape.gradient(output, x, above)
+
+    if contender == "ours XLA":
+        both = tf.function(both, jit_compile=True)
+    x, above = tf.constant(activities), tf.constant(above)
+    return lambda: both(x, above)

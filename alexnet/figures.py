@@ -354,6 +354,8 @@ def benchmark(record):
         }
         _contenders(grid[2, column], milliseconds, slots=4)
         grid[0, column].set_title(names[backend])
+    for row in grid:  # one scale for all frameworks, with room for the numbers
+        row[0].set_xlim(0, 1.18 * max(axes.dataLim.x1 for axes in row))
     for axes, (_, title) in zip(grid[:2, 0], rows, strict=True):
         axes.set_xlabel(f"{title}: images/s")
     grid[2, 0].set_xlabel("LRN, forward and backward: ms")
@@ -374,8 +376,6 @@ def _contenders(axes, values, slots):
         text = f"{middle:.0f}" if middle >= 10 else f"{middle:.1f}"
         axes.annotate(text, (middle + most, place), (4, 0), textcoords="offset points", va="center", fontsize=9)
     axes.set_ylim(max(slots, len(values)) - 0.5, -0.5)
-    axes.margins(x=0.18)
-    axes.set_xlim(left=0)
     axes.grid(axis="y", visible=False)
 
 

@@ -1,7 +1,7 @@
 """Memory that a step frees is kept for the next one.
 
 glibc gives large blocks back to the system at once and gets them anew in the next step, page by page and filled with
-zeros. On two CPU cores that took a third to a half of a training step on each backend. So a process keeps what it once
+zeros. On two CPU cores that took a quarter to a half of a training step. So a process keeps what it once
 needed, until `release`.
 """
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -19,7 +20,7 @@ from alexnet.data import DamageError, DataError
 from alexnet.model import load_checkpoint, preset_of, save_checkpoint
 from alexnet.recipe import Recipe, RecipeError
 from alexnet.training import SGD, DivideOnPlateau, RunError, train
-from alexnet.training.callbacks import Steps
+from alexnet.training.callbacks import Release, Steps
 from alexnet.training.saves import Saves
 
 BACKEND = keras.backend.backend()
@@ -514,3 +515,18 @@ def test_a_signal_from_the_terminal(tiny, tmp_path):
     assert errors.strip().splitlines()[-1].startswith("error: interrupted by SIGINT") and "Traceback" not in errors
     assert json.loads((folder / "metrics.json").read_text())["status"] == "interrupted"
     assert os.listdir(folder).count("model.keras") == 0
+
+
+def test_kept_memory_is_given_back_when_it_is_not_needed(monkeypatch):
+    """After the first step of a training, and after an epoch that has left much."""
+    released, held = [], iter([100, 120, 126, 110])
+    monkeypatch.setattr(training.callbacks.memory, "release", lambda: released.append((epoch, step)))
+    usage = SimpleNamespace(memory_info=lambda: SimpleNamespace(rss=next(held)))
+    monkeypatch.setattr(training.callbacks.psutil, "Process", lambda: usage)
+    release = Release()
+    for epoch in range(4):
+        for step in range(2):
+            release.on_train_batch_end(step)
+        step = "end"
+        release.on_epoch_end(epoch)
+    assert released == [(0, 0), (2, "end")]

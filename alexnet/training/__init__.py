@@ -28,6 +28,7 @@ __all__ = [
     "Run",
     "RunError",
     "build",
+    "compile_trainee",
     "evaluate",
     "finished_run",
     "hardware",
@@ -73,7 +74,7 @@ def train(recipe, verbose=None):
     with explained_memory(recipe.batch_size):
         model = build(recipe, len(training.class_names), training.colors)
         run = Run(folder, recipe, model, training=training, validation=validation)
-        trainee = _compile(run)
+        trainee = compile_trainee(model, recipe)
     record = Record(run, trainee, DivideOnPlateau(recipe.patience, len(validation)), data)
     record.open(save)
     if verbose:
@@ -132,6 +133,7 @@ def _fit(record, signals, verbose):
     steps = callbacks.Steps(record, signals)
     after_epoch = [
         steps,
+        callbacks.Release(),
         callbacks.Validate(run.model, run.validation, signals),
         callbacks.Write(record),
         *([callbacks.Line(run.recipe.epochs)] if verbose == 2 else []),
@@ -219,23 +221,25 @@ def build(recipe, classes, colors=None):
     )
     for name in LAYERS[: recipe.freeze]:
         model.get_layer(name).trainable = False
+    memory.release()  # initializers take twice what they give
     return model
 
 
-def _compile(run):
-    """The network up to its logits, compiled: a loss computed from probabilities loses its gradient near 0."""
-    recipe = run.recipe
-    trainee = logits_model(run.model)
+def compile_trainee(model, recipe):
+    """What `train` fits: the network up to its logits, since a loss computed from probabilities loses its gradient
+    near 0. It shares the layers of `model`; its optimizer, loss and metrics are those of the recipe."""
+    classes = model.output_shape[-1]
+    trainee = logits_model(model)
     trainee.compile(
         SGD(recipe.learning_rate, recipe.momentum, recipe.weight_decay),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=[
             keras.metrics.SparseTopKCategoricalAccuracy(1, name="top1"),
-            keras.metrics.SparseTopKCategoricalAccuracy(min(5, len(run.class_names)), name="top5"),
+            keras.metrics.SparseTopKCategoricalAccuracy(min(5, classes), name="top5"),
         ],
     )
     trainee.optimizer.build(trainee.trainable_variables)
     # Keras makes the variables of the metrics in the first step; a saved state needs a place for them before.
-    trainee.compute_metrics(None, np.zeros(1, "int32"), np.zeros((1, len(run.class_names)), "float32"))
+    trainee.compute_metrics(None, np.zeros(1, "int32"), np.zeros((1, classes), "float32"))
     trainee.reset_metrics()
     return trainee

@@ -4,9 +4,11 @@ import time
 
 import keras
 import numpy as np
+import psutil
 from keras import ops
 
 from alexnet.evaluation import evaluate
+from alexnet.kernels import memory
 from alexnet.training.stopping import LossError
 
 
@@ -70,6 +72,29 @@ class Steps(keras.callbacks.Callback):
         raise LossError(
             f"The loss became {loss} in step {step} of epoch {self.record.epoch + 1} at a learning rate of {rate:g}."
         )
+
+
+class Release(keras.callbacks.Callback):
+    """Gives back the kept memory (`alexnet.kernels.memory`) that training does not need: what compiling took,
+    after the first step, and what lies between blocks in use, when that has grown."""
+
+    GROWTH = 1.25  # times what was held after the first epoch
+
+    def __init__(self):
+        super().__init__()
+        self._first = True
+        self._usual = None
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self._first:
+            memory.release()
+            self._first = False
+
+    def on_epoch_end(self, epoch, logs=None):
+        held = psutil.Process().memory_info().rss
+        self._usual = self._usual or held
+        if held > self.GROWTH * self._usual:
+            memory.release()
 
 
 class Interruptible:

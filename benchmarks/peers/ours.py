@@ -1,12 +1,11 @@
 """The package's own network, trained and asked as the package does it; and its LRN alone."""
 
-from types import SimpleNamespace
-
 import alexnet
 
 keras = alexnet.import_keras()
 
-from alexnet.training import _compile, build  # noqa: E402
+from alexnet.training import build, compile_trainee  # noqa: E402
+from alexnet.training.callbacks import Release  # noqa: E402
 
 CONTENDERS = ("ours",)
 NORMALIZATIONS = ("ours", "ours XLA") if keras.backend.backend() == "tensorflow" else ("ours",)
@@ -19,7 +18,8 @@ class Network:
         sizes = {"resize": image_size, "image_size": image_size, "width": width}
         recipe = alexnet.Recipe(**sizes, initializer="paper", dropout=dropout, learning_rate=learning_rate)
         self.model = build(recipe, classes)
-        self.trainee = _compile(SimpleNamespace(recipe=recipe, model=self.model, class_names=range(classes)))
+        self.trainee = compile_trainee(self.model, recipe)
+        self.release = Release()
 
     def batch(self, images, labels):
         return images, labels
@@ -31,7 +31,7 @@ class Network:
             while True:
                 yield batch
 
-        history = self.trainee.fit(batches(), steps_per_epoch=steps, shuffle=False, verbose=0)
+        history = self.trainee.fit(batches(), steps_per_epoch=steps, shuffle=False, callbacks=[self.release], verbose=0)
         return history.history["loss"][-1]
 
     def predict(self, batch):

@@ -393,6 +393,11 @@ def _take(model, checkpoint, preset):
 
 
 def _require_whole_and_square(model, path):
+    if quantized := [layer.name for layer in model.layers if layer.quantization_mode]:
+        raise ValueError(
+            f"{path.name}: this format is written from float32 weights. Received: a model quantized in "
+            f"{', '.join(quantized)}. Write .keras."
+        )
     missing = set(LAYERS) - {layer.name for layer in model.layers}
     height, width = model.input.shape[1:3]
     if missing or height != width:

@@ -72,6 +72,10 @@ def _read_h5(file, path, format, name="", settings=None):
             [f"expected 5 kernels of 4 axes and 3 of 2, found {len(convolutions)} and {len(dense)}"],
             blobs,
         )
+    for kernel in dense:
+        scale = blobs.get(kernel[:-1] + "2")  # there after `model.quantize("int8")`, one for each unit
+        if blobs[kernel].dtype == np.int8 and scale is not None and scale.shape == blobs[kernel].shape[1:]:
+            blobs[kernel] = blobs[kernel] / scale
     names = {layer: (kernel, kernel[:-1] + "1") for layer, kernel in zip(LAYERS, [*convolutions, *dense], strict=True)}
     preset = name.removeprefix("alexnet_")
     preset = preset if preset in PRESETS else None

@@ -102,15 +102,19 @@ def convolution(inputs, kernel, bias=None, strides=(1, 1), padding="valid", grou
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _strided(inputs, kernel, strides):
-    return _patches(inputs, kernel.shape, strides) @ _as_matrix(kernel, strides)
+    patches = jnp.concatenate(_blocks(inputs, kernel.shape, strides), -1)
+    return patches @ _as_matrix(kernel, strides)
 
 
 def _strided_gradient(strides, kept, upstream):
     inputs, kernel = kept
-    product = jnp.tensordot(_patches(inputs, kernel.shape, strides), upstream, ([0, 1, 2], [0, 1, 2]))
+    # Block by block, in this order: of the first factor XLA makes a transposed copy, and it is the same for all blocks.
+    # What depends on the inputs alone XLA would compute in the forward pass and keep.
+    blocks, pixels = _blocks(inputs + _nothing(upstream), kernel.shape, strides), [0, 1, 2]
+    product = jnp.concatenate([jnp.tensordot(upstream, block, (pixels, pixels)) for block in blocks], -1)
     as_kernel = jax.linear_transpose(functools.partial(_as_matrix, strides=strides), kernel)
     plain = functools.partial(reference.convolution, kernel=kernel, strides=strides)
-    return jax.vjp(plain, inputs)[1](upstream)[0], as_kernel(product)[0]
+    return jax.vjp(plain, inputs)[1](upstream)[0], as_kernel(product.T)[0]
 
 
 _strided.defvjp(
@@ -118,9 +122,9 @@ _strided.defvjp(
 )
 
 
-def _patches(inputs, kernel_shape, strides):
-    """What each output sees, `(batch, rows, columns, inputs)`. A stride's square of pixels counts as one pixel of more
-    channels, so that few and long pieces are copied."""
+def _blocks(inputs, kernel_shape, strides):
+    """What each output sees, in parts `(batch, rows, columns, inputs)`. A stride's square of pixels counts as one pixel
+    of more channels, so that few and long pieces are copied."""
     (down, across), (batch, *sides, channels) = strides, inputs.shape
     found = [(side - kernel) // stride + 1 for side, kernel, stride in zip(sides, kernel_shape, strides, strict=False)]
     blocks = [math.ceil(kernel / stride) for kernel, stride in zip(kernel_shape, strides, strict=False)]
@@ -130,14 +134,38 @@ def _patches(inputs, kernel_shape, strides):
     pixels = jnp.pad(inputs, [(0, 0), *missing, (0, 0)]).reshape(batch, high, down, wide, across, channels)
     pixels = pixels.transpose(0, 1, 3, 2, 4, 5).reshape(batch, high, wide, -1)
     rows, columns = found
-    return jnp.concatenate(
-        [pixels[:, top : top + rows, left : left + columns] for top, left in np.ndindex(*blocks)], -1
-    )
+    return [pixels[:, top : top + rows, left : left + columns] for top, left in np.ndindex(*blocks)]
 
 
 def _as_matrix(kernel, strides):
-    """The kernel in the order of `_patches`, `(inputs, filters)`."""
+    """The kernel in the order of `_blocks`, `(inputs, filters)`."""
     (down, across), (rows, columns, channels, filters) = strides, kernel.shape
     kernel = jnp.pad(kernel, [(0, -rows % down), (0, -columns % across), (0, 0), (0, 0)])
     kernel = kernel.reshape(-(-rows // down), down, -(-columns // across), across, channels, filters)
     return kernel.transpose(0, 2, 1, 3, 4, 5).reshape(-1, filters)
+
+
+def dense(inputs, kernel, bias=None):
+    """With the gradient of the kernel after that of the inputs: what comes next changes the kernel where it lies, and
+    XLA copies it first if something may still read it."""
+    outputs = _product(inputs, kernel)
+    return outputs if bias is None else outputs + bias
+
+
+@jax.custom_vjp
+def _product(inputs, kernel):
+    return inputs @ kernel
+
+
+def _product_gradient(kept, upstream):
+    inputs, kernel = kept
+    below = upstream @ kernel.T
+    return below, inputs.T @ upstream + _nothing(below)
+
+
+_product.defvjp(lambda inputs, kernel: (_product(inputs, kernel), (inputs, kernel)), _product_gradient)
+
+
+def _nothing(values):
+    """Zero, which cannot be known before `values`: XLA on a CPU heeds no other order."""
+    return 0 * values.ravel()[0]

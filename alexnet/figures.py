@@ -322,7 +322,8 @@ def comparison(runs):
 
 @_figure
 def benchmark(record):
-    """Training and inference in images a second and LRN in milliseconds: a column for each framework.
+    """Training and inference in images a second and LRN in milliseconds: a column for each framework; of one framework
+    alone side by side.
 
     Bars are medians, whiskers reach from the fewest to the most of any round.
 
@@ -333,26 +334,31 @@ def benchmark(record):
     backends = record["settings"]["backends"]
     names = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}
     rows = [("training", f"training, batches of {batch_size}"), ("inference", f"inference, batches of {batch_size}")]
-    figure, grid = plt.subplots(
-        3, len(backends), figsize=(3.75 * len(backends), 6.4), sharex="row", squeeze=False, height_ratios=[5, 5, 4]
-    )
     contests = {
         (contest["group"], contest["work"]): contest["seconds"]
         for contest in record["contests"]
         if contest["batch_size"] == batch_size
     }
+    most = [max(len(contests[backend, work]) for backend in backends) for work, _ in rows]
+    most.append(max(sum(name.startswith(backend) for name in contests["all", "normalization"]) for backend in backends))
+    if len(backends) == 1:
+        figure, grid = plt.subplots(1, 3, figsize=(10, 0.9 + 0.3 * max(most)))
+        grid, most = grid[:, None], [max(most)] * 3
+    else:
+        size = (3.75 * len(backends), 1.2 + 0.37 * sum(most))
+        figure, grid = plt.subplots(3, len(backends), figsize=size, sharex="row", squeeze=False, height_ratios=most)
     for column, backend in enumerate(backends):
-        for axes, (work, _) in zip(grid[:, column], rows, strict=False):
+        for axes, slots, (work, _) in zip(grid[:, column], most, rows, strict=False):
             rates = {
                 name: [batch_size / seconds for seconds in times] for name, times in contests[backend, work].items()
             }
-            _contenders(axes, rates, slots=5)
+            _contenders(axes, rates, slots)
         milliseconds = {
             name.removeprefix(f"{backend} "): [1000 * seconds for seconds in times]
             for name, times in contests["all", "normalization"].items()
             if name.startswith(backend)
         }
-        _contenders(grid[2, column], milliseconds, slots=4)
+        _contenders(grid[2, column], milliseconds, most[2])
         grid[0, column].set_title(names[backend])
     for row in grid:  # one scale for all frameworks, with room for the numbers
         row[0].set_xlim(0, 1.18 * max(axes.dataLim.x1 for axes in row))
@@ -375,7 +381,7 @@ def _contenders(axes, values, slots):
     for place, (middle, most) in enumerate(zip(middles, spread[1], strict=True)):
         text = f"{middle:.0f}" if middle >= 10 else f"{middle:.1f}"
         axes.annotate(text, (middle + most, place), (4, 0), textcoords="offset points", va="center", fontsize=9)
-    axes.set_ylim(max(slots, len(values)) - 0.5, -0.5)
+    axes.set_ylim(slots - 0.5, -0.5)
     axes.grid(axis="y", visible=False)
 
 
@@ -418,7 +424,30 @@ def growth(record):
     grid[1, 0].set_title("peak memory in training, GB")
     grid[1, 0].set_ylim(0, 1.08e-9 * max(row["memory_bytes"] for row in record["growth"]))
     grid[0, 0].yaxis.set_major_formatter("{x:g}")
-    grid[0, 2].legend(fontsize=8)
+    lines, labels = grid[0, 0].get_legend_handles_labels()
+    figure.legend(lines, labels, loc="outside lower center", ncols=3, handlelength=3)
+    return figure
+
+
+@_figure
+def batch_times(rows):
+    """What a batch costs, and how many images a second that makes, against its size.
+
+    Args:
+        rows: What `alexnet.benchmark.here.batch_times` returns.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.2))
+    sizes = [row["batch_size"] for row in rows]
+    left.plot(sizes, [1000 * row["seconds"] for row in rows], color=ACCENT, marker=".")
+    right.plot(sizes, [row["batch_size"] / row["seconds"] for row in rows], color=ACCENT, marker=".")
+    left.set_title("milliseconds a batch")
+    right.set_title("images/s")
+    for axes in (left, right):
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(sizes)
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.set_ylim(0)
+        axes.set_xlabel("images in a batch")
     return figure
 
 
@@ -427,14 +456,14 @@ def layer_times(rows):
     """Milliseconds of each layer, forward and backward.
 
     Args:
-        rows: What `alexnet.benchmark.layers.layer_times` returns.
+        rows: What `alexnet.benchmark.here.layer_times` returns.
     """
     figure, axes = plt.subplots(figsize=(10, 0.26 * len(rows) + 0.9))
     names = [row["layer"] for row in rows]
     forward, backward = ([1000 * row[f"{way}_seconds"] for row in rows] for way in ("forward", "backward"))
     axes.barh(names, forward, color=ACCENT, height=0.7, label="forward")
     axes.barh(names, backward, left=forward, color="#c6dafc", height=0.7, label="backward")
-    axes.invert_yaxis()
+    axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlabel("milliseconds")
     axes.grid(axis="y", visible=False)
     axes.legend()

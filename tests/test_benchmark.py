@@ -18,9 +18,8 @@ import pytest
 from keras import ops
 
 from alexnet import benchmark, figures
-from alexnet.benchmark import contenders, targets
+from alexnet.benchmark import contenders, here, targets
 from alexnet.benchmark.contest import among_backends, fastest, hold, ratio, ratios
-from alexnet.benchmark.layers import layer_times
 from alexnet.cli import main
 from alexnet.layers import GroupedConv2D, LocalResponseNormalization
 from alexnet.model import AlexNet
@@ -282,10 +281,26 @@ def test_times_of_layers():
     x = LocalResponseNormalization()(x)
     x = keras.layers.Dropout(0.5)(keras.layers.Flatten()(x))
     model = keras.Model(pixels, keras.layers.Dense(5)(x))
-    rows = layer_times(model, np.zeros((2, 9, 9, 3), "uint8"), repetitions=1)
+    rows = here.layer_times(model, np.zeros((2, 9, 9, 3), "uint8"), repetitions=1)
     assert [row["layer"] for row in rows] == [layer.name for layer in model.layers[1:]]
     assert all(row["forward_seconds"] > 0 and row["backward_seconds"] >= 0 for row in rows)
-    assert rows[0]["backward_seconds"] == 0 and sum(row["backward_seconds"] for row in rows) > 0
+    assert rows[0]["backward_seconds"] == 0  # it has no weights, and pixels need no gradient
+    assert sum(row["backward_seconds"] for row in rows) > 0
+
+
+def test_measured_in_this_process():
+    """A record with everything that the picture shows, and with real times."""
+    rows = here.batch_times(AlexNet(input_shape=(67, 67, 3), classes=5, width=0.0625), (1, 4), repetitions=1)
+    assert [row["batch_size"] for row in rows] == [1, 4] and all(row["seconds"] > 0 for row in rows)
+    record = here.measure(**TINY, rounds=2, verbose=0)
+    assert record["settings"] == {"backends": [BACKEND], "rounds": 2, **TINY}
+    seconds = {(c["group"], c["work"]): c["seconds"] for c in record["contests"]}
+    assert list(seconds) == [(BACKEND, "training"), (BACKEND, "inference"), ("all", "normalization")]
+    assert list(seconds[BACKEND, "training"]) == ["ours", PEERS[1]]
+    assert all(len(rounds) == 2 and min(rounds) > 0 for times in seconds.values() for rounds in times.values())
+    figures.benchmark(record).canvas.draw()
+    figures.batch_times(rows).canvas.draw()
+    assert str(contenders.PEERS) not in sys.path and plt.get_fignums() == []
 
 
 @pytest.mark.once

@@ -8,7 +8,14 @@ import importlib.metadata
 import math
 import statistics
 
-from alexnet.benchmark.contenders import NETWORKS, NORMALIZATIONS, BenchmarkError, Contender, require_peers
+from alexnet.benchmark.contenders import (
+    NETWORKS,
+    NORMALIZATIONS,
+    BenchmarkError,
+    Contender,
+    normalization_shape,
+    require_peers,
+)
 from alexnet.benchmark.contest import hold, ratios
 from alexnet.benchmark.targets import judge
 from alexnet.progress import track
@@ -112,8 +119,7 @@ class _Bench:
 
     def normalization(self, backends):
         """LRN alone, after the first layer: the normalized activities and the gradient."""
-        side = (self.sizes["image_size"] - 11) // 4 + 1
-        shape = (self.sizes["batch_size"], side, side, 2 * round(96 * self.sizes["width"] / 2))
+        shape = normalization_shape(**self.sizes)
         with contextlib.ExitStack() as stack:
             contenders = {}
             for backend in backends:

@@ -58,7 +58,7 @@ class Contender:
             "TORCHINDUCTOR_CACHE_DIR": str(Path(self._folder.name) / "inductor"),
             "TORCHINDUCTOR_COMPILE_THREADS": "1",
         }
-        # A group of its own: the kernel wakes and ends it if this process is killed while the contender stands still.
+        # A group of its own, so that Ctrl-C reaches this process alone, which closes it.
         self._process = subprocess.Popen(
             [sys.executable, str(PEERS / "contender.py"), backend, name],
             stdin=subprocess.PIPE,
@@ -114,6 +114,12 @@ class Contender:
         self._process.stdout.close()
         self._chatter.close()
         self._folder.cleanup()
+
+
+def normalization_shape(batch_size, image_size, width):
+    """The activities of the first layer, in which LRN is measured alone: `(batch, rows, columns, channels)`."""
+    side = (image_size - 11) // 4 + 1
+    return batch_size, side, side, 2 * round(96 * width / 2)
 
 
 def require_peers(backends):

@@ -1,11 +1,91 @@
-"""Where the time of a network goes, layer by layer."""
+"""What can be measured in this process in less than a minute, on the backend that it runs on."""
 
+import importlib
 import statistics
+import sys
 import time
 
 import keras
 import numpy as np
 from keras import ops
+
+from alexnet.benchmark.contenders import NETWORKS, NORMALIZATIONS, PEERS, normalization_shape, require_peers
+from alexnet.benchmark.contest import hold, ratios
+
+
+def measure(batch_size=16, image_size=227, width=1.0, rounds=3, verbose=None):
+    """Our network beside the framework's plainest peer, and LRN beside the framework's own.
+
+    Less to be relied on than `alexnet.benchmark.run`, where each contender has a process of its own: here they share
+    threads and memory, and memory that the first one frees is kept for the other, too.
+
+    Args:
+        batch_size, image_size, width, rounds, verbose: As for `alexnet.benchmark.run`.
+
+    Returns:
+        `settings` and `contests` of a record as `alexnet.benchmark.run` returns it.
+
+    Raises:
+        BenchmarkError: no peers here; they belong to the project's folder, not to the package.
+    """
+    backend = keras.backend.backend()
+    require_peers([backend])
+    sizes = {"batch_size": batch_size, "image_size": image_size, "width": width}
+    record = {"settings": {"backends": [backend], "rounds": rounds, **sizes}, "contests": []}
+
+    def contest(group, work, contenders, **command):
+        times, _ = hold(contenders, command, rounds, seconds=0.5, verbose=verbose)
+        against = ratios(times) if "ours" in times else {}
+        values = {"group": group, "work": work, "batch_size": batch_size, "seconds": times, "ratios": against}
+        record["contests"].append(values)
+
+    networks = {}
+    for name in ("ours", NETWORKS[backend][2]):  # Keras's own layers come between these two
+        networks[name] = _Here(backend, name)
+        networks[name].ask("network", **sizes)
+    contest(backend, "training", networks, do="train")
+    contest(backend, "inference", networks, do="predict", batch_size=batch_size)
+    networks.clear()
+    layers = {f"{backend} {name}": _Here(backend, name) for name in NORMALIZATIONS[backend]}
+    for layer in layers.values():
+        layer.ask("normalization", shape=normalization_shape(**sizes))
+    contest("all", "normalization", layers, do="normalize")
+    return record
+
+
+class _Here:
+    """A contender in this process: `alexnet.benchmark.Contender` without a process."""
+
+    def __init__(self, backend, name):
+        sys.path.insert(0, str(PEERS))
+        try:
+            self._contender = importlib.import_module("contender").Contender(backend, name)
+        finally:
+            sys.path.remove(str(PEERS))
+
+    def ask(self, do, **arguments):
+        return getattr(self._contender, do)(**arguments)
+
+
+def batch_times(model, batch_sizes=(1, 2, 4, 8, 16, 32), repetitions=3):
+    """What a guess costs in batches of different sizes.
+
+    Args:
+        model: A network that takes images.
+        batch_sizes: Numbers of images.
+        repetitions: The median of so many is taken.
+
+    Returns:
+        A dictionary for each: `batch_size`, and `seconds` for the whole batch.
+    """
+    images = np.random.default_rng(0).integers(0, 256, (max(batch_sizes), *model.input.shape[1:]), np.uint8)
+    return [
+        {
+            "batch_size": batch_size,
+            "seconds": _median(lambda: model.predict_on_batch(images[:batch_size]), repetitions),  # noqa: B023
+        }
+        for batch_size in batch_sizes
+    ]
 
 
 def layer_times(model, images, repetitions=5):
@@ -20,16 +100,16 @@ def layer_times(model, images, repetitions=5):
 
     Returns:
         A dictionary for each layer: `layer`, `forward_seconds`, `backward_seconds`. The second one is what the
-        gradients cost beyond the output; a layer that only takes pixels has none.
+        gradients cost beyond the output: those of the layer's weights, and of its input if a layer below has weights.
     """
-    rows, values = [], np.asarray(images)
+    rows, values, weights_below = [], np.asarray(images), False
     for layer in model.layers[1:]:
-        forward, both = _functions(layer, model.jit_compile)
+        forward, both = _functions(layer, weights_below, model.jit_compile)
         values = ops.convert_to_tensor(values)
-        # The first layer hands nothing down, and pixels have no gradient.
-        differentiable = keras.backend.is_float_dtype(values.dtype)
-        once = _median(lambda: forward(values), repetitions)  # noqa: B023  called at once
-        twice = _median(lambda: both(values), repetitions) if differentiable else once  # noqa: B023
+        once = twice = _median(lambda: forward(values), repetitions)  # noqa: B023  called at once
+        if weights_below or layer.trainable_variables:
+            twice = _median(lambda: both(values), repetitions)  # noqa: B023
+            weights_below = True
         rows.append({"layer": layer.name, "forward_seconds": once, "backward_seconds": max(0.0, twice - once)})
         values = ops.convert_to_numpy(forward(values))
     return rows
@@ -44,12 +124,14 @@ def _median(function, repetitions):
     return statistics.median(times[1:])  # the first one compiles
 
 
-def _functions(layer, jit_compile):
-    """Two functions of an activity, which wait for their results: the layer's output, and all its gradients too."""
-    return {"jax": _jax, "tensorflow": _tensorflow, "torch": _torch}[keras.backend.backend()](layer, jit_compile)
+def _functions(layer, hands_down, jit_compile):
+    """Two functions of an activity, which wait for their results: the layer's output, and its gradients too, which are
+    those of its weights and, if it `hands_down` one, of its input."""
+    functions = {"jax": _jax, "tensorflow": _tensorflow, "torch": _torch}[keras.backend.backend()]
+    return functions(layer, hands_down, jit_compile)
 
 
-def _jax(layer, jit_compile):
+def _jax(layer, hands_down, jit_compile):
     import jax
 
     variables = layer.trainable_variables
@@ -62,7 +144,7 @@ def _jax(layer, jit_compile):
 
     @jax.jit
     def both(weights, x):
-        output, pull = jax.vjp(forward, weights, x)
+        output, pull = jax.vjp(forward, weights, x) if hands_down else jax.vjp(lambda w: forward(w, x), weights)
         return pull(jax.numpy.ones_like(output))
 
     return (
@@ -71,7 +153,7 @@ def _jax(layer, jit_compile):
     )
 
 
-def _tensorflow(layer, jit_compile):
+def _tensorflow(layer, hands_down, jit_compile):
     import tensorflow as tf
 
     @tf.function(jit_compile=jit_compile)
@@ -84,12 +166,12 @@ def _tensorflow(layer, jit_compile):
             tape.watch(x)
             output = layer(x, training=True)
         weights = [variable.value for variable in layer.trainable_variables]
-        return tape.gradient(output, [x, *weights])
+        return tape.gradient(output, [x, *weights] if hands_down else weights)
 
     return forward, both
 
 
-def _torch(layer, jit_compile):
+def _torch(layer, hands_down, jit_compile):
     import torch
 
     weights = [variable.value for variable in layer.trainable_variables]
@@ -99,8 +181,8 @@ def _torch(layer, jit_compile):
             return layer(x, training=True)
 
     def both(x):
-        x = x.detach().requires_grad_()
+        x = x.detach().requires_grad_(hands_down)
         output = layer(x, training=True)
-        return torch.autograd.grad(output, [x, *weights], torch.ones_like(output))
+        return torch.autograd.grad(output, [x, *weights] if hands_down else weights, torch.ones_like(output))
 
     return forward, both

@@ -36,7 +36,7 @@ def import_keras(backend=None):
             raise BackendError(f"backend: {wanted} is not installed here. Install it with: pip install {wanted}")
         os.environ["KERAS_BACKEND"] = wanted
     try:
-        with _quiet_tensorflow():
+        with _quiet_tensorflow(), contextlib.nullcontext() if wanted in (None, "jax") else without("jax"):
             return importlib.import_module("keras")
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
@@ -75,16 +75,18 @@ def _quiet_tensorflow():
 
 
 @contextlib.contextmanager
-def without_tensorflow():
-    """Within it Keras takes TensorFlow for absent, unless it is in use.
+def without(package):
+    """Within it `package` is taken for absent, unless it is in use.
 
-    Keras's `save()` imports TensorFlow on every backend, seconds and hundreds of megabytes, to compare a few types.
+    Keras imports what it can find, whether it is needed or not: JAX on every backend, for the sake of an older JAX,
+    which takes half a second and 130 MB; and TensorFlow when it saves a model, seconds and hundreds of megabytes, to
+    compare a few types.
     """
-    if "tensorflow" in sys.modules:
+    if package in sys.modules:
         yield
         return
-    sys.modules["tensorflow"] = None
+    sys.modules[package] = None
     try:
         yield
     finally:
-        del sys.modules["tensorflow"]
+        del sys.modules[package]

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from alexnet import checkpoints
-from alexnet.backend import without_tensorflow
+from alexnet.backend import without
 from alexnet.checkpoints import CheckpointError
 from alexnet.kernels import memory
 from alexnet.layers import (
@@ -276,7 +276,7 @@ def save_checkpoint(model, path):
         if ending == ".weights.h5":
             _require_the_presets_mean(model, path)
         unfinished = path.with_name(f".unfinished-{path.name.removesuffix(ending)}{ending}")
-        with without_tensorflow():
+        with without("tensorflow"):
             model.save(unfinished) if ending == ".keras" else model.save_weights(unfinished)
         unfinished.replace(path)
     elif path.suffix in (".onnx", ".safetensors", ".pth"):
@@ -284,7 +284,7 @@ def save_checkpoint(model, path):
         write = checkpoints.write_onnx if path.suffix == ".onnx" else checkpoints.write_state_dict
         if path.suffix != ".onnx":
             _require_the_presets_mean(model, path)
-        with without_tensorflow():
+        with without("tensorflow"):
             write(model, path, preset_of(model))
     elif path.suffix in ("", ".tflite"):
         _export(model, path)
@@ -306,7 +306,7 @@ SETTINGS = ("std", "n", "k", "alpha", "beta", "groups", "size", "strides", "padd
 
 
 def _settings(layer):
-    with without_tensorflow():
+    with without("tensorflow"):
         return _essence(layer.get_config())
 
 
@@ -337,7 +337,7 @@ def _preset_signature(preset, input_shape):
 
 def _load_keras(path, preset):
     try:
-        with without_tensorflow():
+        with without("tensorflow"):
             model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # zipfile, h5py, JSON and Keras each have their own
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)

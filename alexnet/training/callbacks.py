@@ -78,7 +78,7 @@ class Release(keras.callbacks.Callback):
     """Gives back the kept memory (`alexnet.kernels.memory`) that training does not need: what compiling took,
     after the first step, and what lies between blocks in use, when that has grown."""
 
-    GROWTH = 1.25  # times what was held after the first epoch
+    GROWTH = 1.25  # times what was held after the first epoch, or at the last release
 
     def __init__(self):
         super().__init__()
@@ -95,6 +95,7 @@ class Release(keras.callbacks.Callback):
         self._usual = self._usual or held
         if held > self.GROWTH * self._usual:
             memory.release()
+            self._usual = held  # what comes back is needed
 
 
 class Interruptible:

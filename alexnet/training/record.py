@@ -14,7 +14,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from alexnet.backend import without_tensorflow
+from alexnet.backend import without
 from alexnet.recipe import FREE, Recipe
 from alexnet.training.machine import hardware, peak_memory, versions
 from alexnet.training.saves import Saves, replace_text
@@ -316,7 +316,7 @@ class Record:
         for layer in frozen:
             layer.trainable = True  # whoever loads it decides for himself what to freeze
         try:
-            with without_tensorflow():
+            with without("tensorflow"):
                 self.run.model.save(unfinished)
             os.replace(unfinished, self.run.folder / name)
         finally:

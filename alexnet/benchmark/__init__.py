@@ -24,7 +24,7 @@ from alexnet.recipe import BACKENDS
 __all__ = ["BenchmarkError", "Contender", "judge", "require_peers", "run"]
 
 SMALL_BATCH = 1
-TRAINING_SECONDS = 3.0  # a turn's; `fit` takes up to 35 ms before its first step
+TRAINING_SECONDS = 3.0  # a turn's
 # Of the growth with one size, the other two as in the contests.
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 IMAGE_SIZES = (67, 99, 131, 163, 195, 227, 256)

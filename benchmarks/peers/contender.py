@@ -57,15 +57,14 @@ class Contender:
         self.peer = self.module.Network(self.name, image_size=image_size, classes=classes, **settings)
         self.batch = self.peer.batch(images, labels)
         built = time.perf_counter() - began
-        loss = self.peer.train(self.batch, 1)
+        loss, _ = self.peer.train(self.batch, 1)
         self.batches = {batch_size: self.batch}
         self.images, self.labels = images, labels
         return {"build_seconds": built, "first_step_seconds": time.perf_counter() - began, "loss": loss}
 
     def train(self, count):
-        began = time.perf_counter()
-        loss = self.peer.train(self.batch, count)
-        return {"seconds": time.perf_counter() - began, "loss": loss}
+        loss, seconds = self.peer.train(self.batch, count)
+        return {"seconds": seconds, "loss": loss}
 
     def predict(self, batch_size, count):
         if batch_size not in self.batches:

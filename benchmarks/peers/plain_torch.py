@@ -7,6 +7,8 @@
 | `compile` | that one, and the optimizer's step, under `torch.compile`, which needs a C++ compiler |
 """
 
+import time
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -82,15 +84,16 @@ class Network:
         return pixels, torch.from_numpy(labels).long()
 
     def train(self, batch, steps):
-        """So many steps on a batch; returns the last one's loss."""
+        """So many steps on a batch; returns the last one's loss, and the seconds of all."""
         images, labels = batch
         self.model.train()
+        began = time.perf_counter()
         for _ in range(steps):
             self.optimizer.zero_grad()
             loss = F.cross_entropy(self.call(images), labels)
             loss.backward()
             self.update()
-        return loss.item()
+        return loss.item(), time.perf_counter() - began
 
     @torch.inference_mode()
     def predict(self, batch):

@@ -130,6 +130,31 @@ def test_dense():
     assert_same("dense", [draw(1, 33), draw(33, 17)], atol=2e-6)
 
 
+@pytest.mark.skipif(BACKEND != "jax", reason="XLA's own ways")
+def test_xla_computes_the_gradient_of_pooling_from_what_was_kept():
+    """A branch that XLA does not look into, on each way; without it the gradient takes ten times as long."""
+    import jax
+
+    program = jax.jit(jax.grad(lambda maps: ops.sum(ops.square(kernels.max_pooling(maps, 3, 2)))))
+    assert program.lower(draw(2, 13, 13, 8)).compile().as_text().count(" conditional(") == 2
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="XLA's flags")
+@pytest.mark.parametrize("given", ["", "--xla_cpu_experimental_ynn_fusion_type="])
+def test_convolutions_are_left_to_eigen_unless_the_user_decides(given):
+    """In a process of its own, since XLA reads its flags once. The user's own flag here leaves all to Eigen."""
+    program = (
+        "import alexnet, os; keras = alexnet.import_keras('jax'); alexnet.AlexNet; import jax\n"
+        "lower = jax.jit(lambda x, w: keras.ops.conv(x, w, padding='same')).lower\n"
+        "text = lower(jax.numpy.ones((8, 13, 13, 64)), jax.numpy.ones((3, 3, 64, 64))).compile().as_text()\n"
+        "print('ynn_fusion' in text, os.environ['XLA_FLAGS'])"
+    )
+    command, environment = [sys.executable, "-c", program], {**os.environ, "XLA_FLAGS": given}
+    found = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout.split()
+    assert found[0] == "False"
+    assert found[1] == (given or kernels.fast.YNNPACK + "=-LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION")
+
+
 @pytest.mark.parametrize("shape", [(9, 5), (7,)])
 def test_momentum_step(shape):
     """Against the paper's two lines in float64, over steps with a changing learning rate; in a graph on TensorFlow."""

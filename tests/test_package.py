@@ -55,6 +55,15 @@ def test_importing_adds_little_to_keras():
     assert min(times) < 0.3, times
 
 
+@pytest.mark.parametrize("backend", ["tensorflow", "torch"])
+def test_keras_starts_without_jax_where_it_is_not_needed(backend):
+    program = (
+        f"import sys, alexnet; alexnet.import_keras({backend!r}); alexnet.AlexNet\n"
+        "assert 'jax' not in sys.modules; import jax; jax.numpy.ones(3)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+
+
 def test_every_public_name_is_documented():
     import alexnet
 

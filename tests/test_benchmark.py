@@ -241,6 +241,7 @@ def _alive(pid):
         return False
 
 
+@pytest.mark.once
 def test_the_whole_benchmark(monkeypatch, tmp_path, capsys):
     """A few contenders, tiny networks, one round: the command from its flags to its files."""
     monkeypatch.setitem(contenders.NETWORKS, BACKEND, ("ours", PEERS[1], "absent"))

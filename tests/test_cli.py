@@ -93,6 +93,7 @@ def bad_inputs(folder):
     ]
 
 
+@pytest.mark.once
 def test_bad_input_is_one_clear_sentence(tiny, tmp_path):
     """On each backend: the status tells bad usage from a failed run, no traceback, nothing left that looks whole."""
     for arguments, status, message in bad_inputs(tmp_path):

@@ -177,6 +177,7 @@ def test_momentum_step(shape):
         np.testing.assert_allclose(ops.convert_to_numpy(optimizer.momentums[0]), v, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.once
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's settings")
 def test_freed_memory_is_kept_unless_the_user_has_settings_of_his_own():
     program = (
@@ -196,6 +197,7 @@ def test_freed_memory_is_kept_unless_the_user_has_settings_of_his_own():
     assert run({**plain, "MALLOC_PERTURB_": "0"})[0] == "False"
 
 
+@pytest.mark.once
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's settings")
 def test_kept_memory_can_be_released():
     program = (

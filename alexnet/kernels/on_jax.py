@@ -132,7 +132,7 @@ def _plus(maps, bias):
 
 def _plus_gradient(_, upstream):
     rows = upstream.reshape(-1, upstream.shape[-1])
-    return upstream, jnp.ones(len(rows), rows.dtype) @ rows
+    return upstream, jnp.ones_like(rows[:, 0]) @ rows
 
 
 _plus.defvjp(lambda maps, bias: (maps + bias, None), _plus_gradient)

@@ -75,7 +75,7 @@ class Signals:
 
 
 _NO_MEMORY = ("RESOURCE_EXHAUSTED", "ResourceExhausted", "OOM when allocating", "OutOfMemory", "out of memory")
-_NO_MEMORY += ("can't allocate memory", "bad_alloc", "MemoryError")
+_NO_MEMORY += ("Out of memory", "can't allocate memory", "bad_alloc", "MemoryError")
 
 
 @contextlib.contextmanager

@@ -116,13 +116,14 @@ def test_of_equal_values_pooling_chooses_one():
 )
 def test_convolution(pixels, kernel, settings):
     arrays = [draw(*pixels), draw(*kernel), draw(kernel[-1])]
-    assert_same("convolution", arrays, atol=1e-5, **settings)
+    # XLA adds up the reference's bias gradient one by one; the other sums are closer to the exact one.
+    assert_same("convolution", arrays, atol=1e-5 if BACKEND == "jax" else 5e-6, **settings)
     for one, other in zip(
         results(functools.partial(kernels.convolution, **settings), *arrays[:2]),
         results(functools.partial(reference.convolution, **settings), *arrays[:2]),
         strict=True,
     ):
-        np.testing.assert_allclose(one, other, atol=1e-5 * np.abs(other).max())
+        np.testing.assert_allclose(one, other, atol=5e-6 * np.abs(other).max())
 
 
 def test_dense():

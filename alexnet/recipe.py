@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 from alexnet.presets import INITIALIZERS, PRESETS, SMALLEST_INPUT
 
 BACKENDS = ("tensorflow", "jax", "torch")
+CLASSES_FROM = ("folders", "subfolders", "table", "names")
 # Parameters that say where and how a run is made; two runs that differ only in them make the same network.
 FREE = {"backend", "cache_gb", "workers", "max_skipped", "views", "save_steps", "save_seconds"}
 FREE |= {"run_dir", "name", "resume"}
@@ -37,10 +38,14 @@ def _whole_from_text(value):
     return int(value) if isinstance(value, str) and value.isdigit() else _no_bool(value)
 
 
+def _none(value):
+    return None if value in ("", "None", "null") else value
+
+
 Whole = Annotated[int, BeforeValidator(_no_bool)]
 Number = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False)]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=,+-]*$", max_length=120)]
-NoneOrText = Annotated[str | None, BeforeValidator(lambda value: None if value in ("", "None", "null") else value)]
+NoneOrText = Annotated[str | None, BeforeValidator(_none)]
 
 
 class Recipe(BaseModel):
@@ -62,9 +67,24 @@ class Recipe(BaseModel):
         "shapes",
         description="a folder, .zip, .npz or Kaggle slug; or shapes, signs, cifar10, ... (data/README.md)",
     )
+    training_dir: NoneOrText = Field(
+        None, description="folder of the training images, in data_dir or in each class folder; None to recognize it"
+    )
+    validation_dir: NoneOrText = Field(None, description="the same of the validation images")
+    classes_from: Annotated[Literal[CLASSES_FROM] | None, BeforeValidator(_none)] = Field(
+        None, description="what says the classes: folders, subfolders, table or names; None to recognize it"
+    )
+    table: NoneOrText = Field(None, description="the table in data_dir that says the classes; None to recognize it")
+    image_column: NoneOrText = Field(None, description="its column of file names, or of images; None to recognize it")
+    label_column: NoneOrText = Field(None, description="its column of classes; None to recognize it")
+    table_encoding: NoneOrText = Field(None, description="of its text, e.g. cp1252; None to recognize it")
+    max_megapixels: Number = Field(300.0, gt=0, description="a larger image is refused: it could be an attack")
     resize: Whole = Field(80, ge=1, description="shorter side after decoding, in pixels; the central square is kept")
     image_size: Whole = Field(67, ge=SMALLEST_INPUT, description="side of the crop given to the network, in pixels")
     validation_split: Number = Field(0.04, gt=0, lt=1, description="share held out where the data has no split")
+    split_by: Literal["name", "order"] = Field(
+        "name", description="which are held out: by a hash of each name, or by the order of all, as old runs did"
+    )
     random_crop: bool = Field(True, description="train on random crops; otherwise on the central one")
     mirror: bool = Field(True, description="mirror every other training image, at random")
     pca_color: Number = Field(
@@ -130,6 +150,11 @@ class Recipe(BaseModel):
         for path in paths:
             merged.update(read_yaml(path))
         return cls(**{**merged, **values})
+
+    @classmethod
+    def read_run(cls, path):
+        """The recipe in a run's `params.yaml`. One from before `split_by` held images out by their order."""
+        return cls(**{"split_by": "order", **read_yaml(path)})
 
     @classmethod
     def of(cls, variables):

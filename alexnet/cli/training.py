@@ -12,7 +12,7 @@ def train(options):
     from alexnet.backend import BackendError, import_keras
 
     try:
-        keras = import_keras(recipe.backend)
+        import_keras(recipe.backend)
     except BackendError as error:
         return fail(error, BAD_USAGE)
 
@@ -20,11 +20,6 @@ def train(options):
     from alexnet.data import DataError, ImageError
     from alexnet.training import RunError, build, train
 
-    folder = recipe.run_folder / keras.backend.backend()
-    print(
-        f"Training {recipe.preset} on {recipe.data_dir} with {keras.backend.backend()}; results go to {folder}",
-        flush=True,
-    )
     try:
         run = train(recipe)
     except (DataError, CheckpointError) as error:
@@ -38,7 +33,8 @@ def train(options):
     results, times = run.metrics["results"], run.metrics["times"]
     print(
         f"val_top1 {results['val_top1']:.4f}, val_top5 {results['val_top5']:.4f}, val_loss {results['val_loss']:.4f} "
-        f"after {results['epoch']} epochs in {times['seconds']:.0f} s ({times['images_per_second']:.0f} images/s)"
+        f"after {results['epoch']} epochs in {times['seconds']:.0f} s ({times['images_per_second']:.0f} images/s); "
+        f"the run is in {run.folder}"
     )
     return 0
 

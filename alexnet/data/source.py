@@ -9,7 +9,6 @@ import numpy as np
 
 from alexnet.data.stores import Store
 
-
 # Why a file, or a row of a table, is not among the images.
 ENDING = "ending not read"
 HIDDEN = "hidden"
@@ -19,6 +18,7 @@ NO_LABEL = "no label"
 MASKS = "masks"
 OTHER_SPLITS = "other splits"
 DUPLICATES = "duplicates"
+OUTSIDE = "outside the class folders"
 
 
 class DataError(ValueError):
@@ -40,6 +40,7 @@ class Source:
         origin: Where this part of the data set lies: "val/", "test.csv"; "" where there is one part only.
         unreadable: `(name, reason)` of each folder that could not be listed, and row of a table that leads to no image.
         passed_over: `(reason, names)` of what lies there and is not among the images, one pair for each reason.
+        few: Classes of which the share held out is less than one image, so that one was taken all the same.
         notes: Sentences on what was decided and might surprise: an encoding, a range of pixels.
     """
 
@@ -54,6 +55,7 @@ class Source:
     origin: str = ""
     passed_over: tuple = ()
     notes: tuple = ()
+    few: tuple = ()
 
     @classmethod
     def whole(cls, store, labels, class_names, kind, unreadable=(), **fields):
@@ -67,6 +69,10 @@ class Source:
     def name(self, index):
         """What the image at `index` is called: its path, or its number in an array."""
         return self.store.name(self.indices[index])
+
+    def key(self, index):
+        """A name that stays when the data set moves: without the folders above."""
+        return self.store.key(self.indices[index])
 
     def squares(self, indices, size):
         """As `Store.squares`."""

@@ -61,6 +61,10 @@ class Store:
         """What the image at `index` is called in messages: its path, or its number."""
         raise NotImplementedError
 
+    def key(self, index):
+        """What it is called wherever the data set lies, text."""
+        return os.path.basename(self.name(index))
+
     def square(self, index, size):
         """The central square of the image at `index`, `(size, size, 3)` uint8 RGB.
 

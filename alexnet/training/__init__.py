@@ -117,11 +117,7 @@ def _abandon(record, error):
 
 
 def _announce(run, save):
-    print(
-        f"{run.recipe.data_dir}: {run.training.source.kind}, {len(run.training):,} training and "
-        f"{len(run.validation):,} validation images of {len(run.class_names):,} classes",
-        flush=True,
-    )
+    print(run.training.summary, flush=True)
     if save is not None:
         print(f"Going on after epoch {save.progress['epoch']}, step {save.progress['step']}", flush=True)
 

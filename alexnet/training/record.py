@@ -89,7 +89,7 @@ def find_unfinished(recipe, folder, data):
     save = Saves(folder).newest()
     if save is None:
         return None
-    theirs, ours = Recipe.read(params).model_dump(), recipe.model_dump()
+    theirs, ours = Recipe.read_run(params).model_dump(), recipe.model_dump()
     if differences := [
         f"{name}: {theirs[name]} there, {ours[name]} here"
         for name in ours
@@ -190,11 +190,12 @@ class Record:
             "parameters": run.recipe.model_dump(),
             "results": {},
             "times": {},
-            "data": self.data,
+            "data": self.data | run.training.summary.to_json(),
             "model": {"name": run.model.name, "weights": run.model.count_params()},
             "versions": versions(),
             "hardware": hardware(),
         }
+        run.training.summary.write(run.folder / "passed_over.csv")
         self.write()
 
     def add_epoch(self, values):
@@ -353,6 +354,7 @@ class Record:
     def _clear(self):
         folder = self.run.folder
         names = ("metrics.json", "history.csv", "model.keras", "last_good.keras", "unfinished.keras", "skipped.csv")
+        names += ("passed_over.csv",)
         for name in names:
             (folder / name).unlink(missing_ok=True)
         self.saves.clear()

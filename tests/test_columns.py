@@ -443,7 +443,7 @@ OTHER = ["x", "x", "y", "y"]
         (rows(None, 4, variety=OTHER, weight=[1.5, 2.5, 3.5, 4.5], id=["p", "q", "r", "s"]), "variety"),
         (rows(None, 4, kind=OTHER, id=[1, 2, 3, 4], source=["web"] * 4), "kind"),
         (rows(None, 4, code=FOUR, word=TWO), "word"),
-        (rows(label_name=TWO, other=FOUR), "label"),
+        (rows(FOUR, label_name=TWO, other=OTHER), "label_name"),
         (rows(None, 4, class_id=FOUR, class_name=TWO), "class_name"),
         (rows(None, 4, what=OTHER, split=["train", "train", "train", "test"]), "what"),
         (declared(rows(None, 4, species=FOUR, place=OTHER), species="xy"), "species"),
@@ -457,14 +457,15 @@ OTHER = ["x", "x", "y", "y"]
 def test_the_column_of_classes(tmp_path, table, column):
     source, _ = find(write(tmp_path, "train.parquet", table=table))
     assert source.labels_from == f"column {column}" and source.paths_from == "column image"
-    assert (column != "fine_label") or "classes are also in coarse_label" in source.notes[0]
+    assert (column != "fine_label") or "could also be those of coarse_label" in source.notes[0]
 
 
 @pytest.mark.parametrize(
     ("table", "message"),
     [
         (rows(None, 4, kind=OTHER, place=TWO), "hold the classes: kind, place; say which: label_column"),
-        (rows(None, 4, target=OTHER, category=TWO), "hold the classes: target, category"),
+        (rows(None, 4, kind=OTHER, variety=TWO), "hold the classes: kind, variety"),
+        (rows(None, 4, target=OTHER, category=TWO), "hold the classes: category, target"),
         (rows(TWO, labels=OTHER), "hold the classes: label, labels"),
         (declared(rows(None, 4, a=FOUR, b=[0, 0, 1, 1]), a="xy", b="xy"), "hold the classes: a, b"),
         (declared(rows(OTHER, a=FOUR), a="xy"), "hold the classes: a, label"),
@@ -588,3 +589,149 @@ def test_a_column_of_splits(tmp_path):
     write(tmp_path, "train.parquet", "test.parquet", table=rows("abab", split=splits))
     stopped(tmp_path, "column split puts rows into other splits than their file does.*validation_dir")
     assert [len(source) for source in find(tmp_path, validation_dir="test")] == [4, 4]
+
+
+# --- Mixtures of all that
+
+
+class Mixture:
+    """A data set drawn at random, and what is in it: each image says its split, its row and its class."""
+
+    PLACES = ("{split}-{i:05d}-of-{n:05d}.{e}", "data/{split}-{i:05d}-of-{n:05d}-0a1b2c3d4e5f{i}{n}.{e}", "{split}_{i}.{e}",
+              "{split}/{i:04d}.{e}", "config/{split}/part-{i}.{e}", "pets-{split}-{i}.{e}")  # fmt: skip
+
+    def __init__(self, rng, folder):
+        self.rng, self.folder = rng, folder
+        self.splits = ["train", *(name for name in ("validation", "test", "extra") if self.chance(0.4))]
+        self.classes = ["cat", "dog", "emu"][: 2 + self.chance(0.5)]
+        self.style = self.pick("names", "text", "numbers", "floats", "categories")
+        self.label = self.pick("label", "label", "labels", "category", "kind")
+        self.image = self.pick("image", "img", "photo")
+        self.others = [name for name in ("id", "weight", "variety", "mask", "kind_of_day") if self.chance(0.2)]
+        self.fault = self.pick(*[None] * 4, "shard", "leftover", "type", "paths", "names", "unlabelled", "columns")
+        self.victim = self.pick(*self.splits)
+        self.rows = {split: [] for split in self.splits}
+        self.left_over = 0
+        (self.save if self.chance(0.4) else self.write)()
+
+    def chance(self, share):
+        return bool(self.rng.random() < share)
+
+    def pick(self, *values):
+        return values[self.rng.integers(len(values))]
+
+    def table(self, split):
+        """A few rows, and they are noted. None for a class that is not said."""
+        count, first = int(self.rng.integers(4, 9)), len(self.rows[split])
+        classes = [self.pick(*self.classes, *[None] * self.chance(0.2)) for _ in range(count)]
+        classes[:4] = [self.classes[0], self.classes[1]] * 2
+        ill = split == self.victim
+        if ill and self.fault == "unlabelled" and split != "train":
+            classes = [None] * count
+        self.rows[split] += classes
+        contents = [f"\x89PNG {split} {first + i} {name}".encode("latin1") for i, name in enumerate(classes)]
+        if ill and self.fault == "paths":
+            contents = [{"bytes": None, "path": "x.png"} for _ in contents]
+        elif self.chance(0.5):
+            contents = [{"bytes": content, "path": None} for content in contents]
+        order = self.classes
+        if ill and self.fault == "names":
+            order = order[::-1]
+        style = self.style
+        if ill and self.fault == "type":
+            style = "text" if style in ("numbers", "floats") else "numbers"
+        codes = [None if name is None else order.index(name) for name in classes]
+        values = {
+            "names": [self.pick(-1, None) if code is None else code for code in codes],
+            "text": [self.pick(None, "", "nan") if name is None else self.pick(name, f" {name}") for name in classes],
+            "numbers": [self.pick(-1, None) if name is None else self.classes.index(name) for name in classes],
+            "floats": [None if name is None else float(self.classes.index(name)) for name in classes],
+            "categories": pyarrow.array(classes, pyarrow.string()).dictionary_encode(),
+        }[style]
+        others = {
+            "id": [f"{split}{first + i}" for i in range(count)],
+            "weight": self.rng.random(count).tolist(),
+            "variety": [self.pick("x", "y") for _ in range(count)],
+            "mask": [b"\x89PNG mask"] * count,
+            "kind_of_day": [i // 2 % 2 for i in range(count)],
+        }
+        found = {self.image: contents, self.label: values} | {name: others[name] for name in self.others}
+        if ill and self.fault == "columns":
+            found["late"] = [1] * count
+        if style == "floats" and all(value is None for value in values):
+            found[self.label] = pyarrow.array(values, pyarrow.float64())
+        table = pyarrow.table({name: found[name] for name in self.rng.permutation(list(found))})
+        kinds = {self.image: {"_type": "Image"}}
+        if style == "names":
+            kinds[self.label] = {"names": order, "_type": "ClassLabel"}
+        return table.replace_schema_metadata({b"huggingface": json.dumps({"info": {"features": kinds}}).encode()})
+
+    def write(self):
+        layout, ending = self.pick(*self.PLACES), self.pick("parquet", "parquet", "arrow")
+        if self.fault in ("shard", "leftover") and "-of-" not in layout:  # nothing would tell
+            self.fault = None
+        for split in self.splits:
+            count = int(self.rng.integers(1, 4))
+            if split == self.victim and self.fault == "shard":
+                count = max(2, count)
+            names = [layout.format(split=split, i=i, n=count, e=ending) for i in range(count)]
+            for name in names:
+                write(self.folder, name, table=self.table(split))
+            if split == self.victim and self.fault == "shard":
+                (self.folder / names[-1]).unlink()
+            if split == self.victim and self.fault == "leftover":
+                write(self.folder, layout.format(split=split, i=0, n=count + 1, e=ending), table=rows())
+
+    def save(self):
+        for split in self.splits:
+            folder = self.folder / split
+            save(folder, [self.table(split) for _ in range(self.rng.integers(1, 4))])
+            names = sorted(path.name for path in folder.glob("*.arrow"))
+            state(folder, names)
+            if split == self.victim and self.fault == "shard":
+                (folder / names[-1]).unlink()
+            if split == self.victim and self.fault == "leftover":
+                write(folder, "data-00000-of-00009.arrow", table=rows())
+        (self.folder / "dataset_dict.json").write_text(json.dumps({"splits": self.splits}))
+
+    def check(self, training, validation):
+        """What was found is right, and what was not is counted."""
+        sources = [source for source in (training, validation) if source]
+        passed = [(why, name) for source in sources for why, names in source.passed_over for name in names]
+        seen = set()
+        for source, splits in ((training, ("train",)), (validation, ("validation", "test"))):
+            for row, label in zip(source.indices, source.labels, strict=True) if source else ():
+                _, split, number, name = source.store.read(row).decode("latin1").split(" ")
+                assert split in splits
+                expected = {name if self.style in ("names", "text", "categories") else str(self.classes.index(name))}
+                if self.fault == "type":  # each split as it is written; that they do not agree is told later
+                    expected = {name, str(self.classes.index(name))}
+                assert source.class_names[label] in expected
+                assert (split, int(number)) not in seen
+                seen.add((split, int(number)))
+        used = {split for split, _ in seen}
+        for split, classes in self.rows.items():
+            labelled = sum(name is not None for name in classes)
+            if split in used:
+                assert sum(other == split for other, _ in seen) == labelled
+            elif labelled:
+                assert any(reason == OTHER_SPLITS and split in name for reason, name in passed), split
+        if training:
+            hidden = sum(name is None for split in used for name in self.rows[split])
+            assert sum(reason == NO_LABEL for reason, _ in passed) >= hidden
+
+
+def test_random_mixtures(tmp_path):
+    """Right, or one sentence; never silently something else."""
+    outcomes = []
+    for seed in range(60):
+        mixture = Mixture(np.random.default_rng(seed), tmp_path / str(seed))
+        try:
+            found = find(mixture.folder)
+        except DataError as error:
+            assert str(error).startswith("data_dir: ") and "\n" not in str(error), seed
+            outcomes.append(str(error))
+            continue
+        mixture.check(*found)
+        outcomes.append("right")
+    assert outcomes.count("right") > len(outcomes) / 3

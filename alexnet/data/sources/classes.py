@@ -12,10 +12,9 @@ from alexnet.data.source import DataError
 from alexnet.data.sources.shards import ArrowRows, ParquetRows, StreamShard, has_bytes, open_shard, reading
 from alexnet.data.sources.splits import KINDS, some, words
 
-# Columns that are called so hold the classes, if they can; of several the first two go before all others.
-_LABELS = ("label", "labels")
-_LIKE_LABELS = ("class_name", "label_name", "class", "classes", "class_label", "target", "category", "class_id",
-                "label_id", "category_id", "breed", "species", "variety", "diagnosis")  # fmt: skip
+# Names of columns of classes, as of tables beside images; case, spaces and underscores do not count.
+_LABELS = ("classname", "labelname", "categoryname", "classlabel", "label", "labels", "class", "classes", "category",
+           "target", "classid", "labelid", "categoryid", "classindex")  # fmt: skip
 _IMAGES = ("image", "img")
 _SPLITS = ("split", "subset", "partition", "set", "phase")
 # Columns that say of each row whether it belongs to one split.
@@ -344,33 +343,73 @@ def find_label(part, image, asked):
                 f"data_dir: {part.where} has no column {asked}. label_column may be one of: {some(columns)}."
             )
         return asked, []
-    called = [name for label in _LABELS for name in columns if name.lower() == label]
+    called = [name for label in _LABELS for name in columns if _plain(name) == label]
+    label = [name for name in called if _plain(name) in ("label", "labels")]
     declared = [name for name in columns if part.kind(name) == "ClassLabel" and _splits_of(part, name) is None]
     if len(declared) > 1:
-        if chosen := [name for name in declared if name in called][:1] or [n for n in declared if n == "fine_label"]:
-            left = [name for name in declared if name not in chosen]
-            return chosen[0], [f"classes are also in {some(left)} (label_column)"]
-        return _one_of(part, declared), []
+        chosen = [name for name in declared if name in label or name == "fine_label"][:1]
+        if not chosen:
+            return _one_of(part, declared), []
+        left = some(name for name in declared if name not in chosen)
+        return chosen[0], [f"the classes could also be those of {left} (label_column)"]
     if declared:
-        rivals = [name for name in called if name not in declared and _holds_classes(part, name)]
-        return _one_of(part, [*declared, *rivals]), []
+        rivals = [name for name in label if name not in declared and _looks_like_classes(part, name)]
+        return _one_of(part, declared + rivals), []
     usable = [name for name in called if _has_classes(part, name)]
     if called and not usable:
         _require_classes(part, called[0])  # unless there is nothing in it: then nothing has a label
         return called[0], []
-    usable = usable or [
-        name for label in _LIKE_LABELS for name in columns if _plain(name) == _plain(label) and _has_classes(part, name)
-    ]
-    likely = [name for name in usable if _holds_classes(part, name)]
-    if not likely:  # nothing by name, or what is called so has another value in each row
-        by_value = [name for name in columns if _holds_classes(part, name) and _splits_of(part, name) is None]
-        if usable and by_value:
-            raise DataError(_several(part, [*usable, *by_value]))
-        by_value.sort(key=lambda name: isinstance(part.codes(name)[0][0], int))  # words say more than numbers
-        likely = usable or by_value
-    if likely:
-        return _one_of(part, likely), []
-    raise DataError(_neither(part))
+    likely = [name for name in usable if _looks_like_classes(part, name)]
+    if not likely:
+        likely = [name for name in columns if _looks_like_classes(part, name) and _splits_of(part, name) is None]
+        if usable and likely:  # what is called so has another value in each row
+            raise DataError(_several(part, usable + likely))
+        likely = likely or usable
+    if not likely:
+        raise DataError(_neither(part))
+    return _one_of(part, sorted(likely, key=lambda name: not _is_text(part, name))), []
+
+
+def _one_of(part, names):
+    """The first of some columns, if all divide the rows alike."""
+    if any(_partition(part, name) != _partition(part, names[0]) for name in names[1:]):
+        raise DataError(_several(part, names))
+    return names[0]
+
+
+def _several(part, names):
+    return f"data_dir: {part.where}: several columns could hold the classes: {some(names)}; say which: label_column."
+
+
+def _partition(part, name):
+    """Which rows are of one class, whatever the classes are called."""
+    _, first, inverse = np.unique(part.codes(name)[1], return_index=True, return_inverse=True)
+    return first[inverse].tobytes()
+
+
+def _has_classes(part, name):
+    """Whether a column's values can be classes at all."""
+    try:
+        return bool(part.codes(name)[0])
+    except _NoClasses:
+        return False
+
+
+def _looks_like_classes(part, name):
+    """Whether a column's values are a few that come back."""
+    if any(has_bytes(kind) for kind in part.types(name)) or not _has_classes(part, name):
+        return False
+    codes = part.codes(name)[1]
+    codes = codes[codes >= 0]
+    return 2 <= len(np.unique(codes)) <= max(2, len(codes) / 2)
+
+
+def _is_text(part, name):
+    return isinstance(part.codes(name)[0][0], str)
+
+
+def _plain(name):
+    return "".join(letter for letter in name.lower() if letter.isalnum())
 
 
 def require_columns(part, image, label):
@@ -396,46 +435,6 @@ def _require_classes(part, label):
             f"data_dir: {part.where}: labels must be numbers or text, one for each image. Column {label} holds {error} "
             "(label_column)."
         ) from None
-
-
-def _plain(name):
-    return "".join(letter for letter in name.lower() if letter.isalnum())
-
-
-def _one_of(part, names):
-    """The first of some columns, if all divide the rows alike."""
-    if any(_partition(part, name) != _partition(part, names[0]) for name in names[1:]):
-        raise DataError(_several(part, names))
-    return names[0]
-
-
-def _several(part, names):
-    return f"data_dir: {part.where}: several columns could hold the classes: {some(names)}; say which: label_column."
-
-
-def _partition(part, name):
-    """Which rows are of one class, whatever the classes are called."""
-    _, codes = part.codes(name)
-    _, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
-    return first[inverse].tobytes()
-
-
-def _has_classes(part, name):
-    """Whether a column's values can be classes at all."""
-    try:
-        values, _ = part.codes(name)
-    except _NoClasses:
-        return False
-    return bool(values)
-
-
-def _holds_classes(part, name):
-    """Whether a column's values are classes by the look of them: a few that repeat, and no fractions."""
-    if any(has_bytes(kind) for kind in part.types(name)) or not _has_classes(part, name):
-        return False
-    _, codes = part.codes(name)
-    codes = codes[codes >= 0]
-    return 2 <= len(np.unique(codes)) <= len(codes) / 2
 
 
 def split_column(part, label=None):

@@ -109,7 +109,7 @@ def _indices(part, shards):
 def find_parquet(tree, test_only=False, choices=None):
     """Parquet or Arrow files, `train-00000-of-00002.parquet` or `train/0000.parquet`, perhaps in a folder of theirs."""
     if tree.path is None:
-        if any(name.lower().endswith(ENDINGS) for name in tree.files):
+        if any(name.lower().endswith(ENDINGS) for name in tree.files) and not len(tree.images().names):
             raise DataError(f"data_dir: {tree.name} holds Parquet or Arrow files; unzip it once.")
         return None
     classes_from = getattr(choices, "classes_from", None)

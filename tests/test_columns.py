@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+import zipfile
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,7 +13,7 @@ from alexnet.data import DataError, load_data, load_test_data, shapes
 from alexnet.data.decoding import decode_square
 from alexnet.data.source import ENDING, NO_LABEL, NO_ROW, OTHER_SPLITS
 from alexnet.data.sources import columns, shards
-from alexnet.data.sources.trees import FolderTree
+from alexnet.data.sources.trees import FolderTree, ZipTree
 from alexnet.recipe import Recipe
 
 pyarrow = pytest.importorskip("pyarrow")
@@ -191,7 +192,7 @@ def write(folder, *names, table=None):
 
 
 def find(folder, test_only=False, **choices):
-    names = ("label_column", "image_column", "validation_dir", "classes_from")
+    names = ("label_column", "image_column", "training_dir", "validation_dir", "classes_from")
     choices = SimpleNamespace(**{name: choices.get(name) for name in names})
     tree = FolderTree(folder)
     return columns.find_saved(tree, test_only, choices) or columns.find_parquet(tree, test_only, choices)
@@ -249,9 +250,9 @@ def test_splits(tmp_path, names, count, training, validation, left):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["a.parquet", "b.parquet"], "none .* called train: a.parquet, b.parquet.*data_dir.*validation_dir"),
+        (["a.parquet", "b.parquet"], "none .* called train: a.parquet, b.parquet.*training_dir, validation_dir"),
         (["extra.parquet", "test.parquet"], "none that is called train"),
-        (["fine/train.parquet", "coarse/train.parquet"], "sets of training images: coarse/.*, fine/.*data_dir"),
+        (["fine/train.parquet", "coarse/train.parquet"], "sets of training images: coarse/.*, fine/.*training_dir"),
         (["train.parquet", "data/train.parquet"], "several sets of training images"),
         (["a-train.parquet", "b-train.parquet"], "several sets of training images"),
         (["train.parquet", "val.parquet", "dev.parquet"], "several sets of validation images.*validation_dir"),
@@ -276,6 +277,10 @@ def test_the_user_names_the_split_to_validate_on(tmp_path):
         assert (first.origin, second.origin) == ("train.parquet", f"{name.removesuffix('.parquet')}.parquet")
         assert sorted(shown(first)[2][OTHER_SPLITS]) == [f"{other}.parquet" for other in left]
     stopped(tmp_path, "no split called dev. validation_dir may be one of: .*val.parquet", validation_dir="dev")
+    first, second = find(tmp_path, training_dir="extra")
+    assert (first.origin, second.origin) == ("extra.parquet", "val.parquet")
+    assert sorted(shown(first)[2][OTHER_SPLITS]) == ["test.parquet", "train.parquet"]
+    stopped(tmp_path, "no split called dev. training_dir may be one of", training_dir="dev")
     first, second = find(write(tmp_path / "x", "easy/0.parquet", "hard/0.parquet"), validation_dir="hard/")
     assert (first.origin, second.origin) == ("easy/", "hard/")
 
@@ -306,6 +311,17 @@ def test_what_lies_beside_tables(tmp_path):
     )
     assert find(tmp_path, classes_from="folders") is None
     assert len(find(tmp_path, classes_from="table")[0]) == 4
+
+
+def test_tables_in_a_zip(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("train.parquet", b"")
+    tree = ZipTree.open(tmp_path / "a.zip")
+    with pytest.raises(DataError, match="unzip it once"):
+        columns.find_parquet(tree)
+    with zipfile.ZipFile(tmp_path / "a.zip", "a") as archive:  # among images it is a stray file
+        archive.writestr("cat/0.jpg", b"")
+    assert columns.find_parquet(ZipTree.open(tmp_path / "a.zip")) is None
 
 
 def test_tables_of_something_else(tmp_path):
@@ -597,8 +613,14 @@ def test_a_column_of_splits(tmp_path):
 class Mixture:
     """A data set drawn at random, and what is in it: each image says its split, its row and its class."""
 
-    PLACES = ("{split}-{i:05d}-of-{n:05d}.{e}", "data/{split}-{i:05d}-of-{n:05d}-0a1b2c3d4e5f{i}{n}.{e}", "{split}_{i}.{e}",
-              "{split}/{i:04d}.{e}", "config/{split}/part-{i}.{e}", "pets-{split}-{i}.{e}")  # fmt: skip
+    PLACES = (
+        "{split}-{i:05d}-of-{n:05d}.{e}",
+        "data/{split}-{i:05d}-of-{n:05d}-0a1b2c3d4e5f{i}{n}.{e}",
+        "{split}_{i}.{e}",
+        "{split}/{i:04d}.{e}",
+        "config/{split}/part-{i}.{e}",
+        "pets-{split}-{i}.{e}",
+    )
 
     def __init__(self, rng, folder):
         self.rng, self.folder = rng, folder

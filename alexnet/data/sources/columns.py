@@ -113,7 +113,7 @@ def find_parquet(tree, test_only=False, choices=None):
             raise DataError(f"data_dir: {tree.name} holds Parquet or Arrow files; unzip it once.")
         return None
     classes_from = getattr(choices, "classes_from", None)
-    if classes_from in ("folders", "names"):
+    if classes_from not in (None, "table"):
         return None
     files, others = _tables(tree)
     if not files:
@@ -228,9 +228,9 @@ def _json(tree, name):
 
 def _sources(tree, parts, layout, choices, test_only, others):
     """`(training, validation)` of the splits that there are, the one or the other None."""
-    asked = getattr(choices, "validation_dir", None)
+    asked = [getattr(choices, name, None) for name in ("training_dir", "validation_dir")]
     of = {id(part.split): part for part in parts}
-    first, second = choose(tree.name, [part.split for part in parts], asked, test_only)
+    first, second = choose(tree.name, [part.split for part in parts], *asked, test_only)
     training, second = of[id(first)] if first else None, [of[id(split)] for split in second]
     others = others + [
         (OTHER_SPLITS, name) for part in parts if part not in (training, *second) for name in part.shown()
@@ -239,11 +239,11 @@ def _sources(tree, parts, layout, choices, test_only, others):
     image = find_image(reader, getattr(choices, "image_column", None))
     label, notes = find_label(reader, image, getattr(choices, "label_column", None))
     require_columns(reader, image, label)
-    hidden = [part for part in second if asked is None and label not in part.columns and part.is_within(reader)]
+    hidden = [part for part in second if asked[1] is None and label not in part.columns and part.is_within(reader)]
     second = [part for part in second if part not in hidden]
     for part in second:
         require_columns(part, image, label)
-    if training and asked is None:
+    if training and asked == [None, None]:
         training, second, left = _split_rows(training, second, label)
         others += left
     reader = training or second[0]

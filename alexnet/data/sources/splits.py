@@ -90,12 +90,13 @@ def group(paths):
     return list(found.values())
 
 
-def choose(where, splits, validation=None, test_only=False):
+def choose(where, splits, training=None, validation=None, test_only=False):
     """`(training or None, splits to validate on, the best first)` of some splits.
 
     Args:
         where: The data set, for messages.
-        validation: What the user calls the split to validate on; None leaves it to their names.
+        training: What the user calls the split to train on; None leaves it to their names.
+        validation: The same of the split to validate on.
         test_only: Whether one to validate on is enough.
 
     Raises:
@@ -103,17 +104,18 @@ def choose(where, splits, validation=None, test_only=False):
     """
     left = list(splits)
     if validation is not None:
-        second = [split for split in left if split.is_called(validation)]
-        if len(second) != 1:
-            raise DataError(
-                f"data_dir: {where} has no split called {validation}. validation_dir may be one of: {_names(splits)}."
-            )
+        second = [_called(where, left, validation, "validation_dir")]
         left.remove(second[0])
-    else:
+    if training is not None:
+        first = _called(where, left, training, "training_dir")
+        left.remove(first)
+    if validation is None:
         second = _only(where, left, "validation", "say which: validation_dir")
         if not second or sum(split.kind == "test" for split in left) == 1:
             second = second + _only(where, left, "test", "say which: validation_dir")
-    if first := _only(where, left, "train", "give one of them as data_dir, or leave one of them there"):
+    if training is not None:
+        return first, second
+    if first := _only(where, left, "train", "say which: training_dir"):
         return first[0], second
     unknown = [split for split in left if split.kind is None]
     likely = unknown
@@ -123,10 +125,18 @@ def choose(where, splits, validation=None, test_only=False):
         return likely[0], second
     if unknown and not (test_only and second):
         raise DataError(
-            f"data_dir: {where} has several splits and none that is called train: {_names(splits)}. Give one of them "
-            "as data_dir, or say which of two is to be validated on: validation_dir."
+            f"data_dir: {where} has several splits and none that is called train: {_names(splits)}. Say which to "
+            "train on, and perhaps to validate on: training_dir, validation_dir."
         )
     return None, second
+
+
+def _called(where, splits, name, parameter):
+    """The split that a user means."""
+    found = [split for split in splits if split.is_called(name)]
+    if len(found) != 1:
+        raise DataError(f"data_dir: {where} has no split called {name}. {parameter} may be one of: {_names(splits)}.")
+    return found[0]
 
 
 def _only(where, splits, kind, how):

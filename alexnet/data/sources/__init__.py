@@ -263,11 +263,11 @@ def _tars(tree, recipe, test_only):
 
 
 def _saved(tree, recipe, test_only):
-    return columns.find_saved(tree, test_only)
+    return columns.find_saved(tree, test_only, recipe)
 
 
 def _parquet(tree, recipe, test_only):
-    return columns.find_parquet(tree, test_only)
+    return columns.find_parquet(tree, test_only, recipe)
 
 
 def _zipped(tree, recipe, test_only):

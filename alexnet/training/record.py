@@ -18,7 +18,7 @@ from keras import ops
 from alexnet.backend import without
 from alexnet.locking import FolderLock, LockedError
 from alexnet.recipe import FREE, Recipe
-from alexnet.training.machine import hardware, peak_memory, versions
+from alexnet.training.machine import computed_by, hardware, peak_memory, versions
 from alexnet.training.saves import Saves, replace_text
 from alexnet.training.stopping import LossError, RunError
 
@@ -131,8 +131,11 @@ def find_unfinished(recipe, folder, data):
             f"{folder} holds an unfinished run on other images, {recipe.data_dir} has changed "
             f"({'; '.join(differences)}). Give this run another name, or set resume to false to begin afresh."
         )
-    if save.progress["versions"] != versions():
-        print("The run was begun with other versions; its end may differ in the last digits.", file=sys.stderr)
+    begun = {"with other versions": (save.progress["versions"], versions())}
+    begun["on another processor, or with another number of threads"] = save.progress.get("computed_by"), computed_by()
+    for how, (there, here) in begun.items():
+        if there not in (None, here):
+            print(f"The run was begun {how}; it will not end with the same numbers.", file=sys.stderr)
     return save
 
 
@@ -275,6 +278,7 @@ class Record:
             "seconds": self.elapsed(),
             "training_seconds": self.training_seconds,
             "versions": versions(),
+            "computed_by": computed_by(),
             "history": self.run.history,
             "schedule": self.schedule.state,
             "data": self.data,

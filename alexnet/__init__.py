@@ -22,6 +22,7 @@ _HOMES = {
     "import_keras": "backend",
     "Recipe": "recipe",
     "RecipeError": "recipe",
+    "check_parameters": "recipe",
     "resolve": "recipe",
     "DataError": "data",
     "ImageError": "data",

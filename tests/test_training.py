@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -521,8 +520,7 @@ def test_kept_memory_is_given_back_when_it_is_not_needed(monkeypatch):
     """After the first step of a training, and after an epoch that has left more than ever."""
     released, held = [], iter([100, 120, 126, 110, 157, 158])
     monkeypatch.setattr(training.callbacks.memory, "release", lambda: released.append((epoch, step)))
-    usage = SimpleNamespace(memory_info=lambda: SimpleNamespace(rss=next(held)))
-    monkeypatch.setattr(training.callbacks.psutil, "Process", lambda: usage)
+    monkeypatch.setattr(training.callbacks, "memory_in_use", lambda: next(held))
     release = Release()
     for epoch in range(6):
         for step in range(2):

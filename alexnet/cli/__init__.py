@@ -1,7 +1,9 @@
 """The command line: `python -m alexnet COMMAND`; `main.py` is the first of the commands, `train`."""
 
-from alexnet.cli.common import BAD_USAGE, INTERRUPTED, fail
+from alexnet.cli.common import BAD_USAGE, FAILED, INTERRUPTED, fail
 from alexnet.cli.parser import build_parser
+from alexnet.locking import LockedError
+from alexnet.packages import missing
 from alexnet.recipe import RecipeError
 
 
@@ -19,5 +21,11 @@ def main(arguments=None):
         return options.command(options)
     except RecipeError as error:
         return fail(error, BAD_USAGE)
+    except LockedError as error:
+        return fail(error, FAILED)
+    except ModuleNotFoundError as error:
+        if not error.name or error.name.startswith("alexnet"):
+            raise
+        return fail(missing(error), FAILED)
     except KeyboardInterrupt as error:
         return fail(error if str(error) else "interrupted", getattr(error, "status", INTERRUPTED))

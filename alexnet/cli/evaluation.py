@@ -1,9 +1,11 @@
 """`evaluate` and `predict`."""
 
+import contextlib
 import csv
-from pathlib import Path
+import os
 
-from alexnet.cli.common import BAD_USAGE, FAILED, expects_errors, fail, value_of
+from alexnet.cli.common import BAD_USAGE, FAILED, expects_errors, fail, output_path, value_of
+from alexnet.locking import FolderLock
 from alexnet.recipe import Recipe, resolve
 
 
@@ -24,10 +26,11 @@ def evaluate(options):
     ]
     views = f"{recipe.views} view{'s' * (recipe.views > 1)} of {recipe.image_size} pixels out of {recipe.resize}"
     print(f"{', '.join(presets)}: {len(images):,} images of {recipe.data_dir}, {views}", flush=True)
-    assessment = assess(models, images, recipe.views)
-    _print(assessment, images)
-    if options.output:
-        _write(Path(options.output), assessment, images)
+    with FolderLock(output_path(options.output)) if options.output else contextlib.nullcontext():
+        assessment = assess(models, images, recipe.views)
+        _print(assessment, images)
+        if options.output:
+            _write(output_path(options.output), assessment, images)
     if len(images.skipped):
         print(f"\n{images.skipped}" + ("" if options.output else "; --output lists them"))
     return 0
@@ -87,7 +90,6 @@ def _print(assessment, images):
 
 def _write(folder, assessment, images):
     """The whole tables as CSV."""
-    folder.mkdir(parents=True, exist_ok=True)
     rows = assessment.per_class()
     names = list(assessment.class_names)
     _write_csv(folder / "per_class.csv", list(rows[0]), [row.values() for row in rows])
@@ -115,10 +117,12 @@ def _write(folder, assessment, images):
 
 
 def _write_csv(path, header, rows):
-    with path.open("w", newline="", encoding="utf-8") as file:
+    unfinished = path.with_name(path.name + ".tmp")
+    with unfinished.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.writer(file)
         writer.writerow(header)
         writer.writerows(rows)
+    os.replace(unfinished, path)
 
 
 @expects_errors

@@ -3,6 +3,7 @@
 import shutil
 
 from alexnet.cli.common import BAD_USAGE, FAILED, fail, value_of
+from alexnet.locking import FolderLock
 from alexnet.recipe import Recipe
 
 FIELDS = ("resize", "validation_split", "seed", "workers", "max_skipped")
@@ -14,7 +15,10 @@ def pack(options):
     if options.target is None and not options.verify:
         options.parser.error("OUT is needed, the folder to pack into")
     try:
-        status = _pack(options) if options.target is not None else 0
+        status = 0
+        if options.target is not None:
+            with FolderLock(options.target, ".lock.tmp"):  # what ends so may lie in a folder to pack into
+                status = _pack(options)
         return status or (_verify(options.target or options.source) if options.verify else 0)
     except DataError as error:
         return fail(error, BAD_USAGE)

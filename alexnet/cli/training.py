@@ -1,6 +1,7 @@
 """`train` and `batch`."""
 
 from alexnet.cli.common import BAD_USAGE, FAILED, fail, params_file, value_of
+from alexnet.packages import missing
 from alexnet.recipe import Recipe, read_yaml
 
 
@@ -26,10 +27,13 @@ def train(options):
         return fail(error, BAD_USAGE)
     except (RunError, ImageError, OSError) as error:
         return fail(error, FAILED)
-    from alexnet import figures
-
-    run.save_figure(figures.curves(run.history), "curves")
-    run.save_figure(figures.filters(run.model, build(recipe, len(run.class_names))), "filters")
+    try:
+        from alexnet import figures
+    except ModuleNotFoundError as error:
+        print(f"No figures were drawn: {missing(error)}")
+    else:
+        run.save_figure(figures.curves(run.history), "curves")
+        run.save_figure(figures.filters(run.model, build(recipe, len(run.class_names))), "filters")
     results, times = run.metrics["results"], run.metrics["times"]
     print(
         f"val_top1 {results['val_top1']:.4f}, val_top5 {results['val_top5']:.4f}, val_loss {results['val_loss']:.4f} "

@@ -4,12 +4,12 @@ import time
 
 import keras
 import numpy as np
-import psutil
 from keras import ops
 
 from alexnet.evaluation import evaluate
 from alexnet.kernels import memory
-from alexnet.training.stopping import LossError
+from alexnet.training.machine import memory_in_use
+from alexnet.training.stopping import LossError, RunError
 
 
 class Steps(keras.callbacks.Callback):
@@ -47,6 +47,11 @@ class Steps(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self._check()
+        steps = self.record.run.training.steps_per_epoch
+        if self.record.step != steps:
+            raise RunError(
+                f"Keras ended the epoch after {self.record.step} of {steps} steps. Is KERAS_MAX_STEPS_PER_EPOCH set?"
+            )
         if self.record.training_seconds is None:  # otherwise the run was interrupted while it validated
             self.record.training_seconds = self.record.elapsed()
         self.signals.check()
@@ -91,9 +96,9 @@ class Release(keras.callbacks.Callback):
             self._first = False
 
     def on_epoch_end(self, epoch, logs=None):
-        held = psutil.Process().memory_info().rss
+        held = memory_in_use()
         self._usual = self._usual or held
-        if held > self.GROWTH * self._usual:
+        if held and held > self.GROWTH * self._usual:
             memory.release()
             self._usual = held  # what comes back is needed
 

@@ -20,6 +20,10 @@ CLASSES_FROM = ("folders", "subfolders", "table", "names")
 FREE = {"backend", "cache_gb", "workers", "max_skipped", "views", "save_steps", "save_seconds"}
 FREE |= {"run_dir", "name", "resume"}
 
+# Parameters that say what data_dir is taken for.
+DATA_FIELDS = ("data_dir", "training_dir", "validation_dir", "classes_from", "table", "image_column", "label_column")
+DATA_FIELDS += ("table_encoding", "max_megapixels", "white_level")
+
 _PACKAGE_PARENT = Path(__file__).resolve().parents[1]
 # Where relative paths start: the checkout, wherever a notebook's kernel was started; without one, the shell's folder.
 PROJECT = _PACKAGE_PARENT if (_PACKAGE_PARENT / "params" / "default.yaml").is_file() else Path.cwd()
@@ -94,6 +98,9 @@ class Recipe(BaseModel):
     label_column: NoneOrText = Field(None, description="its column of classes; None to recognize it")
     table_encoding: NoneOrText = Field(None, description="of its text, e.g. cp1252; None to recognize it")
     max_megapixels: Number = Field(300.0, gt=0, description="a larger image is refused: it could be an attack")
+    white_level: Annotated[float | None, BeforeValidator(_none), Field(gt=0)] = Field(
+        None, description="value that is white where files do not tell, e.g. 4095 for 12 bits in 16; None to find out"
+    )
     resize: Whole = Field(80, ge=1, description="shorter side after decoding, in pixels; the central square is kept")
     image_size: Whole = Field(67, ge=SMALLEST_INPUT, description="side of the crop given to the network, in pixels")
     validation_split: Number = Field(0.04, gt=0, lt=1, description="share held out where the data has no split")

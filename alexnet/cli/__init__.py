@@ -1,5 +1,7 @@
 """The command line: `python -m alexnet COMMAND`; `main.py` is the first of the commands, `train`."""
 
+import sys
+
 from alexnet.cli.common import BAD_USAGE, FAILED, INTERRUPTED, fail
 from alexnet.cli.parser import build_parser
 from alexnet.locking import LockedError
@@ -13,6 +15,9 @@ def main(arguments=None):
     Returns:
         The exit status: 0, 1 for a failed run, 2 for bad usage, 130 after Ctrl-C, 143 after SIGTERM.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # names of files may be no text
     parser = build_parser()
     options, rest = parser.parse_known_args(arguments)
     if rest:

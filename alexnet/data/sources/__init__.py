@@ -37,7 +37,7 @@ def find_sources(recipe):
         DataError: nothing usable there.
     """
     data_dir = recipe.data_dir
-    training, validation = _find(recipe)
+    training, validation = _with_limits(recipe, *_find(recipe))
     if training is None:
         refused = [f" ({path} {reason})" for path, reason in validation.unreadable][:1]
         raise DataError(f"data_dir: {data_dir} has no training images{''.join(refused)}.")
@@ -61,9 +61,18 @@ def find_test_source(recipe, part="validation"):
     Raises:
         DataError: nothing usable there.
     """
-    training, validation = _find(recipe, test_only=part == "validation")
+    training, validation = _with_limits(recipe, *_find(recipe, test_only=part == "validation"))
     first, second = (training, validation) if part == "training" else (validation, training)
     return second if first is None else first
+
+
+def _with_limits(recipe, *sources):
+    """The same sources, whose images are decoded as the recipe says."""
+    for source in sources:
+        if source is not None:
+            source.store.max_pixels = int(recipe.max_megapixels * 1e6)
+            source.store.white_level = recipe.white_level
+    return sources
 
 
 def _find(recipe, test_only=False):

@@ -67,6 +67,11 @@ Name = Annotated[
 NoneOrText = Annotated[str | None, BeforeValidator(lambda value: _none(_text(value)))]
 
 
+NoneOrNumber = Annotated[
+    Annotated[float, Field(gt=0, allow_inf_nan=False)] | None, BeforeValidator(lambda value: _none(_no_bool(value)))
+]
+
+
 class Recipe(BaseModel):
     """Every parameter of a run. A field's name is also the YAML key, the notebook's variable and the `--flag`.
 
@@ -98,7 +103,7 @@ class Recipe(BaseModel):
     label_column: NoneOrText = Field(None, description="its column of classes; None to recognize it")
     table_encoding: NoneOrText = Field(None, description="of its text, e.g. cp1252; None to recognize it")
     max_megapixels: Number = Field(300.0, gt=0, description="a larger image is refused: it could be an attack")
-    white_level: Annotated[float | None, BeforeValidator(_none), Field(gt=0)] = Field(
+    white_level: NoneOrNumber = Field(
         None, description="value that is white where files do not tell, e.g. 4095 for 12 bits in 16; None to find out"
     )
     resize: Whole = Field(80, ge=1, description="shorter side after decoding, in pixels; the central square is kept")
@@ -315,6 +320,8 @@ def choices(name):
 
 def allowed(name):
     """What a field takes, in words."""
+    if name == "white_level":
+        return "a number above 0, or None"
     if name == "name":
         return "letters, digits and . _ = , + -, beginning with a letter or digit"
     field = Recipe.model_fields[name]

@@ -8,7 +8,6 @@ import numpy as np
 from keras import ops
 
 from alexnet import kernels
-from alexnet.kernels.reference import power, times, times_band
 
 
 @keras.saving.register_keras_serializable(package="alexnet")
@@ -76,12 +75,8 @@ class LocalResponseNormalization(keras.layers.Layer):
         self.built = True
 
     def call(self, inputs):
-        activities = ops.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))
         axis = self._channel_axis(len(inputs.shape))
-        outputs = kernels.local_response_normalization(
-            activities, axis, self.n // 2, self.k, self.alpha, self.beta, self.groups
-        )
-        return ops.cast(outputs, inputs.dtype)
+        return _normalized(self, inputs, axis, self.n // 2, self.k, self.alpha, self.beta, self.groups)
 
     def _channel_axis(self, rank):
         return 1 if self.data_format == "channels_first" else rank - 1
@@ -160,10 +155,7 @@ class SameMapNormalization(keras.layers.Layer):
         self.built = True
 
     def call(self, inputs):
-        activities = ops.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))
-        energy = times_band(times_band(ops.square(activities), 1, self.size // 2), 2, self.size // 2)
-        outputs = activities * power(self.k + self.alpha * energy, self.beta)
-        return ops.cast(outputs, inputs.dtype)
+        return _normalized(self, inputs, (1, 2), self.size // 2, self.k, self.alpha, self.beta)
 
     def compute_output_shape(self, input_shape):
         return tuple(input_shape)
@@ -191,19 +183,27 @@ class AverageMaps(keras.layers.Layer):
         self.size = int(size)
 
     def call(self, inputs):
-        rows, columns = self.matrices(inputs.shape)
-        return times(times(inputs, 1, rows), 2, columns)
+        if not keras.backend.is_float_dtype(keras.backend.standardize_dtype(inputs.dtype)):
+            inputs = ops.cast(inputs, self.compute_dtype)
+        for axis in (1, 2):
+            windows = (slice(None),) * axis
+            means = [ops.mean(inputs[(*windows, window)], axis) for window in self._windows(inputs.shape[axis])]
+            inputs = ops.stack(means, axis)
+        return inputs
 
     def matrices(self, input_shape):
-        """What rows and columns are multiplied with, `(height, size)` and `(width, size)`."""
+        """The same as products, for formats without such a layer: matrices of `(height, size)` and `(width, size)`."""
         found = []
         for side in input_shape[1:3]:
             matrix = np.zeros((side, self.size), "float32")
-            for i in range(self.size):  # window i goes from i * side / size to the next, whole pixels
-                window = slice(i * side // self.size, -(-(i + 1) * side // self.size))
-                matrix[window, i] = 1 / (window.stop - window.start)
+            for number, window in enumerate(self._windows(side)):
+                matrix[window, number] = 1 / (window.stop - window.start)
             found.append(matrix)
         return found
+
+    def _windows(self, side):
+        """Window i goes from i * side / size to the next, whole pixels."""
+        return [slice(i * side // self.size, -(-(i + 1) * side // self.size)) for i in range(self.size)]
 
     def compute_output_shape(self, input_shape):
         return (input_shape[0], self.size, self.size, input_shape[3])
@@ -280,6 +280,14 @@ class PixelNormalization(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "mean": self.mean, "std": self.std}
+
+
+def _normalized(layer, inputs, axis, *settings):
+    """Response normalization in float32 or better, in the dtype of the inputs, or the layer's for whole numbers."""
+    dtype = keras.backend.standardize_dtype(inputs.dtype)
+    activities = ops.cast(inputs, keras.backend.result_type(dtype, "float32"))
+    outputs = kernels.local_response_normalization(activities, axis, *settings)
+    return ops.cast(outputs, dtype if keras.backend.is_float_dtype(dtype) else layer.compute_dtype)
 
 
 def _require_whole(name, value):

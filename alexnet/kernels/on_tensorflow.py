@@ -4,7 +4,7 @@ import functools
 
 import tensorflow as tf
 
-from alexnet.kernels import reference, shifted
+from alexnet.kernels import reference
 
 
 @functools.cache
@@ -18,23 +18,23 @@ def on_cpu(x):
 
 def local_response_normalization(activities, axis, reach, k, alpha, beta, groups=1):
     """As sums of shifted copies, which XLA makes one loop each way."""
-    if axis not in (-1, len(activities.shape) - 1):
-        return reference.local_response_normalization(activities, axis, reach, k, alpha, beta, groups)
-    settings = (reach, k, alpha, beta, groups)
+    settings = (axis, reach, k, alpha, beta, groups)
 
     @tf.custom_gradient
     def normalize(activities):
         return _forward(activities, *settings), lambda upstream: _backward(activities, upstream, *settings)
 
-    return normalize(activities)
+    return normalize(tf.convert_to_tensor(activities))
 
 
-_forward = tf.function(shifted.normalize, jit_compile=True)
-_backward = tf.function(shifted.gradient, jit_compile=True)
+_forward = tf.function(reference.local_response_normalization, jit_compile=True)
+_backward = tf.function(reference.normalization_gradient, jit_compile=True)
 
 
 def dense(inputs, kernel, bias=None):
     """With the gradient of `inputs` as kernel times upstream, which reads the kernel as it lies in memory."""
+    if inputs.dtype != kernel.dtype:
+        return reference.dense(inputs, kernel, bias)
 
     @tf.custom_gradient
     def product(inputs, kernel):
@@ -46,7 +46,8 @@ def dense(inputs, kernel, bias=None):
 
         return tf.matmul(inputs, kernel), gradient
 
-    outputs = product(inputs, kernel)
+    # Called eagerly, `tf.custom_gradient` takes no `tf.Variable`.
+    outputs = product(tf.convert_to_tensor(inputs), tf.convert_to_tensor(kernel))
     return outputs if bias is None else tf.nn.bias_add(outputs, bias)
 
 

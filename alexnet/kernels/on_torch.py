@@ -11,9 +11,26 @@ def on_cpu(x):
     return getattr(x, "value", x).device.type == "cpu"
 
 
+def _computes(*tensors):
+    """Whether PyTorch computes with these numbers now and notes no more than first derivatives.
+
+    A form with a backward pass of its own is missing or wrong in a recorded graph (`torch.compile`, `torch.export`,
+    `torch.jit.trace`), under a transformation (`torch.func`), in forward-mode derivatives and under autocast.
+    """
+    return not (
+        torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._len_torch_dispatch_stack()
+        or torch.autograd.forward_ad._current_level >= 0
+        or torch.is_autocast_enabled("cpu")
+        or any(type(each) not in (torch.Tensor, torch.nn.Parameter) for each in tensors)
+    )
+
+
 def local_response_normalization(activities, axis, reach, k, alpha, beta, groups=1):
-    """Part by part in the cache, with the gradient written out (see `shifted`): ten passes through memory less."""
-    if axis not in (-1, activities.ndim - 1):
+    """Part by part in the cache, with the gradient written out: ten passes through memory less."""
+    if axis not in (-1, activities.ndim - 1) or activities.numel() == 0 or not _computes(activities):
         return reference.local_response_normalization(activities, axis, reach, k, alpha, beta, groups)
     return _Normalization.apply(activities, reach, k, alpha, beta, groups)
 
@@ -30,9 +47,11 @@ class _Normalization(torch.autograd.Function):
         return outputs.view(activities.shape)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx, upstream):
         (activities,) = ctx.saved_tensors
+        if torch.is_grad_enabled() or not _computes(activities, upstream):  # it may be differentiated once more
+            gradient = reference.normalization_gradient(activities, upstream, -1, *ctx.settings)
+            return gradient, *[None] * len(ctx.settings)
         _, _, alpha, beta, _ = ctx.settings
         rows, outputs, room = _rooms(activities, *ctx.settings)
         upstream = upstream.reshape(rows.shape)
@@ -102,6 +121,8 @@ def max_pooling(inputs, size, stride):
 
 def dense(inputs, kernel, bias=None):
     """With the gradient of `inputs` as kernel times upstream, which reads the kernel as it lies in memory."""
+    if inputs.dtype != kernel.dtype or not _computes(inputs, kernel):
+        return reference.dense(inputs, kernel, bias)
     outputs = _Product.apply(inputs, kernel)
     return outputs if bias is None else outputs.add_(bias)
 
@@ -124,6 +145,9 @@ def momentum_step(variable, velocity, gradient, learning_rate, momentum, decay):
     Its velocity has no learning rate in it: `w -= lr * v` after `v = momentum * v + (1 - dampening) * (g + decay * w)`.
     A dampening of 1 + learning rate and a rate of -1 make it the paper's.
     """
+    if not _computes(variable.value, gradient):
+        reference.momentum_step(variable, velocity, gradient, learning_rate, momentum, decay)
+        return
     torch._fused_sgd_(
         [variable.value],
         [gradient],

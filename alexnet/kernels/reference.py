@@ -1,6 +1,8 @@
 """Every operation in plain `keras.ops`: what the fast forms are compared with, and what other devices compute."""
 
-import numpy as np
+import functools
+import operator
+
 from keras import ops
 
 
@@ -10,9 +12,32 @@ def local_response_normalization(activities, axis, reach, k, alpha, beta, groups
 
     Args:
         activities: float32 or float64, of rank 2 or more.
+        axis: A number, or a tuple of them for a window over several axes.
     """
-    energy = times_band(ops.square(activities), axis, reach, groups)
-    return activities * power(k + alpha * energy, beta)
+    return activities * power(k + alpha * window_sum(ops.square(activities), axis, reach, groups), beta)
+
+
+def normalization_tangent(activities, tangent, axis, reach, k, alpha, beta, groups=1):
+    """How far the result moves when `activities` move by `tangent`:
+
+    db = da * s ** -beta - 2 alpha beta * a * s ** (-beta - 1) * window(a * da)      s = k + alpha * window(a ** 2)
+    """
+    scale = k + alpha * window_sum(ops.square(activities), axis, reach, groups)
+    powers = power(scale, beta)
+    sums = window_sum(activities * tangent, axis, reach, groups)
+    return powers * tangent - 2 * alpha * beta * activities * powers / scale * sums
+
+
+def normalization_gradient(activities, upstream, axis, reach, k, alpha, beta, groups=1):
+    """The gradient of a loss by `activities`; `upstream` is that by the result. Written out because a framework would
+    keep five arrays for the way back, where the activities suffice.
+
+    da = db * s ** -beta - 2 alpha beta * a * window(db * a * s ** (-beta - 1))      s = k + alpha * window(a ** 2)
+    """
+    scale = k + alpha * window_sum(ops.square(activities), axis, reach, groups)
+    shrunk = upstream * power(scale, beta)
+    sums = window_sum(shrunk * activities / scale, axis, reach, groups)
+    return shrunk - 2 * alpha * beta * activities * sums
 
 
 def convolution(inputs, kernel, bias=None, strides=(1, 1), padding="valid", groups=1):
@@ -54,20 +79,26 @@ def momentum_step(variable, velocity, gradient, learning_rate, momentum, decay):
     variable.assign_add(velocity)
 
 
-def times_band(values, axis, reach, groups=1):
-    """Along `axis`, each value's sum with its `reach` neighbours to both sides inside its own of `groups` parts: a
-    product with a band matrix of ones."""
-    place = np.arange(values.shape[axis])
-    part = place * groups // values.shape[axis]
-    return times(values, axis, (np.abs(place[:, None] - place) <= reach) & (part[:, None] == part))
+def window_sum(values, axis, reach, groups=1):
+    """Each value's sum with its `reach` neighbours to both sides along `axis`, inside its own of `groups` equal parts.
 
-
-def times(values, axis, matrix):
-    """The product of one axis with a matrix."""
-    matrix = ops.convert_to_tensor(matrix, values.dtype)
-    if axis in (-1, len(values.shape) - 1):
-        return ops.matmul(values, matrix)
-    return ops.moveaxis(ops.matmul(ops.moveaxis(values, axis, -1), matrix), -1, axis)
+    Of shifted copies. A product with a band matrix of ones would be float32 in name only on a GPU (TF32: three digits),
+    spread one infinity over all channels (0 * inf), and write past its memory in TensorFlow when a size is 1.
+    """
+    if isinstance(axis, tuple):
+        return functools.reduce(lambda sums, each: window_sum(sums, each, reach, groups), axis, values)
+    axis %= len(values.shape)
+    if groups > 1:
+        parts = ops.split(values, groups, axis)
+        return ops.concatenate([window_sum(part, axis, reach) for part in parts], axis)
+    size = values.shape[axis]
+    reach = min(reach, size - 1)
+    if reach < 1:
+        return values
+    padded = ops.pad(values, [(reach, reach) if each == axis else (0, 0) for each in range(len(values.shape))])
+    before = (slice(None),) * axis
+    copies = (padded[(*before, slice(shift, shift + size))] for shift in range(2 * reach + 1))
+    return functools.reduce(operator.add, copies)
 
 
 def power(base, beta):

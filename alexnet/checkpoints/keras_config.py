@@ -15,7 +15,7 @@ def from_config(config):
     found = Architecture([])
     previous, size = None, None
     for entry in config["layers"]:
-        kind, settings = entry["class_name"], entry["config"]
+        kind, settings = entry["class_name"].rpartition(">")[2], entry["config"]  # without the package, in HDF5
         name = settings.get("name") or entry.get("name") or kind
         shape = settings.get("batch_shape") or settings.get("batch_input_shape")
         if shape and size is None:

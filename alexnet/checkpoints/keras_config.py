@@ -32,6 +32,8 @@ def from_config(config):
         if settings.get("data_format") == "channels_first":
             found.layers.append(Layer("channels_first", name=name))
         found.layers += _layers(kind, settings, name)
+    if found.mean is None:
+        found.layers.insert(0, Layer("no PixelNormalization"))
     if size and None not in size:
         found.input_size = size
     return found

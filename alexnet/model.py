@@ -4,6 +4,7 @@ import math
 import numbers
 import random
 import re
+import zipfile
 from pathlib import Path
 
 import keras
@@ -326,7 +327,11 @@ def save_checkpoint(model, path):
         if ending == ".keras":
             model.save(unfinished)
         elif ending == ".weights.h5":
-            model.save_weights(unfinished)
+            # By way of memory: HDF5 that meets a full disk is lost for this process, and says so many times.
+            archive = unfinished.with_name("model.keras")
+            model.save(archive)
+            with zipfile.ZipFile(archive) as content:
+                unfinished.write_bytes(content.read("model.weights.h5"))
         elif ending == ".onnx":
             checkpoints.write_onnx(model, unfinished, preset_of(model))
         elif ending in (".safetensors", ".pth"):

@@ -68,6 +68,7 @@ class Architecture:
         sizes, number, told = list(input_size), 0, True
         for layer in layers:
             number += layer.kind in ("conv", "dense")
+            told = told and layer.kind in SETTINGS  # what another layer makes of the maps is not known
             if layer.kind in ("conv", "pool") and "padding" in layer.settings:
                 layer, sizes, rows = _resolve(layer, sizes)
                 if any(rows):

@@ -15,7 +15,7 @@ def from_config(config):
     found = Architecture([])
     previous, size = None, None
     for entry in config["layers"]:
-        kind, settings = entry["class_name"], entry["config"]
+        kind, settings = entry["class_name"].rpartition(">")[2], entry["config"]  # without the package, in HDF5
         name = settings.get("name") or entry.get("name") or kind
         shape = settings.get("batch_shape") or settings.get("batch_input_shape")
         if shape and size is None:
@@ -32,6 +32,8 @@ def from_config(config):
         if settings.get("data_format") == "channels_first":
             found.layers.append(Layer("channels_first", name=name))
         found.layers += _layers(kind, settings, name)
+    if found.mean is None:
+        found.layers.insert(0, Layer("no PixelNormalization"))
     if size and None not in size:
         found.input_size = size
     return found

@@ -69,6 +69,8 @@ def train(recipe, verbose=None):
         verbose = 1 if someone_watches() else 2
     if recipe.backend not in (None, backend):
         raise RunError(f"The recipe asks for {recipe.backend}, but Keras runs on {backend} in this process.")
+    if keras.config.max_epochs() or keras.config.max_steps_per_epoch():
+        raise RunError("Keras would cut the training short: take away KERAS_MAX_EPOCHS and KERAS_MAX_STEPS_PER_EPOCH.")
     with keras_settings(recipe.dtype_policy), contextlib.ExitStack() as stack:
         return _train(recipe, recipe.run_folder / backend, verbose, stack)
 
@@ -163,10 +165,6 @@ def _fit(record, signals, verbose):
         fit(first, record.epoch + 1, steps_per_epoch - record.step)
     if record.epoch < run.recipe.epochs:
         fit(record.epoch * steps_per_epoch, run.recipe.epochs, steps_per_epoch)
-    if record.epoch < run.recipe.epochs:
-        raise RunError(
-            f"Keras ended the training after {record.epoch} of {run.recipe.epochs} epochs. Is KERAS_MAX_EPOCHS set?"
-        )
 
 
 def _end_epoch(record, after_epoch):

@@ -9,7 +9,7 @@ from keras import ops
 from alexnet.evaluation import evaluate
 from alexnet.kernels import memory
 from alexnet.training.machine import memory_in_use
-from alexnet.training.stopping import LossError, RunError
+from alexnet.training.stopping import LossError
 
 
 class Steps(keras.callbacks.Callback):
@@ -47,11 +47,6 @@ class Steps(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self._check()
-        steps = self.record.run.training.steps_per_epoch
-        if self.record.step != steps:
-            raise RunError(
-                f"Keras ended the epoch after {self.record.step} of {steps} steps. Is KERAS_MAX_STEPS_PER_EPOCH set?"
-            )
         if self.record.training_seconds is None:  # otherwise the run was interrupted while it validated
             self.record.training_seconds = self.record.elapsed()
         self.signals.check()

@@ -47,10 +47,12 @@ def expects_errors(command):
 
         try:
             import_keras(Recipe(backend=options.backend).backend)
+            from alexnet import kernels
             from alexnet.checkpoints import CheckpointError
             from alexnet.data import DataError, ImageError
         except BackendError as error:
             return fail(error, BAD_USAGE)
+        kernels.tune_process()
         try:
             return command(options)
         except (BackendError, CheckpointError, DataError) as error:

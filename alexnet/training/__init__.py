@@ -7,6 +7,7 @@ import sys
 import keras
 import numpy as np
 
+from alexnet import kernels
 from alexnet.data import load_data, training_colors
 from alexnet.data.colors import Colors
 from alexnet.evaluation import evaluate
@@ -65,6 +66,7 @@ def train(recipe, verbose=None):
         Interrupted: Ctrl-C or SIGTERM, a `KeyboardInterrupt`; the state is saved.
     """
     backend = keras.backend.backend()
+    kernels.tune_process()
     if verbose is None:
         verbose = 1 if someone_watches() else 2
     if recipe.backend not in (None, backend):

@@ -104,7 +104,7 @@ def _find(recipe, test_only=False):
     if path.suffix.lower() == ".zip":
         return _find_in(ZipTree.open(path), recipe, test_only)
     if path.suffix.lower() == ".npz":
-        return arrays.read(path)
+        return arrays.read(path, recipe.white_level)
     raise DataError(f"data_dir: {data_dir} is a file; a folder of images, a .zip or an .npz is needed.")
 
 
@@ -260,7 +260,7 @@ def _packed(tree, recipe, test_only):
 
 
 def _arrays(tree, recipe, test_only):
-    return arrays.find(tree, test_only)
+    return arrays.find(tree, recipe.white_level)
 
 
 def _kaggle(tree, recipe, test_only):

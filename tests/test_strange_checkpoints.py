@@ -342,12 +342,12 @@ OTHER_CAFFE = {
     "slope": (setting("relu3", slope=0.1), r"ReLU with a slope of 0.1 \(relu3\)"),
     "layer": (in_place_of("relu6", "TanH"), r"TanH \(relu6\)"),
     "more": (lambda layers: layers.insert(4, ["bn", "BatchNorm", {}]), r"BatchNorm \(bn\)"),
-    "branch": (setting("pool1", **{"from": "elsewhere"}), None),
+    "branch": (setting("pool1", **{"from": "elsewhere"}), r"branch from elsewhere \(conv2\)"),
 }
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("kind", [kind for kind in OTHER_CAFFE if kind != "branch"])
+@pytest.mark.parametrize("kind", OTHER_CAFFE)
 def test_a_caffe_model_of_another_network_is_refused(kind, tmp_path):
     change, message = OTHER_CAFFE[kind]
     path = caffe(tmp_path / "a.caffemodel", change)

@@ -467,6 +467,8 @@ def _require_nothing_but_arrays(model, path):
             f"{path.name}: this format holds whole networks. Received: one without {', '.join(sorted(missing))}. "
             "Write .keras."
         )
+    if modes := {layer.quantization_mode for layer in model.layers} - {None, "int8"}:
+        raise ValueError(f"{path.name}: this format has no place for {', '.join(sorted(modes))}. Write .keras.")
     preset = preset_of(model)
     if preset is None:
         architecture = _architecture(model)

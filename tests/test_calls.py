@@ -81,18 +81,16 @@ def test_second_derivatives():
         return outer.gradient(squared, value).numpy()
 
     right = penalized(lambda value: reference.local_response_normalization(value, 2, 2, 2.0, 0.5, 0.75))
-    assert np.abs(right).max() > 1
-    np.testing.assert_allclose(penalized(norm), right, rtol=2e-3, atol=2e-3)
+    assert np.abs(right).max() > 0.01
+    np.testing.assert_allclose(penalized(norm), right, rtol=2e-3, atol=1e-5)
 
 
-@pytest.mark.skipif(BACKEND != "torch", reason="PyTorch's ways to record a graph")
-def test_a_recorded_graph_computes_the_same(model, pixels):
+@pytest.mark.skipif(BACKEND != "torch", reason="PyTorch's transformations")
+def test_transformations_of_pytorch(model, pixels):
     import torch
 
     images, right = torch.tensor(pixels), to_numpy(model(pixels))
     with torch.no_grad():
-        traced = torch.jit.trace(model, (images,), check_trace=False)
-        np.testing.assert_allclose(traced(images).numpy(), right, atol=1e-5)
         forward = torch.func.vmap(lambda image: model(image[None])[0])
         np.testing.assert_allclose(forward(images).numpy(), right, atol=1e-5)
 

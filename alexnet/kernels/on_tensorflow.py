@@ -3,6 +3,7 @@
 import functools
 
 import tensorflow as tf
+from tensorflow.python.eager import forwardprop_util
 
 from alexnet.kernels import reference
 
@@ -19,12 +20,17 @@ def on_cpu(x):
 def local_response_normalization(activities, axis, reach, k, alpha, beta, groups=1):
     """As sums of shifted copies, which XLA makes one loop each way."""
     settings = (axis, reach, k, alpha, beta, groups)
+    activities = tf.convert_to_tensor(activities)
+    if forwardprop_util.pack_tangents(
+        [activities]
+    ).tangents:  # of a ForwardAccumulator
+        return reference.local_response_normalization(activities, *settings)
 
     @tf.custom_gradient
     def normalize(activities):
         return _forward(activities, *settings), lambda upstream: _backward(activities, upstream, *settings)
 
-    return normalize(tf.convert_to_tensor(activities))
+    return normalize(activities)
 
 
 _forward = tf.function(reference.local_response_normalization, jit_compile=True)

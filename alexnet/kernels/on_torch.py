@@ -25,6 +25,7 @@ def _computes(*tensors):
         or torch.autograd.forward_ad._current_level >= 0
         or torch.is_autocast_enabled("cpu")
         or any(type(each) not in (torch.Tensor, torch.nn.Parameter) for each in tensors)
+        or any(torch._C._functorch.is_legacy_batchedtensor(each) for each in tensors)
     )
 
 

@@ -5,6 +5,8 @@ Names are imported when first used, so that the backend can be chosen after `imp
 """
 
 import importlib
+import importlib.util
+import sys
 
 _HOMES = {
     "AlexNet": "model",
@@ -20,8 +22,10 @@ _HOMES = {
     "SameMapNormalization": "layers",
     "BackendError": "backend",
     "import_keras": "backend",
+    "tune_process": "kernels",
     "Recipe": "recipe",
     "RecipeError": "recipe",
+    "check_parameters": "recipe",
     "resolve": "recipe",
     "DataError": "data",
     "ImageError": "data",
@@ -52,3 +56,32 @@ def __getattr__(name):
 
 def __dir__():
     return [*globals(), *__all__]
+
+
+class _AfterKeras:
+    """Tells Keras of our layers as soon as it is imported, so that `keras.saving.load_model` knows a saved model's.
+
+    Keras finds classes by what has been registered, and a program may import it before this package or after.
+    """
+
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name != "keras":
+            return None
+        sys.meta_path.remove(_AfterKeras)
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def execute_and_register(module):
+                execute(module)
+                importlib.import_module("alexnet.layers")
+
+            spec.loader.exec_module = execute_and_register
+        return spec
+
+
+if "keras" in sys.modules:
+    importlib.import_module("alexnet.layers")
+else:
+    sys.meta_path.insert(0, _AfterKeras)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
+from alexnet.batches import batches
 from alexnet.checkpoints import recognize
 from alexnet.data import imagenet
 from alexnet.data.augmentation import centre_crop, ten_views
@@ -20,16 +21,26 @@ def evaluate(model, data, views=1, verbose=None):
     Args:
         model: From images `(batch, height, width, 3)`, RGB 0-255, to probabilities `(batch, classes)`; or a list of
             models, whose probabilities are averaged, as the paper does with five and seven.
-        data: `alexnet.data.Images`, or anything whose `squares()` yields `(images, labels)`.
+        data: What `alexnet.load_data` and `load_test_data` return; two arrays `(images, labels)`; or batches of such:
+            a `keras.utils.PyDataset`, a batched `tf.data.Dataset`, a torch `DataLoader`, any iterable. Images are
+            `(n, side, side, 3)`, RGB 0-255, of the model's input size or larger; labels are numbers of classes `(n,)`
+            or one-hot `(n, classes)`.
         views: 1 for the central crop, 10 for the paper's four corners and centre and their mirror images, whose
             probabilities are averaged (section 4.1).
         verbose: 1 for a progress bar, 0 for silence; None for the bar where a person is watching.
 
     Returns:
-        `{"top1": ..., "top5": ..., "loss": ...}`: two shares between 0 and 1, and the mean cross-entropy in nats.
+        `{"top1": ..., "top5": ..., "loss": ...}`: two shares between 0 and 1, and the mean cross-entropy in nats. Of
+        classes with equal probabilities the one with the smaller number goes first. An image of which the model says
+        NaN is never right, and makes the loss NaN.
 
     Raises:
-        ValueError: another number of views, or images smaller than the model's input.
+        TypeError: data of another kind.
+        ValueError: another number of views, images smaller than the model's input, pixels or labels that cannot be
+            what is meant, a model whose output are no probabilities.
+
+    Example:
+        alexnet.evaluate(model, (images, labels))
     """
     return assess(model, data, views, verbose).scores
 
@@ -43,7 +54,7 @@ class Assessment:
         labels: The right classes, `(n,)`; -1 for an image that could not be read, which counts nowhere.
         guesses: The five most probable classes of each image, `(n, 5)`, or fewer where there are fewer.
         probabilities: Theirs, `(n, 5)`.
-        ranks: How many classes the right one stands behind, `(n,)`.
+        ranks: How many classes the right one stands behind, `(n,)`, as `rank` counts them.
         losses: Cross-entropy of each image in nats, `(n,)`.
     """
 
@@ -112,10 +123,11 @@ def assess(model, data, views=1, verbose=None):
         raise ValueError(f"views must be 1 or 10. Received: views={views!r}")
     models = model if isinstance(model, list | tuple) else [model]
     kept = {"labels": [], "guesses": [], "probabilities": [], "ranks": [], "losses": []}
-    batch_size, steps = None, getattr(data, "steps_per_epoch", None)
-    for squares, labels in track(data.squares(), steps, "Evaluating", verbose):
+    batch_size = probabilities = None
+    for squares, labels in track(*batches(data), "Evaluating", verbose):
         batch_size = batch_size or len(squares)
         probabilities = np.mean([look(one, squares, views, batch_size) for one in models], axis=0)
+        _check(probabilities, labels)
         best = np.argsort(-probabilities, axis=1, kind="stable")[:, :5]
         chosen = probabilities[np.arange(len(labels)), labels]
         kept["labels"].append(labels)
@@ -123,6 +135,8 @@ def assess(model, data, views=1, verbose=None):
         kept["probabilities"].append(np.take_along_axis(probabilities, best, 1))
         kept["ranks"].append(rank(probabilities, labels))
         kept["losses"].append(-np.log(np.maximum(chosen, np.finfo(np.float32).tiny)))
+    if probabilities is None:
+        raise ValueError("There are no images to evaluate on.")
     names = getattr(data, "class_names", None) or [str(i) for i in range(probabilities.shape[1])]
     if len(names) != probabilities.shape[1]:
         raise ValueError(f"The model has {probabilities.shape[1]} classes, the images {len(names)}.")
@@ -130,6 +144,17 @@ def assess(model, data, views=1, verbose=None):
     if not np.any(assessment.labels >= 0):
         raise ValueError("None of the images could be read.")
     return assessment
+
+
+def _check(probabilities, labels):
+    sums = probabilities.sum(1)
+    if np.min(probabilities) < 0 or np.any(np.abs(sums - 1) > 0.02):  # neither is true of NaN
+        raise ValueError(
+            f"The model's outputs are no probabilities, they sum to {sums[np.abs(sums - 1).argmax()]:.3g}: it needs a "
+            "softmax after its last layer."
+        )
+    if np.max(labels, initial=0) >= probabilities.shape[1]:
+        raise ValueError(f"There is a label {np.max(labels)}, and the model has {probabilities.shape[1]} classes.")
 
 
 def look(model, squares, views=1, batch_size=32):
@@ -161,11 +186,15 @@ def input_size(model):
 
 
 def rank(probabilities, labels):
-    """How many classes each image's label stands behind; of equals the first class leads, and NaN is last."""
-    probabilities = np.where(np.isnan(probabilities), -np.inf, probabilities)
+    """How many classes each image's label stands behind, `(n,)`; of equals the class with the smaller number leads.
+
+    With a NaN among its probabilities an image is never right: it stands behind all, and behind five where there are
+    fewer classes.
+    """
     chosen = probabilities[np.arange(len(labels)), labels][:, None]
     before = np.arange(probabilities.shape[1]) < np.asarray(labels)[:, None]
-    return np.sum((probabilities > chosen) | ((probabilities == chosen) & before), axis=1)
+    ranks = np.sum((probabilities > chosen) | ((probabilities == chosen) & before), axis=1)
+    return np.where(np.isnan(probabilities).any(axis=1), max(5, probabilities.shape[1]), ranks)
 
 
 def about(weights, model):

@@ -1,9 +1,10 @@
 """AlexNet (Krizhevsky, Sutskever, Hinton 2012), from pixels to class probabilities."""
 
-import functools
 import math
 import numbers
 import random
+import re
+import zipfile
 from pathlib import Path
 
 import keras
@@ -58,8 +59,10 @@ def AlexNet(
     which is the same. `torchvision` pads conv1 by 2 for an input of 224 pixels, averages what is not 6 x 6 after pool5
     to 6 x 6, drops before fc6 and fc7 and normalizes pixels to a deviation of 1.
 
-    The paper says its input is 224 pixels wide; the sizes it gives further on need 227. An input of 256 pixels
-    ends in the same 6 x 6 maps as one of 227, so one checkpoint serves both.
+    The paper says its input is 224 pixels wide; the sizes it gives further on need 227. In the programs of the time
+    the last window reaches past an image of 224 pixels: that of conv1 in 2012, over three rows and columns of zeros
+    behind the pixels minus their mean; that of pool1 in Caffe. So it is here for sides of 224 to 226 pixels. Sides of
+    224 to 258 pixels all end in 6 x 6 maps, and one checkpoint serves them; with other sizes fc6 has other inputs.
 
     Args:
         preset: Which published network, a name of the table.
@@ -71,6 +74,7 @@ def AlexNet(
         include_top: False ends the network after `pool5`.
         weights: None, or the path of a checkpoint in any format that `alexnet.load_checkpoint` reads. If it has
             another number of classes, its seven lower layers are taken and `fc8` keeps fresh initial values.
+            `"imagenet"` is answered with where published ones can be had.
         classifier_activation: What follows `fc8`, in float32; None returns the logits.
         name: The model's name.
         initializer: `"paper"` for the initial values of the preset's authors (in `"paper"` section 5's Gaussian and
@@ -95,9 +99,15 @@ def AlexNet(
         input_shape = (PRESETS[preset].image_size, PRESETS[preset].image_size, 3)
     _check_arguments(preset, input_shape, classes, width, initializer, dropout)
     network = PRESETS[preset]
-    checkpoint = None if weights is None else checkpoints.read(weights)
-    if mean is None:
-        mean = network.mean if checkpoint is None or checkpoint.mean is None else checkpoint.mean
+    checkpoint = weights
+    if weights is not None and not isinstance(weights, checkpoints.Checkpoint):
+        checkpoint = checkpoints.read(weights)
+    overhang = None
+    if checkpoint is not None:
+        mean = checkpoint.mean if mean is None else mean
+        overhang = checkpoint.overhang(input_shape[:2])
+    mean = network.mean if mean is None else mean
+    overhang = _overhang(network, input_shape) if overhang is None else overhang
     pixels = keras.Input(input_shape, name="pixels")
     x = PixelNormalization(tuple(mean), network.scale, name="mean")(pixels)
 
@@ -106,8 +116,9 @@ def AlexNet(
         if isinstance(spec, Convolution):
             fan_in = spec.kernel**2 * x.shape[-1] // spec.columns
             padded = spec.stride == 1 and spec.padding == spec.kernel // 2  # what Keras calls same
-            if spec.padding and not padded:
-                x = keras.layers.ZeroPadding2D(spec.padding, data_format="channels_last", name=f"pad{number}")(x)
+            zeros = tuple((spec.padding, spec.padding + rows) for rows in overhang.get(layer, (0, 0)))
+            if any(map(any, zeros)) and not padded:
+                x = keras.layers.ZeroPadding2D(zeros, data_format="channels_last", name=f"pad{number}")(x)
             x = GroupedConv2D(
                 scaled(spec.filters, width, network.columns),
                 spec.kernel,
@@ -122,7 +133,7 @@ def AlexNet(
             if len(x.shape) == 4:
                 x = keras.layers.Flatten(data_format="channels_last", name="flatten")(x)
             for step in spec.before:
-                x = _step(step, number, network, dropout, x)
+                x = _step(step, number, network, dropout, overhang, x)
             x = Dense(
                 classes if spec.units is None else scaled(spec.units, width),
                 **_initializers(network, spec, initializer, width, x.shape[-1]),
@@ -132,7 +143,7 @@ def AlexNet(
         else:
             break
         for step in spec.then:
-            x = _step(step, number, network, dropout, x)
+            x = _step(step, number, network, dropout, overhang, x)
 
     if include_top and classifier_activation is not None:
         x = keras.layers.Activation(classifier_activation, dtype="float32", name="prob")(x)
@@ -142,7 +153,17 @@ def AlexNet(
     return model
 
 
-def _step(step, number, network, dropout, x):
+def _overhang(network, input_shape):
+    """By layer, the rows and columns of zeros behind its input, where 224 to 226 pixels pass for 227."""
+    missing = tuple(227 - side if 224 <= side < 227 else 0 for side in input_shape[:2])
+    if network.overhang is None or not any(missing):
+        return {}
+    if network.overhang == "pool1":  # of 54 rows, where 227 pixels leave 55
+        missing = tuple(min(1, rows) for rows in missing)
+    return {network.overhang: missing}
+
+
+def _step(step, number, network, dropout, overhang, x):
     """One of the layers without weights, named after the layer that it belongs to."""
     if step == "relu":
         return keras.layers.ReLU(name=f"relu{number}")(x)
@@ -151,6 +172,9 @@ def _step(step, number, network, dropout, x):
     if step == "same_map":
         return SameMapNormalization(**network.same_map, name=f"map_norm{number}")(x)
     if step == "pool":
+        if f"pool{number}" in overhang:  # zeros are as good as nothing here: a ReLU comes before or after
+            zeros = tuple((0, rows) for rows in overhang[f"pool{number}"])
+            x = keras.layers.ZeroPadding2D(zeros, data_format="channels_last", name=f"overhang{number}")(x)
         return MaxPooling2D(3, 2, data_format="channels_last", name=f"pool{number}")(x)
     if step == "average":
         if x.shape[1:3] == (6, 6):  # nothing to average at the size that the network was trained with
@@ -235,21 +259,32 @@ def load_checkpoint(path, preset=None):
     if format == "keras":
         return _load_keras(path, preset)
     checkpoint = checkpoints.read(path)
+    where = f"weights: {path} ({checkpoints.FORMATS[checkpoint.format]})"
     preset = preset or checkpoint.preset
+    if preset is None and checkpoint.architecture is not None:
+        nearest = checkpoint.architecture.nearest()
+        raise CheckpointError(
+            f"{where} holds none of the networks known here. Nearest is {nearest}:\n  "
+            + "\n  ".join(checkpoint.differences(nearest))
+        )
     if preset is None:
         fitting = checkpoint.candidates()
         raise CheckpointError(
-            f"weights: {path} ({checkpoints.FORMATS[format]}) does not tell which network it holds. "
+            f"{where} does not tell which network it holds. "
             + (f"Its kernels fit these; give one as preset: {', '.join(fitting)}." if fitting else "None fits.")
         )
-    if checkpoint.preset not in (None, preset):
-        raise CheckpointError(f"weights: {path}: expected the preset {preset}, found {checkpoint.preset}.")
+    _require_the_network(checkpoint, preset)
     checkpoint.preset = preset
-    side = checkpoint.image_size
     model = AlexNet(
-        preset, (side, side, 3), checkpoint.classes, checkpoint.width, initializer=_ZEROS, mean=checkpoint.mean
+        preset,
+        (*checkpoint.input_size, 3),
+        checkpoint.classes,
+        checkpoint.width,
+        classifier_activation=checkpoint.activation,
+        initializer=_ZEROS,
+        mean=checkpoint.mean,
+        weights=checkpoint,
     )
-    _take(model, checkpoint, preset)
     del checkpoint
     memory.release()
     return model
@@ -266,73 +301,62 @@ def save_checkpoint(model, path):
     | `.tflite` | LiteRT, on TensorFlow |
     | none | a folder with a TensorFlow SavedModel, on TensorFlow and JAX |
 
+    What LoRA has learned is added to the kernels. `.weights.h5`, `.safetensors` and `.pth` hold the arrays of the eight
+    layers and nothing else: a model that needs more (a mean of its own, another end than softmax, no top) is refused
+    there. A file is whole or not there: until the new one is finished the old one stays.
+
     Raises:
-        ValueError: another ending, or a format that Keras does not write on this backend.
+        ValueError: another ending, a format that Keras does not write on this backend, or one that cannot keep what the
+            model is.
+        OSError: the file cannot be written, in a sentence; the disk is full, for example.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.name.endswith((".keras", ".weights.h5")):
-        ending = ".keras" if path.suffix == ".keras" else ".weights.h5"
-        if ending == ".weights.h5":
-            _require_the_presets_mean(model, path)
-        unfinished = path.with_name(f".unfinished-{path.name.removesuffix(ending)}{ending}")
-        with without("tensorflow"):
-            model.save(unfinished) if ending == ".keras" else model.save_weights(unfinished)
-        unfinished.replace(path)
-    elif path.suffix in (".onnx", ".safetensors", ".pth"):
-        _require_whole_and_square(model, path)
-        write = checkpoints.write_onnx if path.suffix == ".onnx" else checkpoints.write_state_dict
-        if path.suffix != ".onnx":
-            _require_the_presets_mean(model, path)
-        with without("tensorflow"):
-            write(model, path, preset_of(model))
-    elif path.suffix in ("", ".tflite"):
-        _export(model, path)
-    else:
+    path = Path(path).expanduser()
+    ending = ".weights.h5" if path.name.endswith(".weights.h5") else path.suffix
+    if ending not in ("", ".keras", ".weights.h5", ".onnx", ".safetensors", ".pth", ".tflite"):
         raise ValueError(
             f"{path.name}: the ending names the format: .keras, .weights.h5, .onnx, .safetensors, .pth, .tflite, or "
             "none for a TensorFlow SavedModel."
         )
+    if ending in ("", ".tflite"):
+        _require_the_backend(path)
+    if ending in (".onnx", ".safetensors", ".pth"):
+        _require_whole_and_square(model, path)
+    if ending in (".weights.h5", ".safetensors", ".pth"):
+        _require_nothing_but_arrays(model, path)
+    with checkpoints.replacing(path, ending) as unfinished, without("tensorflow"):
+        if ending == ".keras":
+            model.save(unfinished)
+        elif ending == ".weights.h5":
+            # By way of memory: HDF5 that meets a full disk is lost for this process, and says so many times.
+            archive = unfinished.with_name("model.keras")
+            model.save(archive)
+            with zipfile.ZipFile(archive) as content:
+                unfinished.write_bytes(content.read("model.weights.h5"))
+        elif ending == ".onnx":
+            checkpoints.write_onnx(model, unfinished, preset_of(model))
+        elif ending in (".safetensors", ".pth"):
+            checkpoints.write_state_dict(model, unfinished, preset_of(model))
+        else:
+            model.export(unfinished, format="litert" if ending else "tf_saved_model", verbose=False)
 
 
 def preset_of(model):
     """The preset whose layers a model has, in whatever width, or None."""
-    shape, signature = tuple(model.input.shape[1:]), _signature(model)
-    return next((preset for preset in PRESETS if signature == _preset_signature(preset, shape)), None)
+    architecture = _architecture(model)
+    return None if architecture is None or architecture.input_size is None else architecture.preset()
 
 
-# What makes two networks the same; the mean belongs to the images, and the rest is about training.
-SETTINGS = ("std", "n", "k", "alpha", "beta", "groups", "size", "strides", "padding", "pool_size")
-
-
-def _settings(layer):
-    with without("tensorflow"):
-        return _essence(layer.get_config())
-
-
-def _essence(settings):
-    return {key: _plain(settings[key]) for key in SETTINGS if key in settings}
-
-
-def _plain(value):
-    return tuple(_plain(part) for part in value) if isinstance(value, list | tuple) else value
-
-
-def _signature(model):
-    """The layers that compute something in inference, and how."""
-    return [
-        (layer.name, _settings(layer))
-        for layer in model.layers
-        if type(layer).__name__ not in ("InputLayer", "Dropout", "Activation")
-    ]
-
-
-@functools.cache
-def _preset_signature(preset, input_shape):
-    state = random.getstate()  # building a network draws seeds
-    signature = _signature(AlexNet(preset, input_shape, classes=1, width=1 / 64, initializer=_ZEROS))
-    random.setstate(state)
-    return signature
+def _architecture(model):
+    """A model's own account of its layers, or None of one that has none."""
+    try:
+        with without("tensorflow"):
+            config = model.get_config()
+    except NotImplementedError:
+        return None
+    if "layers" not in config:
+        return None
+    found = checkpoints.from_config(config)
+    return found.resolve(found.input_size) if found.input_size else found
 
 
 def _load_keras(path, preset):
@@ -341,38 +365,52 @@ def _load_keras(path, preset):
             model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # zipfile, h5py, JSON and Keras each have their own
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        if unknown := re.search(r"Could not locate (class|function) '([^']*)'", str(error)):
+            raise CheckpointError(
+                f"weights: {path} needs the {unknown[1]} {unknown[2]}, which is not known here. Import the module that "
+                "defines and registers it first."
+            ) from None
         raise CheckpointError(f"weights: {path} is damaged or not safe to load ({reason}).") from None
     names = {layer.name for layer in getattr(model, "layers", [])}
-    if missing := [name for name in LAYERS if name not in names]:
+    missing = [name for name in LAYERS if name not in names]
+    if missing and all(name.startswith("fc") for name in missing):
+        raise CheckpointError(
+            f"weights: {path} holds an AlexNet without {', '.join(missing)}. keras.saving.load_model loads it as it is."
+        )
+    if missing:
         raise CheckpointError(
             f"weights: {path} does not hold an AlexNet: expected layers {', '.join(LAYERS)}, "
             f"found none called {', '.join(missing)}."
         )
+    first = next(layer for layer in model.layers if type(layer).__name__ not in ("InputLayer", "ZeroPadding2D"))
+    if first is model.get_layer("conv1"):
+        raise CheckpointError(
+            f"weights: {path} does not normalize its pixels itself, so it is not known what it should see. Put "
+            "alexnet's PixelNormalization or keras.layers.Rescaling before it, or use keras.saving.load_model."
+        )
     if preset is not None and preset_of(model) != preset:
+        architecture = _architecture(model)
+        problems = architecture.differences(preset) if architecture and architecture.input_size else []
         raise CheckpointError(
             f"weights: {path} holds {preset_of(model) or 'a network of its own'}. Received: preset={preset!r}"
+            + "".join(f"\n  {problem}" for problem in problems)
         )
     return model
 
 
+def _require_the_network(checkpoint, preset):
+    if problems := checkpoint.differences(preset):
+        _refuse(checkpoint, preset, problems)
+
+
+def _refuse(checkpoint, preset, problems):
+    where = f"weights: {checkpoint.path} ({checkpoints.FORMATS[checkpoint.format]})"
+    raise CheckpointError(f"{where} holds another network than {preset} here.\n  " + "\n  ".join(problems))
+
+
 def _take(model, checkpoint, preset):
     """Copy a checkpoint's arrays into a model, but for an `fc8` of other classes."""
-    where = f"weights: {checkpoint.path} ({checkpoints.FORMATS[checkpoint.format]})"
-    problems = []
-    if checkpoint.settings:
-        ours = [layer.name for layer in model.layers if layer.name in checkpoint.settings]
-        theirs = [name for name in checkpoint.settings if name in ours]
-        if ours != theirs:
-            problems.append(f"expected the order {' '.join(ours)}, found {' '.join(theirs)}")
-        for layer in model.layers:
-            ours, theirs = _settings(layer), _essence(checkpoint.settings.get(layer.name, {}))
-            problems += [
-                f"{layer.name}: expected {key}={value}, found {theirs[key]}"
-                for key, value in ours.items()
-                if key in theirs and theirs[key] != value
-            ]
-    elif checkpoint.preset not in (None, preset):
-        problems.append(f"expected the preset {preset}, found {checkpoint.preset}")
+    problems = checkpoint.differences(preset)
     present = {layer.name for layer in model.layers}
     pairs = []
     for name, arrays in checkpoint.layers.items():
@@ -386,10 +424,27 @@ def _take(model, checkpoint, preset):
                 part = variable.path.split("/")[-1]
                 problems.append(f"{name} {part}: expected {tuple(variable.shape)}, found {array.shape} in {blob}")
             pairs.append((variable, array))
+    if len(problems) == 1 and problems[0].startswith("fc6 kernel"):
+        _refuse_the_size(model, checkpoint)
     if problems:
-        raise CheckpointError(f"{where} holds another network than {preset} here.\n  " + "\n  ".join(problems))
+        _refuse(checkpoint, preset, problems)
     for variable, array in pairs:
         variable.assign(np.ascontiguousarray(array))
+
+
+def _refuse_the_size(model, checkpoint):
+    """Of a checkpoint that fits but for the number of maps that fc6 sees."""
+    maps = model.get_layer("conv5").filters
+    inputs = checkpoint.layers["fc6"][0].shape[0]
+    side = math.isqrt(inputs // maps)
+    rows, columns = model.get_layer("flatten").input.shape[1:3]
+    height, width = model.input.shape[1:3]
+    smallest = 224 if side == 6 else 32 * side + 35
+    fitting = f"images of {smallest} to {32 * side + 66} pixels a side" if side * side * maps == inputs else "others"
+    raise CheckpointError(
+        f"weights: {checkpoint.path} ({checkpoints.FORMATS[checkpoint.format]}) does not fit images of {height} x "
+        f"{width} pixels: they end in maps of {rows} x {columns}, and its fc6 has {inputs} inputs for {fitting}."
+    )
 
 
 def _require_whole_and_square(model, path):
@@ -405,26 +460,47 @@ def _require_whole_and_square(model, path):
         raise ValueError(f"{path.name}: this format holds whole networks with square inputs. Received: {what}")
 
 
-def _require_the_presets_mean(model, path):
-    """For formats that hold nothing but arrays of layers with weights."""
-    preset, mean = preset_of(model), model.get_layer("mean").mean
-    if preset is not None and not np.allclose(mean, PRESETS[preset].mean, atol=0.01):
+def _require_nothing_but_arrays(model, path):
+    """For formats that hold nothing but the arrays of the eight layers."""
+    if missing := set(LAYERS) - {layer.name for layer in model.layers}:
+        raise ValueError(
+            f"{path.name}: this format holds whole networks. Received: one without {', '.join(sorted(missing))}. "
+            "Write .keras."
+        )
+    if modes := {layer.quantization_mode for layer in model.layers} - {None, "int8"}:
+        raise ValueError(f"{path.name}: this format has no place for {', '.join(sorted(modes))}. Write .keras.")
+    preset = preset_of(model)
+    if preset is None:
+        architecture = _architecture(model)
+        problems = "it is not a functional model"
+        if architecture is not None and architecture.input_size is not None:
+            problems = "; ".join(architecture.differences(architecture.nearest()))
+        raise ValueError(
+            f"{path.name}: this format has no place for the layers of a network of its own, and without them nobody "
+            f"could tell how to compute it ({problems}). Write .keras."
+        )
+    mean, activation = model.get_layer("mean").mean, _architecture(model).activation
+    if not np.allclose(mean, PRESETS[preset].mean, atol=0.01):
         numbers = ", ".join(f"{value:.2f}" for value in mean)
         raise ValueError(
             f"{path.name}: this format has no place for the mean of the training images ({numbers}), and without it "
             "the network would see other pixels. Write .keras or .onnx."
         )
+    if activation != "softmax":
+        raise ValueError(
+            f"{path.name}: this format has no place for what follows fc8, and is read as a network with a softmax. "
+            f"Received: one that ends in {activation or 'the logits'}. Write .keras or .onnx."
+        )
 
 
-def _export(model, path):
-    """What Keras itself can write."""
-    format, backends = ("litert", ("tensorflow",)) if path.suffix else ("tf_saved_model", ("tensorflow", "jax"))
+def _require_the_backend(path):
+    """What Keras itself writes, it does not write everywhere."""
+    backends = ("tensorflow",) if path.suffix else ("tensorflow", "jax")
     if keras.backend.backend() not in backends:
         raise ValueError(
             f"{path.name}: Keras writes this format on {' and '.join(backends)}. "
             f"This process runs on {keras.backend.backend()}."
         )
-    model.export(path, format=format, verbose=False)
 
 
 def _check_arguments(preset, input_shape, classes, width, initializer, dropout):

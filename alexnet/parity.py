@@ -81,8 +81,14 @@ def measure(preset, width=1.0, image_size=None):
             found |= {f"gradient {i} {layer} kernel": kernel, f"gradient {i} {layer} bias": bias}
     rate = 3e-3 if preset == "torchvision" else 1e-5  # its pixels are sixty times smaller
     trainee.compile(keras.optimizers.SGD(rate, 0.9), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    found["losses"] = np.array([float(trainee.train_on_batch(images, labels)) for _ in range(STEPS)])
+    found["losses"] = np.array([batch_loss(trainee, images, labels) for _ in range(STEPS)])
     return found
+
+
+def batch_loss(trainee, images, labels):
+    """The loss of one training step. Some versions of Keras give the mean of all steps since the last reset."""
+    trainee.reset_metrics()
+    return float(trainee.train_on_batch(images, labels))
 
 
 def difference(one, other):

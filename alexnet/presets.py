@@ -38,7 +38,8 @@ class Preset:
     same_map: dict[str, float] | None = None
     mean: tuple[float, float, float] = (127.30, 119.72, 104.91)  # of ImageNet's pixels, RGB, 0-255
     scale: float | tuple[float, float, float] = 1.0  # what the difference from the mean is divided by
-    image_size: int = 227  # pixels a side that it was trained with
+    image_size: int = 227  # pixels a side that its sizes are counted from
+    overhang: str | None = "conv1"  # whose last window reaches past an image of 224 pixels, over zeros
 
     @property
     def columns(self):
@@ -85,7 +86,11 @@ KRIZHEVSKY2012 = _changed(
     same_map={"size": 5, "k": 1.0, "alpha": 1e-3 / 25, "beta": 0.75},
 )
 
-_CAFFE = {"lrn": {"n": 5, "k": 1.0, "alpha": 1e-4 / 5, "beta": 0.75}, "mean": (122.679, 116.669, 104.007)}
+_CAFFE = {
+    "lrn": {"n": 5, "k": 1.0, "alpha": 1e-4 / 5, "beta": 0.75},
+    "mean": (122.679, 116.669, 104.007),
+    "overhang": "pool1",  # Caffe rounds down in a convolution, and up in a pooling
+}
 CAFFE = _changed(
     PAPER,
     {
@@ -135,6 +140,7 @@ TORCHVISION = _changed(
     mean=(123.675, 116.28, 103.53),
     scale=(58.395, 57.12, 57.375),
     image_size=224,
+    overhang=None,
 )
 
 PRESETS = {

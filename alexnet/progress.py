@@ -18,14 +18,17 @@ def track(steps, total, description, verbose=None):
         steps: Anything to go through.
         total: How many there are.
         description: What is going on.
-        verbose: 1 for the bar, 0 for silence; None for the bar where somebody watches.
+        verbose: 1 for the bar, 0 for silence; None for the bar where somebody watches. There is none without rich.
     """
     if verbose is None:
         verbose = sys.stderr.isatty() or someone_watches()
     if not verbose:
         yield from steps
         return
-    from rich.console import Console
-    from rich.progress import track as bar
-
+    try:
+        from rich.console import Console
+        from rich.progress import track as bar
+    except ModuleNotFoundError:
+        yield from steps
+        return
     yield from bar(steps, description, total, console=Console(stderr=True), transient=True)

@@ -1,5 +1,7 @@
 """Recipe: every parameter of a run, validated. Knows nothing of Keras, so that the backend can still be chosen."""
 
+import ast
+import datetime
 import difflib
 import os
 import types
@@ -13,9 +15,14 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 from alexnet.presets import INITIALIZERS, PRESETS, SMALLEST_INPUT
 
 BACKENDS = ("tensorflow", "jax", "torch")
+CLASSES_FROM = ("folders", "subfolders", "table", "names")
 # Parameters that say where and how a run is made; two runs that differ only in them make the same network.
 FREE = {"backend", "cache_gb", "workers", "max_skipped", "views", "save_steps", "save_seconds"}
 FREE |= {"run_dir", "name", "resume"}
+
+# Parameters that say what data_dir is taken for.
+DATA_FIELDS = ("data_dir", "training_dir", "validation_dir", "classes_from", "table", "image_column", "label_column")
+DATA_FIELDS += ("table_encoding", "max_megapixels", "white_level")
 
 _PACKAGE_PARENT = Path(__file__).resolve().parents[1]
 # Where relative paths start: the checkout, wherever a notebook's kernel was started; without one, the shell's folder.
@@ -37,10 +44,32 @@ def _whole_from_text(value):
     return int(value) if isinstance(value, str) and value.isdigit() else _no_bool(value)
 
 
+def _none(value):
+    return None if value in ("", "None", "null") else value
+
+
+def _text(value):
+    """A whole number, a date or a path where text is wanted, as it was written. Of a fraction nobody knows how it
+    was written: 1.10 and 1.1 are one number."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if isinstance(value, datetime.date) and not isinstance(value, datetime.datetime):
+        return value.isoformat()
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
 Whole = Annotated[int, BeforeValidator(_no_bool)]
 Number = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False)]
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=,+-]*$", max_length=120)]
-NoneOrText = Annotated[str | None, BeforeValidator(lambda value: None if value in ("", "None", "null") else value)]
+Text = Annotated[str, StringConstraints(min_length=1), BeforeValidator(_text)]
+Name = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=,+-]*$", max_length=120), BeforeValidator(_text)
+]
+NoneOrText = Annotated[str | None, BeforeValidator(lambda value: _none(_text(value)))]
+
+
+NoneOrNumber = Annotated[
+    Annotated[float, Field(gt=0, allow_inf_nan=False)] | None, BeforeValidator(lambda value: _none(_no_bool(value)))
+]
 
 
 class Recipe(BaseModel):
@@ -58,13 +87,31 @@ class Recipe(BaseModel):
         None, description="tensorflow, jax or torch; None keeps KERAS_BACKEND"
     )
 
-    data_dir: Annotated[str, StringConstraints(min_length=1)] = Field(
+    data_dir: Text = Field(
         "shapes",
         description="a folder, .zip, .npz or Kaggle slug; or shapes, signs, cifar10, ... (data/README.md)",
+    )
+    training_dir: NoneOrText = Field(
+        None, description="folder of the training images, in data_dir or in each class folder; None to recognize it"
+    )
+    validation_dir: NoneOrText = Field(None, description="the same of the validation images")
+    classes_from: Annotated[Literal[CLASSES_FROM] | None, BeforeValidator(_none)] = Field(
+        None, description="what says the classes: folders, subfolders, table or names; None to recognize it"
+    )
+    table: NoneOrText = Field(None, description="the table in data_dir that says the classes; None to recognize it")
+    image_column: NoneOrText = Field(None, description="its column of file names, or of images; None to recognize it")
+    label_column: NoneOrText = Field(None, description="its column of classes; None to recognize it")
+    table_encoding: NoneOrText = Field(None, description="of its text, e.g. cp1252; None to recognize it")
+    max_megapixels: Number = Field(300.0, gt=0, description="a larger image is refused: it could be an attack")
+    white_level: NoneOrNumber = Field(
+        None, description="value that is white where files do not tell, e.g. 4095 for 12 bits in 16; None to find out"
     )
     resize: Whole = Field(80, ge=1, description="shorter side after decoding, in pixels; the central square is kept")
     image_size: Whole = Field(67, ge=SMALLEST_INPUT, description="side of the crop given to the network, in pixels")
     validation_split: Number = Field(0.04, gt=0, lt=1, description="share held out where the data has no split")
+    split_by: Literal["name", "order"] = Field(
+        "name", description="which are held out: by a hash of each name, or by the order of all, as old runs did"
+    )
     random_crop: bool = Field(True, description="train on random crops; otherwise on the central one")
     mirror: bool = Field(True, description="mirror every other training image, at random")
     pca_color: Number = Field(
@@ -105,7 +152,7 @@ class Recipe(BaseModel):
         300.0, ge=0, description="the state is saved after so long, and after each epoch; 0 for epochs only"
     )
     save_steps: Whole = Field(0, ge=0, description="and after so many steps; 0 for never")
-    run_dir: Annotated[str, StringConstraints(min_length=1)] = Field("runs", description="where results go")
+    run_dir: Text = Field("runs", description="where results go")
     name: Name = Field("default", description="what the run is called; results lie in run_dir/name/backend")
     resume: bool = Field(True, description="go on with a run of this name that did not finish")
 
@@ -132,8 +179,18 @@ class Recipe(BaseModel):
         return cls(**{**merged, **values})
 
     @classmethod
+    def read_run(cls, path):
+        """The recipe in a run's `params.yaml`. One from before `split_by` held images out by their order."""
+        return cls(**{"split_by": "order", **read_yaml(path)})
+
+    @classmethod
     def of(cls, variables):
-        """The recipe in a notebook's `globals()`: every variable that bears a field's name."""
+        """The recipe in a notebook's `globals()`: every variable that bears a field's name.
+
+        Raises:
+            RecipeError: as for any recipe, and as `check_parameters`.
+        """
+        check_parameters(variables)
         return cls(**{name: variables[name] for name in cls.model_fields if name in variables})
 
     def replace(self, **values):
@@ -153,15 +210,46 @@ class Recipe(BaseModel):
         return resolve(self.run_dir, KAGGLE_WORKING if on_kaggle else PROJECT) / self.name
 
 
+def check_parameters(variables):
+    """Refuse parameters that a notebook does not have: papermill, which writes them into a cell, only warns.
+
+    What a person defines in cells of his own is not looked at.
+
+    Args:
+        variables: The notebook's `globals()`.
+
+    Raises:
+        RecipeError: a name in papermill's cell that no cell above it defines.
+    """
+    known = []
+    for source in variables.get("In", ()):  # IPython's record of the cells that were run
+        names = _assigned(source)
+        if known and source.lstrip().startswith("# Parameters\n"):  # so papermill's cell begins
+            unknown = [name for name in names if name not in known]
+            if unknown:
+                raise RecipeError("\n".join(_unknown(name, known) for name in unknown))
+        known += names
+
+
+def _assigned(source):
+    """The names that a cell gives values to."""
+    try:
+        lines = ast.parse(source).body
+    except SyntaxError:
+        return []
+    targets = [target for line in lines if isinstance(line, ast.Assign) for target in line.targets]
+    return [target.id for target in targets if isinstance(target, ast.Name)]
+
+
 def read_yaml(path):
-    """The mapping in a params file.
+    """The mapping in a params file. Text stays as it is written there: a `name` may be 007, 1.10 or 2026-11-25.
 
     Raises:
         RecipeError: the file is missing, is no YAML or holds something else than names and values.
     """
-    path = Path(path)
+    path = Path(os.path.expanduser(path))
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = _parse(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise RecipeError(f"{path}: cannot be read ({error.strerror})") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -171,6 +259,24 @@ def read_yaml(path):
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
         raise RecipeError(f"{path}: must hold one `name: value` a line. Received: {type(content).__name__}")
     return content
+
+
+def _parse(text):
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if isinstance(node, yaml.MappingNode):
+            names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+            if twice := [name for name in names if names.count(name) > 1]:
+                raise yaml.YAMLError(f"{twice[0]} stands there twice")
+            for key, value in node.value:
+                if key.value in TEXTS and value.tag in _AS_WRITTEN:
+                    value.tag = "tag:yaml.org,2002:str"
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
 
 
 def resolve(path, start=PROJECT):
@@ -189,14 +295,19 @@ def _explain(error, values):
     for problem in error.errors():
         name = str(problem["loc"][0]) if problem["loc"] else ""
         if problem["type"] == "extra_forbidden":
-            near = nearest(name, Recipe.model_fields)
-            yield f"{name}: unknown parameter.{near or ' Known: ' + ', '.join(Recipe.model_fields)}"
+            yield _unknown(name, Recipe.model_fields)
         elif not name:
             yield problem["msg"].removeprefix("Value error, ")
         else:
             received = values.get(name)
             near = nearest(received, map(str, choices(name))) if isinstance(received, str) else ""
+            if name in TEXTS and isinstance(received, bool | float):  # YAML and papermill take yes and 1.10 for them
+                near = " If it is meant as text, write it in quotes, or give it to papermill with -r instead of -p."
             yield f"{name}: received {received!r}; allowed: {allowed(name)}.{near}"
+
+
+def _unknown(name, known):
+    return f"{name}: unknown parameter.{nearest(name, known) or ' Known: ' + ', '.join(known)}"
 
 
 def choices(name):
@@ -209,6 +320,8 @@ def choices(name):
 
 def allowed(name):
     """What a field takes, in words."""
+    if name == "white_level":
+        return "a number above 0, or None"
     if name == "name":
         return "letters, digits and . _ = , + -, beginning with a letter or digit"
     field = Recipe.model_fields[name]
@@ -223,3 +336,7 @@ def allowed(name):
         text.format(getattr(rule, key)) for rule in field.metadata for key, text in words.items() if hasattr(rule, key)
     ]
     return " ".join(["a whole number" if field.annotation is int else "a number", " and ".join(limits)])
+
+
+TEXTS = [name for name, field in Recipe.model_fields.items() if field.annotation in (str, str | None)]
+_AS_WRITTEN = {f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "timestamp")}  # not null, true and false

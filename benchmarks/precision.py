@@ -70,6 +70,7 @@ def training(keras, recipe, images):
     import numpy as np
 
     from alexnet.model import AlexNet, he_gain, logits_model
+    from alexnet.parity import batch_loss
     from alexnet.presets import PRESETS
     from alexnet.training import SGD
 
@@ -95,7 +96,7 @@ def training(keras, recipe, images):
         model, losses, seconds = in_form(keras, policy, trainee), [], []
         for batch in batches:
             began = time.perf_counter()
-            losses.append(float(model.train_on_batch(*batch)))
+            losses.append(batch_loss(model, *batch))
             seconds.append(time.perf_counter() - began)
         rows.append(
             {

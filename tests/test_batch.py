@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -13,7 +14,8 @@ from rich.console import Console
 
 from alexnet.batch import BatchError, run_batch
 from alexnet.batch.report import write_report
-from alexnet.batch.runner import Job, _plan
+from alexnet.batch.runner import Job, _execute, _plan
+from alexnet.locking import FolderLock
 from alexnet.recipe import RecipeError
 
 pytestmark = pytest.mark.once
@@ -124,6 +126,49 @@ def test_an_unwritable_folder_fails_that_run_only(notebook, tmp_path):
     assert run_batch([notebook], {"run_dir": str(tmp_path / "runs")}, ["jax", "torch"]) == 1
     assert count(tmp_path, "default", "torch") == 1
     assert "cannot be used" in (tmp_path / "runs" / "default.html").read_text()
+
+
+def test_two_batches_at_once(notebook, tmp_path, capfd):
+    """The second leaves alone what the first is at, and runs the rest."""
+    values = {"run_dir": str(tmp_path / "runs")}
+    folder = tmp_path / "runs" / "default" / "torch"
+    with FolderLock(folder, ".small.lock"):
+        for name in ("small.ipynb", "unfinished.small.ipynb", "unfinished.small.yaml", "small.log"):
+            (folder / name).write_text("of the first")
+        assert run_batch([notebook], values, ["torch", "jax"]) == 1
+        assert {path.read_text() for path in folder.glob("*small*") if path.suffix != ".lock"} == {"of the first"}
+    assert count(tmp_path, "default", "jax") == 1
+    assert "in use by another process" in (said := capfd.readouterr().err) and "It runs this notebook there" in said
+    assert "in use by another process" in (tmp_path / "runs" / "default.html").read_text()
+    for path in folder.iterdir():
+        path.unlink()
+    assert run_batch([notebook], values, ["torch"]) == 0  # it has ended
+    job = _plan([notebook], values, ["torch"], {})[0]
+    _execute(job, lambda epoch: None, force=False)  # planned before the other one had finished
+    assert job.status == "skipped" and count(tmp_path, "default", "torch") == 1
+
+
+def test_a_batch_does_not_correct_the_record_of_a_live_run(notebook, tmp_path):
+    """Another run has begun in the folder while the batch's notebook started, which then was refused."""
+    cells = nbformat.read(notebook, 4)
+    record = "(folder / 'metrics.json').write_text('{\"status\": \"running\"}'); raise ValueError('in use')"
+    cells.cells.append(nbformat.v4.new_code_cell(record))
+    nbformat.write(cells, notebook)
+    folder = tmp_path / "runs" / "default" / "torch"
+    with FolderLock(folder):
+        assert run_batch([notebook], {"run_dir": str(tmp_path / "runs")}, ["torch"]) == 1
+    assert json.loads((folder / "metrics.json").read_text())["status"] == "running"
+
+
+def test_papermill_alone_refuses_a_parameter_that_is_misspelt(tmp_path):
+    root = Path(__file__).resolve().parents[1]
+    for path, name, message in (
+        ("02_train", "learnin_rate", "Did you mean learning_rate?"),
+        ("01_architecture", "epochs", "Known: backend, preset"),
+    ):
+        command = [sys.executable, "-m", "papermill", str(root / "notebooks" / f"{path}.ipynb"), "out.ipynb"]
+        found = subprocess.run([*command, "-p", name, "1"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+        assert found.returncode != 0 and f"{name}: unknown parameter. {message}" in found.stderr, found.stderr
 
 
 def test_a_notebook_that_only_reads_leaves_the_run_alone(notebook, tmp_path):

@@ -292,7 +292,7 @@ def test_npy(protocol, tmp_path):
 def test_an_lrn_of_nobodys_is_not_mistaken(tmp_path):
     """PyTorch's alpha is divided by n; who writes the paper's numbers there has a network that is no preset."""
     write_onnx(tmp_path / "a.onnx", caffe_arrays(), alpha=1e-4, k=2.0)
-    with pytest.raises(CheckpointError, match="does not tell which network"):
+    with pytest.raises(CheckpointError, match=r"none of the networks .*\n  norm1: expected alpha=0.0001, found 2e-05"):
         load_checkpoint(tmp_path / "a.onnx")
     write_onnx(tmp_path / "b.onnx", caffe_arrays(), alpha=5e-4, k=2.0)
     assert preset_of(load_checkpoint(tmp_path / "b.onnx")) == "paper"

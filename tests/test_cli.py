@@ -11,6 +11,7 @@ import keras
 import pytest
 from helpers import write_class_folders
 
+from alexnet.locking import FolderLock
 from alexnet.presets import PRESETS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -233,6 +234,66 @@ def test_a_backend_that_is_not_there():
         found.returncode == 2
         and found.stderr == "error: backend: jax is not installed here. Install it with: pip install jax\n"
     )
+
+
+WITHOUT = """
+import sys
+from importlib.machinery import PathFinder
+
+absent, real = sys.argv.pop(1).split(","), PathFinder.find_spec
+PathFinder.find_spec = lambda name, *rest: None if name.partition(".")[0] in absent else real(name, *rest)
+from alexnet.cli import main
+"""
+
+
+@pytest.mark.once
+def test_packages_that_a_task_does_not_need(tiny, tmp_path):
+    """One process trains and evaluates without any of them; where one is needed, its name is all that is said."""
+    absent = "psutil,matplotlib,papermill,nbformat,nbconvert,jinja2,onnx,onnxruntime,safetensors,pyarrow,scipy"
+    folder = Path(tiny["run_dir"]) / "tiny" / "torch"
+    words = {**tiny, "epochs": 1, "backend": "torch"}
+    commands = [
+        ["train", *map(str, flags(words))],
+        ["evaluate", "--weights", str(folder)],
+        ["convert", str(folder), str(tmp_path / "x.pth"), "--backend", "torch"],
+        ["convert", str(folder), str(tmp_path / "x.onnx")],
+        ["convert", str(folder), str(tmp_path / "x.safetensors")],
+        ["batch", "notebooks/02_train.ipynb"],
+        ["bench", "--quick"],
+    ]
+    program = WITHOUT + f"for words in {commands!r}: print('status', main(words), flush=True)"
+    found = run(absent, program=["-c", program], KERAS_BACKEND="torch")
+    assert found.returncode == 0, found.stderr
+    statuses = [int(line.split()[1]) for line in found.stdout.splitlines() if line.startswith("status ")]
+    assert statuses == [0, 0, 0, 1, 1, 1, 1]
+    assert "No figures were drawn: the package matplotlib is not installed here" in found.stdout
+    expected = ["onnx", "safetensors", "nbformat", "psutil"]
+    sentence = "error: the package {0} is not installed here. Install it with: pip install {0}"
+    assert found.stderr.splitlines() == [sentence.format(name) for name in expected]
+    assert json.loads((folder / "metrics.json").read_text())["hardware"]["memory_bytes"] > 0
+    assert not list(tmp_path.glob("x.onnx")) and not list(tmp_path.glob("x.safetensors"))
+
+
+@pytest.mark.once
+def test_commands_do_not_write_into_one_folder_at_once(tiny, tmp_path):
+    model = tmp_path / "model.keras"
+    make = "import sys, alexnet; alexnet.import_keras(); alexnet.save_checkpoint(alexnet.AlexNet("
+    made = run(model, program=["-c", make + "input_shape=(67, 67, 3), classes=3, width=1/16), sys.argv[1])"])
+    assert made.returncode == 0, made.stderr
+    data = tiny["data_dir"]
+    commands = {
+        ".lock": ["evaluate", "--weights", model, "--data_dir", data, "--resize", "72", "--output", "~/out"],
+        ".lock.tmp": ["pack", data, tmp_path / "out", "--resize", "72"],
+    }
+    for name, command in commands.items():
+        with FolderLock(tmp_path / "out", name):
+            found = run(*command, HOME=str(tmp_path))
+        assert found.returncode == 1 and "in use by another process" in found.stderr, found.stderr
+        assert len(found.stderr.splitlines()) == 1 and not (tmp_path / "out").exists()
+        found = run(*command, HOME=str(tmp_path))
+        assert found.returncode == 0, found.stderr
+        assert (tmp_path / "out").is_dir() and not list((tmp_path / "out").glob(".*"))
+        shutil.rmtree(tmp_path / "out")
 
 
 @pytest.mark.once

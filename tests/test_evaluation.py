@@ -72,7 +72,8 @@ def test_several_models_are_averaged():
 @pytest.mark.once
 def test_tables_by_hand():
     """Six images of three classes: 0 right twice, 1 taken for 2 twice and right once, 2 taken for 0."""
-    says = np.eye(3)[[0, 0, 2, 2, 1, 0]] * np.array([0.5, 0.6, 0.7, 0.9, 0.8, 0.4])[:, None] + 0.05
+    sure = np.array([0.5, 0.6, 0.7, 0.9, 0.8, 0.4])[:, None]
+    says = np.where(np.eye(3)[[0, 0, 2, 2, 1, 0]] == 1, sure, (1 - sure) / 2)
     found = assess(Fixed(says), Numbered([0, 0, 1, 1, 1, 2], 4))
     assert found.confusion().tolist() == [[2, 0, 0], [0, 1, 2], [1, 0, 0]]
     assert found.mistakes().tolist() == [3, 2, 5] and found.mistakes(1).tolist() == [3]
@@ -90,7 +91,21 @@ def test_tables_by_hand():
 def test_a_model_without_opinion_is_no_better_than_chance():
     labels = np.arange(1000) % 10
     assert np.mean(rank(np.full((1000, 10), 0.1), labels) < 1) == pytest.approx(0.1)
-    assert np.mean(rank(np.full((1000, 10), np.nan), labels) < 1) == pytest.approx(0.1)
+
+
+@pytest.mark.once
+def test_nan_is_never_right():
+    said = np.array([[np.nan] * 3, [0.1, np.nan, 0.9], [0.1, 0.2, 0.7]])
+    assert rank(said, [0, 2, 2]).tolist() == [5, 5, 0]  # not even among the best five of three
+    found = evaluate(Fixed(said), Numbered([0, 2, 2], 3))
+    assert found["top1"] == found["top5"] == pytest.approx(1 / 3) and np.isnan(found["loss"])
+
+
+@pytest.mark.once
+def test_outputs_that_are_no_probabilities():
+    for said in ([[2.0, -1.0, 0.0]], [[0.1, 0.2, 0.3]], [[0.9, 0.8, 0.9]]):
+        with pytest.raises(ValueError, match="no probabilities.* softmax"):
+            evaluate(Fixed(said), Numbered([0], 1))
 
 
 @pytest.mark.once
@@ -110,6 +125,76 @@ def model():
 
 def squares(count, side=72):
     return np.random.default_rng(0).integers(0, 256, (count, side, side, 3), dtype="uint8")
+
+
+def test_data_of_other_programs(model):
+    """The same scores from everything that holds the same images."""
+    import tensorflow as tf
+    import torch
+
+    x, y = squares(40), np.arange(40) % 7
+
+    class Numbers(keras.utils.PyDataset):
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, index):
+            return x[10 * index : 10 * index + 10], y[10 * index : 10 * index + 10]
+
+    tensors = torch.utils.data.TensorDataset(torch.tensor(x), torch.tensor(y))
+    expected = evaluate(model, (x, y))
+    for data in (
+        (x.astype("float32"), np.eye(7)[y]),
+        (torch.tensor(x), y[:, None]),
+        (tf.constant(x), y.tolist()),
+        [(x[:25], y[:25]), (x[25:], y[25:])],
+        ((x[i : i + 8], y[i : i + 8]) for i in range(0, 40, 8)),
+        Numbers(),
+        tf.data.Dataset.from_tensor_slices((x, y)).batch(16),
+        torch.utils.data.DataLoader(tensors, batch_size=16),
+    ):
+        assert evaluate(model, data) == pytest.approx(expected, rel=1e-5)
+    with pytest.raises(ValueError, match="never end"):
+        evaluate(model, tf.data.Dataset.from_tensor_slices((x, y)).batch(16).repeat())
+
+
+X, Y = np.full((4, 4, 4, 3), 200, "uint8"), np.array([0, 1, 2, 0])
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("data", "error", "message"),
+    [
+        ("shapes", TypeError, "expected the images of alexnet.load_data .* Received: str"),
+        (None, TypeError, "Received: NoneType"),
+        ({"x": X}, TypeError, "Received: dict"),
+        (X, TypeError, "must be a pair .* Received: ndarray"),
+        ([(X, Y, Y)], TypeError, "must be a pair .* Received: 3 parts"),
+        ([(X[0], Y[0])], ValueError, "expected images .* Received: .4, 4, 3."),
+        ((X.transpose(0, 3, 1, 2), Y), ValueError, "Move their channels to the end"),
+        ((X[:, :3], Y), ValueError, "expected images"),
+        ((X / 255, Y), ValueError, "0 to 255. .* multiply them by 255"),
+        ((X - 250.0, Y), ValueError, "0 to 255, as they come from a file. Received: -50"),
+        ((X * np.nan, Y), ValueError, "Received: nan"),
+        ((X.astype("uint16") * 257, Y), ValueError, "Received: 51400"),
+        ((X.astype(str), Y), TypeError, "pixels must be numbers"),
+        ((X, Y[:3]), ValueError, "4 images and 3 labels"),
+        ((X, Y + 1), ValueError, "a label 3, and the model has 3 classes"),
+        ((X, Y - 1), ValueError, "whole numbers from 0 on"),
+        ((X, Y + 0.5), ValueError, "whole numbers from 0 on"),
+        ((X, ["a"] * 4), TypeError, "labels must be numbers"),
+        ((X, np.full((4, 3), 1 / 3)), ValueError, "a single 1"),
+        ((X[:0], Y[:0]), ValueError, "no images to evaluate on"),
+        ([], ValueError, "no images to evaluate on"),
+    ],
+)
+def test_data_that_cannot_be_what_is_meant(data, error, message):
+    class Even(Fixed):
+        def predict_on_batch(self, images):
+            return np.full((len(images), 3), 1 / 3)
+
+    with pytest.raises(error, match=message):
+        evaluate(Even([[]]), data)
 
 
 def test_ten_views_are_averaged(model):

@@ -5,7 +5,7 @@ import torch_alexnet
 from helpers import to_numpy
 
 from alexnet.model import AlexNet, he_gain, layer_table, logits_model, preset_of
-from alexnet.parity import Gradients, set_numpy_weights
+from alexnet.parity import Gradients, batch_loss, set_numpy_weights
 from alexnet.presets import PRESETS
 from alexnet.training import SGD
 
@@ -110,7 +110,7 @@ def test_gradients_and_training_equal_pytorch(preset):
     expected = torch_alexnet.train(reference, images, labels, 5, **update)
     trainee = logits_model(model)
     trainee.compile(SGD(**update), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    losses = [float(trainee.train_on_batch(images, labels)) for _ in range(5)]
+    losses = [batch_loss(trainee, images, labels) for _ in range(5)]
     np.testing.assert_allclose(losses, expected, rtol=5e-4)
     assert losses[-1] < 0.9 * losses[0]
 

@@ -1,11 +1,12 @@
 import ast
+import datetime
 from pathlib import Path
 
 import nbformat
 import pytest
 import yaml
 
-from alexnet.recipe import PROJECT, Recipe, RecipeError, allowed, resolve
+from alexnet.recipe import PROJECT, Recipe, RecipeError, allowed, check_parameters, resolve
 
 pytestmark = pytest.mark.once
 
@@ -138,6 +139,66 @@ def test_yaml_round_trip_and_paths(tmp_path):
 def test_a_notebooks_variables():
     variables = {"epochs": 7, "recipe": "something else", "In": []}
     assert Recipe.of(variables) == Recipe(epochs=7)
+
+
+@pytest.mark.parametrize("text", ["007", "1.10", "1e3", "2026-11-25", "1_000", "'on'"])
+def test_text_in_a_file_stays_as_it_is_written(tmp_path, text):
+    (tmp_path / "x.yaml").write_text(f"name: {text}\ndata_dir: {text}\nwidth: 1e-1\n")
+    recipe = Recipe.read(tmp_path / "x.yaml")
+    assert (recipe.name, recipe.data_dir, recipe.width) == (text.strip("'"), text.strip("'"), 0.1)
+
+
+def test_numbers_dates_and_paths_as_text():
+    """As papermill's -p and programs give them."""
+    assert Recipe(name=1).name == "1" and Recipe(data_dir=2012).data_dir == "2012"
+    assert Recipe(name=datetime.date(2026, 11, 25)).name == "2026-11-25"
+    assert Recipe(data_dir=Path("a") / "b", weights=Path("c.keras")).weights == "c.keras"
+    for value in (1.1, True):  # who knows whether 1.10, and on, yes or true
+        with pytest.raises(
+            RecipeError, match="name: received .* meant as text, write it in quotes, .* papermill with -r"
+        ):
+            Recipe(name=value)
+
+
+def test_a_name_that_stands_twice_in_a_file(tmp_path):
+    (tmp_path / "x.yaml").write_text("epochs: 1\nwidth: 1\nepochs: 2\n")
+    with pytest.raises(RecipeError, match="epochs stands there twice"):
+        Recipe.read(tmp_path / "x.yaml")
+
+
+PARAMETERS = 'backend = None  # which\nepochs = 3\nname = "a"'
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        (
+            [PARAMETERS, "# Parameters\nepochs = 1\nlearnin_rate = 1\n"],
+            "learnin_rate: unknown parameter. Known: backend",
+        ),
+        (["%time", PARAMETERS, "# Parameters\nepocs = 1\n"], "epocs: unknown parameter. Did you mean epochs?"),
+        ([PARAMETERS, '# Parameters\nepochs = 1\nname = "b"\n'], None),
+        ([PARAMETERS, "epocs = 1"], None),  # a person's own variable
+        (["# Parameters\nepochs = 1\n"], None),  # nothing to compare with
+        ([PARAMETERS, "a syntax error"], None),
+    ],
+)
+def test_papermill_s_names_are_compared_with_the_notebook_s(cells, message):
+    variables = {"In": ["", *cells], "epochs": 1}
+    if message is None:
+        check_parameters(variables)
+        assert Recipe.of(variables).epochs == 1
+    else:
+        for check in (check_parameters, Recipe.of):
+            with pytest.raises(RecipeError) as error:
+                check(variables)
+            assert message in str(error.value)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_every_notebook_checks_its_parameters_first(path):
+    code = [cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
+    assert code[1].index("alexnet.check_parameters(globals())") < code[1].index("keras = ")
 
 
 def test_views_and_freeze():

@@ -1,13 +1,14 @@
 import csv
 import errno
+import hashlib
 import json
 import os
+import random
 import resource
 import signal
 import subprocess
 import sys
 import time
-from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -17,10 +18,13 @@ from helpers import to_numpy, write_class_folders
 
 from alexnet import training
 from alexnet.data import DamageError, DataError
+from alexnet.evaluation import rank
+from alexnet.locking import FolderLock
 from alexnet.model import load_checkpoint, preset_of, save_checkpoint
 from alexnet.recipe import Recipe, RecipeError
 from alexnet.training import SGD, DivideOnPlateau, RunError, train
 from alexnet.training.callbacks import Release, Steps
+from alexnet.training.metrics import in_top_k
 from alexnet.training.saves import Saves
 
 BACKEND = keras.backend.backend()
@@ -78,6 +82,179 @@ def test_mixed_precision_trains(tiny, policy):
     assert np.isfinite(run.history[-1]["loss"])
     train(Recipe(**{**tiny, "name": "after"}), verbose=0)
     assert keras.config.dtype_policy().name == "float32"
+
+
+def process_settings():
+    config = keras.config
+    return config.floatx(), config.epsilon(), config.image_data_format(), config.dtype_policy().name, random.getstate()
+
+
+def test_a_run_leaves_the_process_as_it_was(tiny, monkeypatch):
+    before = process_settings()
+    recipe = Recipe(**{**tiny, "epochs": 1, "dtype_policy": "mixed_bfloat16"})
+    run = train(recipe, verbose=0)
+    assert process_settings() == before
+    assert training.build(recipe, 3).get_layer("conv2").compute_dtype == "bfloat16"  # outside of a run as well
+    assert run.model.get_layer("conv2").compute_dtype == "bfloat16" and process_settings() == before
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="power"):
+        stop_after(patch, 1, OSError("power"))
+        train(recipe, verbose=0)
+    with pytest.raises(DataError):
+        train(recipe.replace(data_dir=tiny["run_dir"] + "/none"), verbose=0)
+    assert process_settings() == before
+
+
+def digest(model):
+    return hashlib.sha256(
+        b"".join(np.ascontiguousarray(weight).tobytes() for weight in model.get_weights())
+    ).hexdigest()
+
+
+def test_a_users_keras_json_does_not_reach_into_a_run(tiny, tmp_path):
+    """In a process of its own, with a file that says everything otherwise: the same weights, to the bit."""
+    recipe = Recipe(**{**tiny, "epochs": 1})
+    expected = train(recipe, verbose=0)
+    settings = {"floatx": "float16", "epsilon": 0.01, "image_data_format": "channels_first", "backend": "torch"}
+    (tmp_path / "keras.json").write_text(json.dumps(settings))
+    (tmp_path / "x.yaml").write_text(recipe.replace(name="theirs").to_yaml())
+    program = (
+        "import sys, alexnet, torch; keras = alexnet.import_keras(); sys.path.insert(0, sys.argv[1])\n"
+        "from test_training import digest\n"
+        "assert keras.config.floatx() == 'float16'\n"
+        "print(digest(alexnet.train(alexnet.Recipe.read(sys.argv[2]), verbose=0).model))\n"
+        "assert keras.config.floatx() == 'float16' and keras.config.image_data_format() == 'channels_first'"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", program, os.path.dirname(__file__), str(tmp_path / "x.yaml")],
+        env={**os.environ, "KERAS_HOME": str(tmp_path), "KERAS_BACKEND": BACKEND},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert found.returncode == 0, found.stderr[-2000:]
+    assert found.stdout.split()[-1] == digest(expected.model)
+    times = {"seconds", "training_seconds"}
+    theirs = training.read_history(recipe.run_folder.with_name("theirs") / BACKEND)
+    for one, other in zip(theirs, training.read_history(expected.folder), strict=True):
+        assert {k: v for k, v in one.items() if k not in times} == {k: v for k, v in other.items() if k not in times}
+
+
+@pytest.mark.parametrize("setting", ["max_epochs", "max_steps_per_epoch"])
+def test_a_training_that_keras_would_cut_short_is_refused(tiny, setting):
+    limit = getattr(keras.config, f"set_{setting}")
+    limit(1)
+    try:
+        with pytest.raises(RunError, match=f"cut the training short: .*KERAS_{setting.upper()}"):
+            train(Recipe(**tiny), verbose=0)
+    finally:
+        limit(None)
+    assert not Recipe(**tiny).run_folder.exists()
+
+
+def test_training_counts_as_evaluation_does():
+    """Equal scores, infinite ones and NaN, for every number of best classes."""
+    rng = np.random.default_rng(0)
+    scores = rng.integers(0, 3, (200, 6)).astype("float32")
+    scores[rng.random(scores.shape) < 0.05] = np.nan
+    scores[rng.random(scores.shape) < 0.05] = np.inf
+    scores[rng.random(scores.shape) < 0.05] = -np.inf
+    labels = rng.integers(0, 6, 200).astype("int32")
+    expected = rank(scores, labels)
+    assert set(expected.tolist()) == set(range(7))
+    for k in (1, 2, 5):
+        np.testing.assert_array_equal(to_numpy(in_top_k(labels, scores, k)), expected < k)
+        metric = training.TopK(k)
+        metric.update_state(labels[:150], scores[:150])
+        metric.update_state(labels[150:], scores[150:])
+        assert float(metric.result()) == pytest.approx(np.mean(expected < k)) and metric.dtype == "float32"
+    assert training.TopK.from_config(metric.get_config()).k == 5
+
+
+def test_a_second_run_in_the_same_folder_is_refused(tiny, monkeypatch):
+    """While the first lives; what it has written stays as it is."""
+    recipe, found = Recipe(**tiny), []
+    real = training.callbacks.Write.on_epoch_end
+
+    def on_epoch_end(self, epoch, logs=None):
+        real(self, epoch, logs)
+        with pytest.raises(RunError, match="in use by another process .*another name"):
+            train(recipe.replace(seed=5, resume=False), verbose=0)
+        found.append(epoch)
+
+    monkeypatch.setattr(training.callbacks.Write, "on_epoch_end", on_epoch_end)
+    run = train(recipe, verbose=0)
+    assert found == [0, 1]
+    assert Recipe.read(run.folder / "params.yaml").seed == metrics(run)["parameters"]["seed"] == 0
+    assert not list(run.folder.glob(".*"))
+
+
+def test_a_folder_that_another_run_has_taken(tiny, monkeypatch):
+    """Somebody removes the folder of a live run and begins another there: the first does not write into it."""
+    recipe, real = Recipe(**tiny), training.callbacks.Write.on_epoch_end
+
+    def on_epoch_end(self, epoch, logs=None):
+        folder = recipe.run_folder / BACKEND
+        (folder / ".lock").unlink()
+        with FolderLock(folder):
+            before = sorted((path.name, path.stat().st_mtime_ns) for path in folder.iterdir())
+            try:
+                real(self, epoch, logs)
+            finally:
+                assert sorted((path.name, path.stat().st_mtime_ns) for path in folder.iterdir()) == before
+
+    monkeypatch.setattr(training.callbacks.Write, "on_epoch_end", on_epoch_end)
+    with pytest.raises(RunError, match="was removed, and another run has begun there"):
+        train(recipe, verbose=0)
+
+
+def test_another_number_of_threads_is_said(tiny, monkeypatch, capsys):
+    recipe = Recipe(**tiny)
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="power"):
+        stop_after(patch, 7, OSError("power"))
+        train(recipe, verbose=0)
+    monkeypatch.setattr(training.machine, "threads", lambda: 99)
+    assert metrics(train(recipe, verbose=0))["hardware"]["threads"] == 99
+    assert "begun on another processor, or with another number of threads" in capsys.readouterr().err
+
+
+@pytest.mark.once
+def test_interrupted_in_a_notebook(tiny):
+    """The kernel lives, its signal handlers are its own again, the run is saved and goes on."""
+    from jupyter_client.manager import start_new_kernel
+
+    recipe = Recipe(**{**tiny, "epochs": 1000})
+    manager, client = start_new_kernel(kernel_name="python3")
+    try:
+
+        def execute(code):
+            message = client.execute(code)
+            while (reply := client.get_shell_msg(timeout=120))["parent_header"].get("msg_id") != message:
+                pass
+            return reply["content"]
+
+        start = (
+            "import signal, alexnet; keras = alexnet.import_keras()\n"
+            "handlers = lambda: [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]\n"
+            f"before, recipe = handlers(), alexnet.Recipe(**{recipe.model_dump()!r})"
+        )
+        assert execute(start)["status"] == "ok"
+        message = client.execute("alexnet.train(recipe, verbose=0)")
+        folder, deadline = recipe.run_folder / BACKEND, time.monotonic() + 120
+        while not list(folder.glob("saves/*.npz")):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        manager.interrupt_kernel()
+        while (reply := client.get_shell_msg(timeout=120))["parent_header"].get("msg_id") != message:
+            pass
+        assert reply["content"]["ename"] == "Interrupted"
+        assert json.loads((folder / "metrics.json").read_text())["status"] == "interrupted"
+        assert execute("assert handlers() == before")["status"] == "ok"
+        done = len(training.read_history(folder))
+        again = execute(f"alexnet.train(recipe.replace(epochs={done + 1}), verbose=0)")
+        assert "epochs: 1000 there" in again["evalue"]  # it found the saved state
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
 
 
 def test_the_same_seed_gives_the_same_run(tiny):
@@ -521,8 +698,7 @@ def test_kept_memory_is_given_back_when_it_is_not_needed(monkeypatch):
     """After the first step of a training, and after an epoch that has left more than ever."""
     released, held = [], iter([100, 120, 126, 110, 157, 158])
     monkeypatch.setattr(training.callbacks.memory, "release", lambda: released.append((epoch, step)))
-    usage = SimpleNamespace(memory_info=lambda: SimpleNamespace(rss=next(held)))
-    monkeypatch.setattr(training.callbacks.psutil, "Process", lambda: usage)
+    monkeypatch.setattr(training.callbacks, "memory_in_use", lambda: next(held))
     release = Release()
     for epoch in range(6):
         for step in range(2):

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from alexnet import figures
 
-STATUS_MARKS = {"finished": "finished", "skipped": "finished before", "failed": "failed"}
+STATUS_MARKS = {"finished": "finished", "skipped": "finished before", "failed": "failed", "locked": "failed"}
 
 
 def write_report(path, batch, console):
@@ -33,17 +33,17 @@ def write_report(path, batch, console):
         written=datetime.datetime.now().astimezone().strftime("%d %B %Y, %H:%M"),
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".tmp")
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     unfinished.write_text(page, encoding="utf-8")
     os.replace(unfinished, path)
 
 
 def _row(job, beside):
     """One run as the page and the table show it."""
-    metrics = job.metrics() if job.status != "failed" else {}
+    metrics = job.metrics() if job.status not in ("failed", "locked") else {}
     results, times = metrics.get("results", {}), metrics.get("times", {})
-    notebook = job.unfinished if job.status == "failed" else job.output
-    page = _convert(notebook)
+    notebook = {"failed": job.unfinished, "locked": None}.get(job.status, job.output)
+    page = notebook and _convert(notebook)
     return {
         "label": job.label,
         "backend": job.backend,
@@ -58,7 +58,7 @@ def _row(job, beside):
         "speed": _format(times.get("images_per_second"), "{:,.0f}"),
         "memory": _format(metrics.get("peak_memory_bytes"), "{:.2f} GB", 1e9),
         "version": metrics.get("versions", {}).get(job.backend, "–"),
-        "notebook": _link(notebook, beside),
+        "notebook": notebook and _link(notebook, beside),
         "page": _link(page, beside) if page else None,
         "filters": _picture(job.folder / "figures" / "filters.png") if results else None,
         "history": _history(job.folder / "history.csv") if results else [],
@@ -117,8 +117,10 @@ def _convert(notebook):
         return None
     page = notebook.with_suffix(".html")
     if not page.is_file() or page.stat().st_mtime < notebook.stat().st_mtime:
-        from nbconvert import HTMLExporter
-
+        try:
+            from nbconvert import HTMLExporter
+        except ModuleNotFoundError:
+            return None
         page.write_text(HTMLExporter(embed_images=True).from_filename(str(notebook))[0], encoding="utf-8")
     return page
 

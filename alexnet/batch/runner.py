@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from alexnet.batch.report import write_report
+from alexnet.locking import FolderLock, LockedError, is_locked
 from alexnet.recipe import BACKENDS, FREE, Recipe, nearest
 
 
@@ -33,7 +34,8 @@ class BatchError(ValueError):
 class Job:
     """One notebook with one set of parameters.
 
-    `status` goes from `"waiting"` over `"running"` to `"finished"`, `"skipped"` (it had finished before) or `"failed"`.
+    `status` goes from `"waiting"` over `"running"` to `"finished"`, `"skipped"` (it had finished before), `"failed"`,
+    or `"locked"`: somebody else runs it now, and nothing of it was touched.
     """
 
     notebook: Path
@@ -99,12 +101,12 @@ def run_batch(notebooks, values, backends=None, grid=None, jobs=1, force=False):
     console = Console(stderr=True)
     if not console.is_terminal:
         console.width = 150  # a log file has room for the whole table
-    _run_all([job for job in batch if job.status == "waiting"], jobs, console)
+    _run_all([job for job in batch if job.status == "waiting"], jobs, console, force)
     folder = Recipe(**{name: values[name] for name in ("name", "run_dir") if name in values})
     report = folder.run_folder.with_name(f"{folder.name}.html")
     write_report(report, batch, console)
     print(report)
-    return 1 if any(job.status == "failed" for job in batch) else 0
+    return 1 if any(job.status in ("failed", "locked") for job in batch) else 0
 
 
 def _check_backends(backends):
@@ -193,7 +195,7 @@ def _has_finished(job):
     return dict(record.get("parameters", {})) == job.parameters
 
 
-def _run_all(batch, jobs, console):
+def _run_all(batch, jobs, console, force):
     lock = threading.Lock()
     columns = (
         TextColumn("{task.description}"),
@@ -207,7 +209,7 @@ def _run_all(batch, jobs, console):
 
         def run(job):
             task = progress.add_task(job.label, total=job.epochs, unit="epochs")
-            _execute(job, lambda epoch: progress.update(task, completed=epoch))
+            _execute(job, lambda epoch: progress.update(task, completed=epoch), force)
             progress.remove_task(task)
             progress.advance(overall)
             with lock:
@@ -270,8 +272,22 @@ def _stop(processes, patience=60):
             process.terminate()
 
 
-def _execute(job, show_epoch):
-    """Run a job's notebook. It is moved to its place when the run has ended well."""
+def _execute(job, show_epoch, force):
+    """Run a job's notebook, unless another batch is at it or, without `force`, has finished it meanwhile."""
+    try:
+        with FolderLock(job.folder, f".{job.notebook.stem}.lock"):
+            if not force and _has_finished(job):
+                job.status = "skipped"
+            else:
+                _run_notebook(job, show_epoch)
+    except LockedError as error:
+        job.status, job.error = "locked", f"{error} It runs this notebook there."
+    except OSError as error:
+        job.status, job.error = "failed", f"{job.folder} cannot be used ({error.strerror or error})"
+
+
+def _run_notebook(job, show_epoch):
+    """The notebook is moved to its place when the run has ended well."""
     job.status = "running"
     parameters = job.folder / f"unfinished.{job.notebook.stem}.yaml"
     log = job.folder / f"{job.notebook.stem}.log"
@@ -280,7 +296,6 @@ def _execute(job, show_epoch):
     environment["KERAS_BACKEND"] = job.backend
     environment.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        job.folder.mkdir(parents=True, exist_ok=True)
         job.output.unlink(missing_ok=True)
         job.before = job.metrics().get("started", "")
         parameters.write_text(yaml.safe_dump(job.parameters, sort_keys=False), encoding="utf-8")
@@ -305,16 +320,14 @@ def _execute(job, show_epoch):
             if "DeadKernelError" in job.error:  # Linux ends a process that wants more memory than there is
                 job.error += f". If memory was short, try batch_size {max(1, job.recipe.batch_size // 2)}"
             _correct_status(job)
-    except OSError as error:
-        job.status, job.error = "failed", f"{job.folder} cannot be used ({error.strerror or error})"
     finally:
-        parameters.unlink(missing_ok=True) if job.folder.is_dir() else None
+        parameters.unlink(missing_ok=True)
 
 
 def _correct_status(job):
     """A process that was killed could not write how its run ended."""
     metrics = job.metrics()
-    if metrics.get("status") == "running":
+    if metrics.get("status") == "running" and not is_locked(job.folder):  # then it is the record of another, live run
         metrics["status"] = "interrupted" if job.process.returncode < 0 else "failed"
         (job.folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
 

@@ -4,15 +4,18 @@ Nothing in a file is executed: pickles are read by loaders that know arrays and 
 """
 
 from alexnet.checkpoints.checkpoint import FORMATS, Checkpoint, CheckpointError, recognize
+from alexnet.checkpoints.keras_config import from_config
 from alexnet.checkpoints.reading import read
-from alexnet.checkpoints.writing import write_onnx, write_state_dict
+from alexnet.checkpoints.writing import replacing, write_onnx, write_state_dict
 
 __all__ = [
     "FORMATS",
     "Checkpoint",
     "CheckpointError",
+    "from_config",
     "read",
     "recognize",
+    "replacing",
     "write_onnx",
     "write_state_dict",
 ]

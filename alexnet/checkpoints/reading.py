@@ -2,16 +2,19 @@
 
 import json
 import pickle
+import re
 import zipfile
 
 import numpy as np
 
 from alexnet.checkpoints.caffe import read_caffe
 from alexnet.checkpoints.checkpoint import FORMATS, CheckpointError, as_network, listing, recognize
+from alexnet.checkpoints.keras_config import from_config
 from alexnet.checkpoints.onnx_graph import read_onnx
-from alexnet.presets import LAYERS, PRESETS
+from alexnet.presets import CAFFE, LAYERS, PRESETS
 
 WRAPPERS = ("module", "_orig_mod")  # what DataParallel and torch.compile put into names
+NESTED = ("state_dict", "model", "model_state_dict", "model_state", "net", "network", "weights", "params")
 LARGEST = 2**32  # bytes of one array: ten times the whole network
 # Where torchvision's AlexNet keeps its eight layers.
 TORCHVISION = dict(
@@ -42,44 +45,109 @@ def _read_keras(path):
         if archive.getinfo("config.json").file_size > 2**24:
             raise CheckpointError(f"weights: {path}: its config.json is too large.")
         config = json.loads(archive.read("config.json"))["config"]
-        settings = {layer["config"]["name"]: layer["config"] for layer in config["layers"]}
         with archive.open("model.weights.h5") as file:
-            checkpoint = _read_h5(file, path, "keras", config["name"], settings)
-    checkpoint.mean = settings.get("mean", {}).get("mean")
-    return checkpoint
+            return _read_h5(file, path, "keras", config)
 
 
 def _read_keras_weights(path):
     return _read_h5(path, path, "keras_weights")
 
 
-def _read_h5(file, path, format, name="", settings=None):
+def _read_h5(file, path, format, config=None):
     import h5py
 
     with h5py.File(file, "r") as root:
-        blobs = {}
+        if "layer_names" in root.attrs or "model_weights" in root:
+            return _legacy_h5(root, path, format)
+        groups = {}  # by layer, its arrays
         for layer, group in root.get("layers", {}).items():
-            for number in group.get("vars", {}):
-                blobs[f"layers/{layer}/vars/{number}"] = _dataset(group["vars"], number, path)
-    # Keras numbers the layers of a class: dense, dense_1, dense_2.
-    kernels = sorted((blob for blob in blobs if blobs[blob].ndim > 1), key=_number)
-    convolutions = [blob for blob in kernels if blobs[blob].ndim == 4]
-    dense = [blob for blob in kernels if blobs[blob].ndim == 2]
-    if (len(convolutions), len(dense)) != (5, 3):
-        raise listing(
-            path,
-            format,
-            [f"expected 5 kernels of 4 axes and 3 of 2, found {len(convolutions)} and {len(dense)}"],
-            blobs,
+            if "layers" in group:
+                raise CheckpointError(
+                    f"weights: {path} ({FORMATS[format]}) holds a network inside another one, {layer}. Save the inner "
+                    "one."
+                )
+            variables = group.get("vars", {})
+            groups[layer] = {f"layers/{layer}/vars/{n}": _dataset(variables, n, path) for n in variables}
+    names = list(groups)
+    if config is None:
+        names.sort(key=_number)  # Keras numbers the layers of a class: dense, dense_1, dense_2
+    else:
+        names = [name for name in _names_in_h5(config) if name in groups]
+    return _from_groups(path, format, [groups[name] for name in names], config)
+
+
+def _from_groups(path, format, groups, config):
+    """Arrays layer by layer as a checkpoint: five convolutions and three dense layers."""
+    blobs = {name: values for group in groups for name, values in group.items()}
+    pairs = {4: [], 2: []}
+    for group in groups:
+        first = next(iter(group), None)
+        if first is not None and group[first].ndim in pairs:
+            pairs[group[first].ndim].append(group)
+    if [len(found) for found in pairs.values()] != [5, 3]:
+        found = " and ".join(str(len(found)) for found in pairs.values())
+        raise listing(path, format, [f"expected 5 kernels of 4 axes and 3 of 2, found {found}"], blobs)
+    names = {}
+    for layer, group in zip(LAYERS, [*pairs[4], *pairs[2]], strict=True):
+        kernel, bias, *others = [*group, ""] if len(group) == 1 else group
+        names[layer] = kernel, bias
+        if blobs[kernel].dtype == np.int8:
+            blobs[kernel] = _dequantized(path, format, kernel, group, len(blobs[names[layer][1]]), layer, names, blobs)
+        for name in others:  # of quantization
+            del blobs[name]
+    architecture = None if config is None else from_config(config)
+    checkpoint = as_network(path, format, blobs, names, channels_first=False, architecture=architecture)
+    return checkpoint
+
+
+def _dequantized(path, format, kernel, group, units, layer, names, blobs):
+    """Floats of what `model.quantize("int8")` has made: one scale for each unit."""
+    values = group[kernel]
+    scale = next((found for found in list(group.values())[2:] if found.shape == (units,)), None)
+    below = {"fc7": "fc6", "fc8": "fc7"}.get(layer)
+    whole = below is None or len(values) == len(blobs[names[below][1]])
+    if layer == "fc6":
+        whole = len(values) % len(blobs[names["conv5"][1]]) == 0 and _is_square(len(values), blobs[names["conv5"][1]])
+    if scale is None or not whole:
+        raise CheckpointError(
+            f"weights: {path} ({FORMATS[format]}) holds {kernel} quantized to int4 or in groups, which only "
+            "load_checkpoint reads, from a .keras file."
         )
-    for kernel in dense:
-        scale = blobs.get(kernel[:-1] + "2")  # there after `model.quantize("int8")`, one for each unit
-        if blobs[kernel].dtype == np.int8 and scale is not None and scale.shape == blobs[kernel].shape[1:]:
-            blobs[kernel] = blobs[kernel] / scale
-    names = {layer: (kernel, kernel[:-1] + "1") for layer, kernel in zip(LAYERS, [*convolutions, *dense], strict=True)}
-    preset = name.removeprefix("alexnet_")
-    preset = preset if preset in PRESETS else None
-    return as_network(path, format, blobs, names, preset, channels_first=False, settings=settings)
+    return values / scale
+
+
+def _is_square(inputs, maps):
+    return round((inputs / len(maps)) ** 0.5) ** 2 * len(maps) == inputs
+
+
+def _names_in_h5(config):
+    """What Keras calls the layers of a model in its file of weights: by class, counted where there are several."""
+    counts = {}
+    for layer in config["layers"]:
+        name = re.sub(r"\W+", "", layer["class_name"])
+        name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)
+        name = re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
+        number = counts[name] = counts.get(name, -1) + 1
+        yield f"{name}_{number}" if number else name
+
+
+def _legacy_h5(root, path, format):
+    """HDF5 as Keras wrote it before `.keras`: a group for each layer, and perhaps the model's configuration."""
+    config = root.attrs.get("model_config")
+    if config is not None:
+        config = json.loads(config)["config"]
+        config = config if isinstance(config, dict) else {"layers": config}
+    weights = root.get("model_weights", root)
+    groups = []
+    for layer in weights.attrs["layer_names"]:
+        group = weights[_text(layer)]
+        groups.append({_text(name): _dataset(group, _text(name), path) for name in group.attrs["weight_names"]})
+    groups = [{name: values for name, values in group.items() if "seed_generator" not in name} for group in groups]
+    return _from_groups(path, format, groups, config)
+
+
+def _text(name):
+    return name.decode() if isinstance(name, bytes) else str(name)
 
 
 def _dataset(group, name, path):
@@ -94,9 +162,9 @@ def _dataset(group, name, path):
     return values[()]
 
 
-def _number(blob):
-    """Of layers/dense_2/vars/0, the 2; layers/dense/vars/0 comes before it."""
-    last = blob.split("/")[1].rpartition("_")[2]
+def _number(layer):
+    """Of dense_2 the 2; dense comes before it."""
+    last = layer.rpartition("_")[2]
     return int(last) if last.isdigit() else 0
 
 
@@ -113,31 +181,74 @@ def _read_torch(path):
             f"weights: {path} holds Python objects beside its arrays, and loading them could run any program. "
             "Save the model's state_dict() instead."
         ) from None
-    for key in ("state_dict", "model", "model_state_dict"):  # as training scripts wrap it
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict):
-        raise CheckpointError(f"weights: {path}: expected a state dict of PyTorch, found {type(content).__name__}.")
-    blobs = {
-        ".".join(part for part in name.split(".") if part not in WRAPPERS): values.detach().float().numpy()
-        for name, values in content.items()
-        if isinstance(values, torch.Tensor)
-    }
+    content = _state_dict_in(path, content)
+    blobs = {}
+    for name, values in content.items():
+        if isinstance(values, torch.Tensor):
+            if values.is_quantized:
+                raise CheckpointError(f"weights: {path} holds {name} quantized. Save the network before quantization.")
+            if values.layout != torch.strided or values.is_meta:
+                raise CheckpointError(f"weights: {path} holds {name} without its values, or sparse.")
+            values = values.detach()
+            blobs[name] = (values.float() if values.is_floating_point() else values).numpy()
     return _state_dict(path, "torch", blobs, None)
+
+
+def _state_dict_in(path, content):
+    """The arrays, however deep a training script has wrapped them."""
+    import torch
+
+    if not isinstance(content, dict):
+        kind = type(content).__name__
+        raise CheckpointError(f"weights: {path}: expected a state dict of PyTorch, found {kind}.")
+    for _ in range(4):
+        if any(isinstance(values, torch.Tensor) and values.ndim > 1 for values in content.values()):
+            break
+        inner = {key: value for key, value in content.items() if isinstance(value, dict) and key != "optimizer"}
+        known = [key for key in NESTED if key in inner]
+        key = known[0] if known else next(iter(inner)) if len(inner) == 1 else None
+        if key is None:
+            break
+        content = inner[key]
+    return content
 
 
 def _read_safetensors(path):
     from safetensors import safe_open
 
-    with safe_open(path, "numpy") as file:
-        preset = (file.metadata() or {}).get("preset")
-        blobs = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no dictionary
+    try:
+        with safe_open(path, "numpy") as file:
+            metadata = file.metadata() or {}
+            blobs = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no dictionary
+    except (AttributeError, TypeError):  # NumPy has no float8
+        with safe_open(path, "pt") as file:
+            blobs = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        blobs = {
+            name: (values.float() if values.is_floating_point() else values).numpy() for name, values in blobs.items()
+        }
+    preset = metadata.get("preset")
     return _state_dict(path, "safetensors", blobs, preset if preset in PRESETS else None)
 
 
 def _state_dict(path, format, blobs, preset):
-    """Arrays under torchvision's names or under ours."""
-    ours = not any(name.startswith(("features.", "classifier.")) for name in blobs)
+    """Arrays under torchvision's names or under ours, whatever stands before them."""
+    blobs = {
+        ".".join(part for part in name.split(".") if part not in WRAPPERS): values for name, values in blobs.items()
+    }
+    found = {}  # by what stands before: whether the names that follow are ours
+    for name in blobs:
+        for first, ours in (("features.0.weight", False), ("conv1.weight", True)):
+            if name == first or name.endswith(f".{first}"):
+                found[name.removesuffix(first)] = ours
+    if len(found) > 1:
+        places = ", ".join(repr(prefix) for prefix in found)
+        raise CheckpointError(
+            f"weights: {path} ({FORMATS[format]}) holds several networks, whose names begin with {places}. Save one."
+        )
+    prefix, ours = next(iter(found.items()), ("", True))
+    if not found:
+        ours = not any(name.startswith(("features.", "classifier.")) for name in blobs)
+    blobs = {name.removeprefix(prefix): values for name, values in blobs.items() if name.startswith(prefix)}
     names = {layer: layer if ours else TORCHVISION[layer] for layer in LAYERS}
     names = {layer: (f"{name}.weight", f"{name}.bias") for layer, name in names.items()}
     return as_network(path, format, blobs, names, preset if ours else "torchvision")
@@ -159,11 +270,18 @@ def _read_npy(path):
         )
     blobs = {}
     for layer, pair in content.items():
+        if isinstance(pair, dict):  # as later converters write it
+            pair = [pair[key] for key in ("weights", "biases") if key in pair]
         for number, values in enumerate(pair.value() if isinstance(pair, _Array) else pair):
             if isinstance(values, _Array):
                 blobs[f"{layer}[{number}]"] = np.asarray(values.value(), np.float32)
     names = {layer: (f"{layer}[0]", f"{layer}[1]") for layer in LAYERS}
-    return as_network(path, "npy", blobs, names, "caffe", bgr=True, channels_first=False)
+    checkpoint = as_network(path, "npy", blobs, names, "caffe", bgr=True, channels_first=False)
+    checkpoint.mean = CAFFE.mean
+    checkpoint.alternatives = ("caffe", "caffenet")
+    if "caffenet" in path.name.lower():
+        checkpoint.preset = None
+    return checkpoint
 
 
 class _Dtype:

@@ -1,7 +1,11 @@
 """The command line: `python -m alexnet COMMAND`; `main.py` is the first of the commands, `train`."""
 
-from alexnet.cli.common import BAD_USAGE, INTERRUPTED, fail
+import sys
+
+from alexnet.cli.common import BAD_USAGE, FAILED, INTERRUPTED, fail
 from alexnet.cli.parser import build_parser
+from alexnet.locking import LockedError
+from alexnet.packages import missing
 from alexnet.recipe import RecipeError
 
 
@@ -11,6 +15,9 @@ def main(arguments=None):
     Returns:
         The exit status: 0, 1 for a failed run, 2 for bad usage, 130 after Ctrl-C, 143 after SIGTERM.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # names of files may be no text
     parser = build_parser()
     options, rest = parser.parse_known_args(arguments)
     if rest:
@@ -19,5 +26,11 @@ def main(arguments=None):
         return options.command(options)
     except RecipeError as error:
         return fail(error, BAD_USAGE)
+    except LockedError as error:
+        return fail(error, FAILED)
+    except ModuleNotFoundError as error:
+        if not error.name or error.name.startswith("alexnet"):
+            raise
+        return fail(missing(error), FAILED)
     except KeyboardInterrupt as error:
         return fail(error if str(error) else "interrupted", getattr(error, "status", INTERRUPTED))

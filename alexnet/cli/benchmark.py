@@ -2,9 +2,8 @@
 
 import json
 import statistics
-from pathlib import Path
 
-from alexnet.cli.common import BAD_USAGE, FAILED, fail
+from alexnet.cli.common import BAD_USAGE, FAILED, fail, output_path
 from alexnet.recipe import BACKENDS, PROJECT, Recipe
 
 ROUNDS, QUICK_ROUNDS = 10, 2
@@ -23,7 +22,9 @@ def bench(options):
     if rounds < 1:
         options.parser.error(f"--rounds takes a whole number of 1 or more. Received: {rounds}")
     backends = tuple(dict.fromkeys(options.backends or BACKENDS))
-    folder = Path(options.output) if options.output else None if options.quick else PROJECT / "benchmarks" / "results"
+    folder = (
+        output_path(options.output) if options.output else None if options.quick else PROJECT / "benchmarks" / "results"
+    )
 
     from alexnet import benchmark
 

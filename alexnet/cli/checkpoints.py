@@ -2,14 +2,13 @@
 
 import json
 import subprocess
-from pathlib import Path
 
-from alexnet.cli.common import BAD_USAGE, FAILED, expects_errors, fail
+from alexnet.cli.common import BAD_USAGE, FAILED, expects_errors, fail, output_path
 from alexnet.recipe import BACKENDS, Recipe
 
 
 def convert(options):
-    target = Path(options.target)
+    target = output_path(options.target)
     if options.backend is None and target.suffix in ("", ".tflite"):
         options.backend = "tensorflow"  # which alone writes LiteRT, and SavedModel best
     return _convert_here(options)
@@ -44,7 +43,7 @@ def parity(options):
     if len(set(backends)) < 2:
         options.parser.error("--backends takes two or three different backends")
     if options.output:
-        Path(options.output).parent.mkdir(parents=True, exist_ok=True)
+        output_path(options.output).parent.mkdir(parents=True, exist_ok=True)
     from alexnet.backend import BackendError, import_keras
 
     try:
@@ -67,5 +66,5 @@ def parity(options):
 
         record = {"rows": rows, "width": options.width, "image_size": options.image_size}
         record |= {"versions": versions(), "hardware": hardware()}
-        Path(options.output).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        output_path(options.output).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     return 0

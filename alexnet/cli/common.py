@@ -18,6 +18,7 @@ def fail(error, status):
 
 def params_file(path):
     """A params file as given, or from the project's folder when the shell stands elsewhere."""
+    path = os.path.expanduser(path)
     return path if Path(path).exists() or not (PROJECT / path).exists() else PROJECT / path
 
 
@@ -28,8 +29,13 @@ def value_of(name, text):
     if name == "data_dir" and not os.path.exists(text) and kaggle_folder(text):
         return text
     if name in ("data_dir", "run_dir", "weights") and text not in (*NAMED, "", "None", "null"):
-        return str(Path(text).expanduser().absolute())
+        return str(output_path(text))
     return text
+
+
+def output_path(text):
+    """A path as the shell's user means it: `~` is the home folder, a relative one starts where the shell stands."""
+    return Path(os.path.expanduser(text)).absolute()
 
 
 def expects_errors(command):
@@ -41,10 +47,12 @@ def expects_errors(command):
 
         try:
             import_keras(Recipe(backend=options.backend).backend)
+            from alexnet import kernels
             from alexnet.checkpoints import CheckpointError
             from alexnet.data import DataError, ImageError
         except BackendError as error:
             return fail(error, BAD_USAGE)
+        kernels.tune_process()
         try:
             return command(options)
         except (BackendError, CheckpointError, DataError) as error:

@@ -1,10 +1,13 @@
 """`evaluate` and `predict`."""
 
+import contextlib
 import csv
-from pathlib import Path
+import json
+import os
 
-from alexnet.cli.common import BAD_USAGE, FAILED, expects_errors, fail, value_of
-from alexnet.recipe import Recipe, resolve
+from alexnet.cli.common import BAD_USAGE, FAILED, expects_errors, fail, output_path, value_of
+from alexnet.locking import FolderLock
+from alexnet.recipe import DATA_FIELDS, Recipe, resolve
 
 
 @expects_errors
@@ -23,11 +26,13 @@ def evaluate(options):
         for path, model in zip(options.weights, models, strict=True)
     ]
     views = f"{recipe.views} view{'s' * (recipe.views > 1)} of {recipe.image_size} pixels out of {recipe.resize}"
+    print(images.summary)
     print(f"{', '.join(presets)}: {len(images):,} images of {recipe.data_dir}, {views}", flush=True)
-    assessment = assess(models, images, recipe.views)
-    _print(assessment, images)
-    if options.output:
-        _write(Path(options.output), assessment, images)
+    with FolderLock(output_path(options.output)) if options.output else contextlib.nullcontext():
+        assessment = assess(models, images, recipe.views)
+        _print(assessment, images)
+        if options.output:
+            _write(output_path(options.output), assessment, images)
     if len(images.skipped):
         print(f"\n{images.skipped}" + ("" if options.output else "; --output lists them"))
     return 0
@@ -36,26 +41,24 @@ def evaluate(options):
 def _choose_images(options, models, known):
     """What to evaluate on, as a recipe and its images: of a run's own folder what the run held out."""
     from alexnet.checkpoints import recognize
-    from alexnet.data import DataError, load_data, load_test_data
+    from alexnet.data import DataError, load_test_data
     from alexnet.evaluation import input_size
 
     given = {
         name: value_of(name, getattr(options, name))
-        for name in ("data_dir", "resize", "views", "batch_size", "cache_gb", "workers", "max_skipped")
+        for name in (*DATA_FIELDS, "resize", "views", "batch_size", "cache_gb", "workers", "max_skipped")
         if getattr(options, name) is not None
     }
     files = [recognize(path)[0].parent / "params.yaml" for path in options.weights]
-    runs = [Recipe.read(file) for file in files if file.is_file()]
+    runs = [(file.parent, Recipe.read_run(file)) for file in files if file.is_file()]
     if "data_dir" not in given:
         if not runs:
             raise DataError("--data_dir is needed: the folder of images to evaluate on.")
-        given["data_dir"] = runs[0].data_dir
+        given = {**{name: getattr(runs[0][1], name) for name in DATA_FIELDS}, **given}
     sizes = {"resize": max(resize for _, resize in known), "image_size": max(map(input_size, models))}
     recipe = Recipe(**{"cache_gb": 0, **sizes, **given})
     names = next((names for names, _ in known if names is not None), None)
-    trained = [run for run in runs if resolve(run.data_dir) == resolve(recipe.data_dir)]
-    splits = {(run.validation_split, run.seed) for run in trained}
-    held_out = [load_data(recipe.replace(validation_split=share, seed=seed))[1] for share, seed in splits]
+    held_out = [_held_out(folder, run, recipe) for folder, run in runs if _is_same(run.data_dir, recipe.data_dir)]
     if any(images.paths != held_out[0].paths for images in held_out):
         raise DataError("data_dir: these runs held out different images of their folder; another one is needed.")
     if held_out:
@@ -67,6 +70,42 @@ def _choose_images(options, models, known):
             raise DataError(f"data_dir: the checkpoint has {classes} classes, the folder {len(images.class_names)}.")
         print("The checkpoint names no classes; the folder's are taken in alphabetical order.")
     return recipe, images
+
+
+def _is_same(first, second):
+    """Whether two `data_dir` name the same folder, by whatever path."""
+    return first == second or os.path.realpath(resolve(first)) == os.path.realpath(resolve(second))
+
+
+def _held_out(folder, run, recipe):
+    """The validation images of a run, read as `recipe` says.
+
+    Raises:
+        DataError: the images have changed since, and which of them were held out can no longer be told.
+    """
+    from alexnet.data import DataError, load_data
+
+    same = (*DATA_FIELDS[1:], "validation_split", "split_by", "seed")
+    training, validation = load_data(
+        recipe.replace(**{name: getattr(run, name) for name in same if name != "data_dir"})
+    )
+    try:
+        known = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["data"]
+    except (OSError, ValueError, KeyError):
+        return validation
+    if known.get("digest") in (None, training.source.digest()[:12] + validation.source.digest()[:12]):
+        return validation
+    there = f"{known.get('training_images')} training and {known.get('validation_images')} validation images"
+    change = f"{recipe.data_dir} has changed since {folder} was trained: {there} then, {len(training)} and "
+    change += f"{len(validation)} now"
+    drawn = "held out" in validation.source.origin
+    if drawn and (run.split_by == "order" or validation.source.few):
+        raise DataError(
+            f"data_dir: {change}. Which images the run held out can no longer be told; evaluate on a folder of other "
+            "images: --data_dir."
+        )
+    print(f"{change}." + (" What is held out was held out then: the names decide." if drawn else ""))
+    return validation
 
 
 def _print(assessment, images):
@@ -87,7 +126,6 @@ def _print(assessment, images):
 
 def _write(folder, assessment, images):
     """The whole tables as CSV."""
-    folder.mkdir(parents=True, exist_ok=True)
     rows = assessment.per_class()
     names = list(assessment.class_names)
     _write_csv(folder / "per_class.csv", list(rows[0]), [row.values() for row in rows])
@@ -115,10 +153,12 @@ def _write(folder, assessment, images):
 
 
 def _write_csv(path, header, rows):
-    with path.open("w", newline="", encoding="utf-8") as file:
+    unfinished = path.with_name(path.name + ".tmp")
+    with unfinished.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.writer(file)
         writer.writerow(header)
         writer.writerows(rows)
+    os.replace(unfinished, path)
 
 
 @expects_errors

@@ -3,9 +3,10 @@
 import shutil
 
 from alexnet.cli.common import BAD_USAGE, FAILED, fail, value_of
-from alexnet.recipe import Recipe
+from alexnet.locking import FolderLock
+from alexnet.recipe import DATA_FIELDS, Recipe
 
-FIELDS = ("resize", "validation_split", "seed", "workers", "max_skipped")
+FIELDS = (*DATA_FIELDS[1:], "resize", "validation_split", "split_by", "seed", "workers", "max_skipped")
 
 
 def pack(options):
@@ -14,7 +15,10 @@ def pack(options):
     if options.target is None and not options.verify:
         options.parser.error("OUT is needed, the folder to pack into")
     try:
-        status = _pack(options) if options.target is not None else 0
+        status = 0
+        if options.target is not None:
+            with FolderLock(options.target, ".lock.tmp"):  # what ends so may lie in a folder to pack into
+                status = _pack(options)
         return status or (_verify(options.target or options.source) if options.verify else 0)
     except DataError as error:
         return fail(error, BAD_USAGE)
@@ -25,10 +29,13 @@ def pack(options):
 def _pack(options):
     from alexnet.data.packed import Packing
     from alexnet.data.sources import find_sources
+    from alexnet.data.summary import Summary
 
     given = {name: getattr(options, name) for name in FIELDS if getattr(options, name) is not None}
     recipe = Recipe(**{"resize": 256, **given, "data_dir": value_of("data_dir", options.source)})
     training, validation = find_sources(recipe)
+    summary = Summary.of(recipe.data_dir, training=training, validation=validation)
+    print(summary, flush=True)
     packing = Packing(options.target, {"training": training, "validation": validation}, recipe, options.encoding)
     if packing.left:
         free = shutil.disk_usage(options.target).free
@@ -39,6 +46,7 @@ def _pack(options):
             flush=True,
         )
     packing.run()
+    summary.write(packing.folder / "passed_over.csv")
     print(f"{options.target}: {packing.written:,} images")
     if len(packing.skipped):
         print(f"{packing.skipped}; they are listed in {options.target}/skipped.csv")

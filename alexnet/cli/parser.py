@@ -8,7 +8,7 @@ from alexnet.cli.common import BAD_USAGE
 from alexnet.cli.evaluation import evaluate, predict
 from alexnet.cli.packing import FIELDS, pack
 from alexnet.cli.training import batch, train
-from alexnet.recipe import Recipe, allowed, nearest
+from alexnet.recipe import DATA_FIELDS, Recipe, allowed, nearest
 
 
 class _Parser(argparse.ArgumentParser):
@@ -83,7 +83,7 @@ def _add_evaluate(commands):
     _add_weights(parser, nargs="+")
     _add_fields(
         parser,
-        *("data_dir", "views", "resize", "batch_size", "cache_gb", "workers", "max_skipped", "backend"),
+        *(*DATA_FIELDS, "views", "resize", "batch_size", "cache_gb", "workers", "max_skipped", "backend"),
         data_dir="the run's own validation images",
         resize="the run's own, or 256 for a crop of 224 or 227 and in proportion for others",
         cache_gb=0,

@@ -1,6 +1,7 @@
 """`train` and `batch`."""
 
 from alexnet.cli.common import BAD_USAGE, FAILED, fail, params_file, value_of
+from alexnet.packages import missing
 from alexnet.recipe import Recipe, read_yaml
 
 
@@ -12,7 +13,7 @@ def train(options):
     from alexnet.backend import BackendError, import_keras
 
     try:
-        keras = import_keras(recipe.backend)
+        import_keras(recipe.backend)
     except BackendError as error:
         return fail(error, BAD_USAGE)
 
@@ -20,25 +21,24 @@ def train(options):
     from alexnet.data import DataError, ImageError
     from alexnet.training import RunError, build, train
 
-    folder = recipe.run_folder / keras.backend.backend()
-    print(
-        f"Training {recipe.preset} on {recipe.data_dir} with {keras.backend.backend()}; results go to {folder}",
-        flush=True,
-    )
     try:
         run = train(recipe)
     except (DataError, CheckpointError) as error:
         return fail(error, BAD_USAGE)
     except (RunError, ImageError, OSError) as error:
         return fail(error, FAILED)
-    from alexnet import figures
-
-    run.save_figure(figures.curves(run.history), "curves")
-    run.save_figure(figures.filters(run.model, build(recipe, len(run.class_names))), "filters")
+    try:
+        from alexnet import figures
+    except ModuleNotFoundError as error:
+        print(f"No figures were drawn: {missing(error)}")
+    else:
+        run.save_figure(figures.curves(run.history), "curves")
+        run.save_figure(figures.filters(run.model, build(recipe, len(run.class_names))), "filters")
     results, times = run.metrics["results"], run.metrics["times"]
     print(
         f"val_top1 {results['val_top1']:.4f}, val_top5 {results['val_top5']:.4f}, val_loss {results['val_loss']:.4f} "
-        f"after {results['epoch']} epochs in {times['seconds']:.0f} s ({times['images_per_second']:.0f} images/s)"
+        f"after {results['epoch']} epochs in {times['seconds']:.0f} s ({times['images_per_second']:.0f} images/s); "
+        f"the run is in {run.folder}"
     )
     return 0
 

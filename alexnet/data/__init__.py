@@ -12,6 +12,7 @@ from alexnet.data.imagenet import readable
 from alexnet.data.skipping import DamageError, Skipped
 from alexnet.data.source import DataError, SquareCache
 from alexnet.data.sources import find_sources, find_test_source
+from alexnet.data.summary import Summary
 
 __all__ = [
     "DamageError",
@@ -49,9 +50,10 @@ def load_data(recipe):
         needed = len(source) * recipe.resize**2 * 3
         keep.append(needed <= free and not source.store.fast)
         free -= needed if keep[-1] else 0
+    summary = Summary.of(recipe.data_dir, training=training, validation=validation)
     return (
-        Images(training, recipe, keep[0], skipped, training=True),
-        Images(validation, recipe, keep[1], skipped, training=False),
+        Images(training, recipe, keep[0], skipped, summary, training=True),
+        Images(validation, recipe, keep[1], skipped, summary, training=False),
     )
 
 
@@ -75,7 +77,8 @@ def load_test_data(recipe, class_names=None, part="validation"):
     keep = len(source) * recipe.resize**2 * 3 <= recipe.cache_gb * 2**30 and not source.store.fast
     skipped = Skipped(len(source), recipe.max_skipped, source.unreadable)
     skipped.check()
-    return Images(source, recipe, keep, skipped, training=False)
+    summary = Summary.of(recipe.data_dir, **{part if source.origin else "all": source})
+    return Images(source, recipe, keep, skipped, summary, training=False)
 
 
 def _require_size(source, recipe):
@@ -113,12 +116,14 @@ class Images:
         labels: int32 array `(n,)`, in the order of the source.
         steps_per_epoch: Batches that one pass takes.
         skipped: What could not be read so far.
+        summary: `Summary` of what `data_dir` was taken for.
         colors: `Colors` for the colour noise; ImageNet's until somebody sets others.
         failure: The error that stopped a batch, if any. TensorFlow wraps errors of its input in its own.
     """
 
-    def __init__(self, source, recipe, keep, skipped, training):
+    def __init__(self, source, recipe, keep, skipped, summary, training):
         self.source = source
+        self.summary = summary
         self.class_names = source.class_names
         self.labels = source.labels
         self.skipped = skipped

@@ -1,23 +1,28 @@
 """Image files to squares of RGB pixels."""
 
+import contextlib
+import functools
+import importlib
+import importlib.util
 import io
 import math
+import re
+import struct
+import threading
 import warnings
+import zlib
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, JpegImagePlugin, TiffImagePlugin
 
-# What counts as an image by its name; the content decides how it is read.
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")
 # More pixels than any photograph has: such a header is damaged, or made to fill the memory.
-MOST_PIXELS = Image.MAX_IMAGE_PIXELS
+MAX_PIXELS = 300_000_000
+# Images above the first are large; of those only so many pixels are decoded at a time, about four bytes each.
+_LARGE, _ROOM = 16_000_000, 100_000_000
+_JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 _ORIENTATION = 0x0112  # EXIF's tag
-
-# What is wrong with a file is an ImageError, or can be put up with; PIL would say it on the error stream as well.
-warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 class ImageError(RuntimeError):
@@ -34,7 +39,116 @@ class ImageError(RuntimeError):
         self.reason = reason
 
 
-def read_square(path, size):
+class _Refused(Exception):
+    """The reason of an `ImageError`, where the image's name is not known."""
+
+
+# --- What is read
+
+
+@functools.cache
+def optional(module):
+    """A module that we can do without, None if it is missing; asked for once, since a failed import takes a while."""
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        return None
+
+
+def _installed(module):
+    with contextlib.suppress(ImportError):
+        return importlib.util.find_spec(module) is not None
+    return False
+
+
+_AVIF, _HEIF = _installed("PIL._avif"), _installed("pillow_heif")
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM") + ("AVIF",) * _AVIF + ("HEIC",) * _HEIF
+# What counts as an image by its name; the content decides how it is read.
+EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+EXTENSIONS += (".ppm", ".pgm", ".pbm", ".pnm") + (".avif",) * _AVIF + (".heic", ".heif") * _HEIF
+# Images all the same, and why they are passed over.
+NOT_READ = {
+    **dict.fromkeys((".heic", ".heif"), "needs pillow-heif (pip install pillow-heif)"),
+    ".avif": "needs a Pillow that reads AVIF (11.3 or newer)",
+    **dict.fromkeys((".jp2", ".j2k", ".jpx"), "JPEG 2000 is not read; convert it"),
+    **dict.fromkeys((".jxl", ".tga", ".psd", ".svg", ".ico", ".exr", ".hdr"), "this format is not read; convert it"),
+    **dict.fromkeys((".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2"), "raw photographs are not read"),
+    **dict.fromkeys((".dcm", ".dicom", ".nii", ".mha", ".svs", ".ndpi"), "medical formats are not read; convert them"),
+}
+NOT_READ = {ending: reason for ending, reason in NOT_READ.items() if ending not in EXTENSIONS}
+
+
+class _Jpeg(JpegImagePlugin.JpegImageFile):
+    """Without a look at EXIF for the resolution, which warns of EXIF that is damaged."""
+
+    def _read_dpi_from_exif(self):
+        pass
+
+
+class _Tiff(TiffImagePlugin.TiffImageFile):
+    """Without a limit of its own, and not turned: Pillow writes EXIF anew for that, and gives up if it is damaged."""
+
+    def load_prepare(self):
+        if self._im is None:
+            self.im = Image.core.new(self.mode, self._tile_size)
+        ImageFile.ImageFile.load_prepare(self)
+
+    def load_end(self):
+        self._size = self.im.size
+
+
+def _open(content):
+    """A PIL image that is not decoded yet.
+
+    `Image.open` would compare it with `Image.MAX_IMAGE_PIXELS`, which belongs to the program around us.
+    """
+    kind = _kind(content[:64])
+    if kind == "JPEG":
+        return _Jpeg(io.BytesIO(content))
+    if kind == "TIFF":
+        return _Tiff(io.BytesIO(content))
+    if kind == "HEIC":
+        if not _HEIF:
+            raise _Refused(f"is HEIC, which {NOT_READ['.heic']}")
+        return importlib.import_module("pillow_heif").HeifImageFile(io.BytesIO(content))
+    if kind == "AVIF" and not _AVIF:
+        raise _Refused(f"is AVIF, which {NOT_READ['.avif']}")
+    if kind is None:
+        raise _Refused(f"is not an image ({', '.join(FORMATS)} are read)")
+    name = {"PNG": "Png", "BMP": "Bmp", "GIF": "Gif", "WEBP": "WebP", "PPM": "Ppm", "AVIF": "Avif"}[kind]
+    plugin = importlib.import_module(f"PIL.{name}ImagePlugin")
+    return getattr(plugin, f"{name}ImageFile")(io.BytesIO(content))
+
+
+def _kind(head):
+    """The format that a file's first bytes tell, None for another."""
+    if head.startswith(_JPEG):
+        return "JPEG"
+    if head.startswith(_PNG):
+        return "PNG"
+    if head.startswith(b"BM"):
+        return "BMP"
+    if head.startswith((b"GIF87a", b"GIF89a")):
+        return "GIF"
+    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
+        return "WEBP"
+    if head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
+        return "TIFF"
+    if re.match(rb"P[1-6fF][\s#]", head):
+        return "PPM"
+    if head[4:8] == b"ftyp":  # also of films
+        brands = {head[place : place + 4] for place in range(8, min(len(head), int.from_bytes(head[:4])), 4)}
+        if brands & {b"avif", b"avis"}:
+            return "AVIF"
+        if brands & {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}:
+            return "HEIC"
+    return None
+
+
+# --- Decoding
+
+
+def read_square(path, size, max_pixels=MAX_PIXELS, white_level=None):
     """The central square of an image file, `(size, size, 3)` uint8 RGB; as `decode_square`.
 
     Raises:
@@ -44,86 +158,399 @@ def read_square(path, size):
         content = Path(path).read_bytes()
     except OSError as error:
         raise ImageError(path, f"cannot be read ({error.strerror})") from None
-    return decode_square(content, size, path)
+    return decode_square(content, size, path, max_pixels, white_level)
 
 
-def decode_square(content, size, name):
+def decode_square(content, size, name, max_pixels=MAX_PIXELS, white_level=None):
     """The central square of an image file's content, `(size, size, 3)` uint8 RGB (section 2 of the paper).
 
-    The shorter side becomes `size`. EXIF orientation is honoured; the first frame of an animation is taken;
-    what is transparent lies on white.
+    The shorter side becomes `size`. EXIF orientation is honoured; the first frame of an animation and the first page
+    of a TIFF are taken; what is transparent lies on white.
+
+    Args:
+        content: Bytes.
+        size: Side of the square in pixels.
+        name: Of the image, for messages.
+        max_pixels: An image of more is refused, before it is decoded.
+        white_level: The value that is white in grey images of more than 8 bits, of floats, or of few values, such as
+            4095 for 12 bits kept in 16. None for 65535 in 16 bits, where the values make use of them.
 
     Raises:
-        ImageError: no image, or a damaged one.
+        ImageError: no image, a damaged one, a too large one, or one whose white is not known.
     """
     if not content:
         raise ImageError(name, "is empty")
     try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            if image.width * image.height > MOST_PIXELS:
-                raise Image.DecompressionBombError
-            # Nearly all photographs. Other modes and turned ones take PIL's way.
-            if image.format == "JPEG" and image.mode in ("RGB", "L") and image.getexif().get(_ORIENTATION, 1) == 1:
-                pixels = _decode_jpeg(content, size)
-                if pixels is not None:
-                    return pixels
-            image.draft(None, (size, size))
-            return square(to_rgb(ImageOps.exif_transpose(image)), size)
-    except UnidentifiedImageError:
-        raise ImageError(name, f"is not an image ({', '.join(FORMATS)} are read)") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise ImageError(name, "claims to be so large that it could be an attack (decompression bomb)") from None
+        pixels = None
+        if content.startswith(_JPEG):
+            pixels = _decode_jpeg(content, size, max_pixels)
+        return _decode(content, size, max_pixels, white_level) if pixels is None else pixels
+    except _Refused as refused:
+        raise ImageError(name, str(refused)) from None
+    except Image.DecompressionBombError:  # WebP and GIF ask themselves
+        raise ImageError(name, "is larger than PIL.Image.MAX_IMAGE_PIXELS allows") from None
     except MemoryError:
         raise
     except Exception as error:  # PIL raises whatever a damaged file leads it to, struct.error and TypeError among them
         raise ImageError(name, f"cannot be decoded: {error}") from None
 
 
-def _decode_jpeg(content, size):
-    """As `decode_square` for a grey or RGB JPEG, in two thirds of PIL's time; None if PIL has to look at it."""
-    import simplejpeg  # here and not above, like grain and cv2: they take a while to import
+def _require(width, height, max_pixels):
+    if width * height > max_pixels:
+        raise _Refused(
+            f"claims to be so large, {width:,} x {height:,} pixels, that it is damaged or an attack (decompression "
+            f"bomb); max_megapixels allows {max_pixels / 1e6:g}"
+        )
 
+
+class _Gate:
+    """Lets large images be decoded one after the other, so that many threads need no more memory than one."""
+
+    def __init__(self, room):
+        self.room = self.free = room
+        self.changed = threading.Condition()
+
+    @contextlib.contextmanager
+    def hold(self, pixels):
+        if pixels <= _LARGE:
+            yield
+            return
+        pixels = min(pixels, self.room)
+        with self.changed:
+            self.changed.wait_for(lambda: self.free >= pixels)
+            self.free -= pixels
+        try:
+            yield
+        finally:
+            with self.changed:
+                self.free += pixels
+                self.changed.notify_all()
+
+
+_gate = _Gate(_ROOM)
+
+
+class _Header(NamedTuple):
+    width: int
+    height: int
+    components: int
+    progressive: bool
+    orientation: int
+
+
+def _jpeg_header(content):
+    """What a JPEG's segments tell before its pixels; None where they are not in order, and for PIL to look at."""
+    place, frame, orientation = 2, None, None
     try:
-        # Where at least twice `size` is there, decoding to a half or less saves time and blurs nothing that stays.
-        pixels = simplejpeg.decode_jpeg(content, min_height=size, min_width=size, min_factor=2)
-    except ValueError:
-        return None  # cut off or damaged; PIL refuses the first, and knows how to put up with some of the second
-    return array_square(pixels, size)
+        while content[place] == 0xFF:
+            marker = content[place + 1]
+            if marker == 0xDA:
+                break
+            if marker == 0xFF:  # a fill byte
+                place += 1
+                continue
+            length = (content[place + 2] << 8) + content[place + 3]
+            if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+                height, width, components = struct.unpack_from(">HHB", content, place + 5)
+                frame = width, height, components, marker in (0xC2, 0xC6, 0xCA)
+            elif marker == 0xE1 and orientation is None:
+                orientation = _orientation(content[place + 4 : place + 2 + length])
+            place += 2 + length
+    except (IndexError, struct.error):
+        return None
+    return _Header(*frame, orientation or 1) if frame else None
 
 
-def array_square(pixels, size):
+def _orientation(metadata):
+    """EXIF's or XMP's orientation, 1 to 8; None if it cannot be read. Read by hand: the rest may be damaged."""
+    start = 6 if metadata.startswith(b"Exif\0\0") else 0
+    order = {b"II": "<", b"MM": ">"}.get(metadata[start : start + 2])
+    if order is None:
+        found = re.search(rb'tiff:Orientation(?:="|>)([1-8])', metadata)
+        return int(found[1]) if found else None
+    try:
+        place = start + struct.unpack_from(order + "I", metadata, start + 4)[0]
+        entries = struct.unpack_from(order + "H", metadata, place)[0]
+        for entry in range(entries):
+            tag, kind = struct.unpack_from(order + "HH", metadata, place + 2 + 12 * entry)
+            if tag == _ORIENTATION:
+                code = {1: "B", 3: "H", 4: "I"}[kind]
+                value = struct.unpack_from(order + code, metadata, place + 10 + 12 * entry)[0]
+                return value if 1 <= value <= 8 else None
+    except (struct.error, KeyError):
+        pass
+    return None
+
+
+def _decode_jpeg(content, size, max_pixels):
+    """As `decode_square` for a grey or RGB JPEG, in two thirds of PIL's time; None if PIL has to look at it."""
+    header = _jpeg_header(content)
+    if header is None:
+        return None
+    _require(header.width, header.height, max_pixels)
+    simplejpeg = optional("simplejpeg")
+    if simplejpeg is None or header.components not in (1, 3):
+        return None
+    # A progressive one is kept whole until its last pass; of another a few rows at a time are enough.
+    with _gate.hold(header.width * header.height if header.progressive else 0):
+        try:
+            # Where at least twice `size` is there, decoding to a half or less saves time and blurs nothing that stays.
+            pixels = simplejpeg.decode_jpeg(content, min_height=size, min_width=size, min_factor=2)
+        except ValueError:
+            return None  # cut off or damaged; PIL refuses the first, and knows how to put up with some of the second
+    return array_square(pixels, size, header.orientation)
+
+
+def _decode(content, size, max_pixels, white_level):
+    """As `decode_square`, by PIL."""
+    try:
+        return _decode_with_pil(content, size, max_pixels, white_level)
+    except Warning:  # of metadata, by a program that makes errors of warnings; that must not cost the image
+        with _quiet, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return _decode_with_pil(content, size, max_pixels, white_level)
+
+
+_quiet = threading.Lock()
+
+
+def _decode_with_pil(content, size, max_pixels, white_level):
+    orientation = None
+    if content.startswith(_JPEG):
+        header = _jpeg_header(content)
+        orientation = header.orientation if header else 1
+    elif content.startswith(_PNG):
+        content, orientation = _png_pixels(content)
+    with _open(content) as image:
+        _require(*image.size, max_pixels)
+        image.draft(None, (size, size))
+        if orientation is None:
+            orientation = _told_orientation(image)
+        depth = _Depth.of(image, content)
+        with _gate.hold(image.width * image.height):
+            image.load()
+            return square(image, size, orientation, _white(image, depth, white_level), depth.inverted)
+
+
+def _png_pixels(content):
+    """`(content, orientation)` of a PNG, without what its pixels do not need: PIL refuses images for damaged notes."""
+    view, kept, place, orientation = memoryview(content), [content[:8]], 8, None
+    while place + 8 <= len(content):
+        kind = content[place + 4 : place + 8]
+        end = place + 12 + int.from_bytes(view[place : place + 4])
+        if kind[0] & 32 == 0 or kind == b"tRNS":  # critical, as the format calls it
+            kept.append(view[place:end])
+        elif kind in (b"eXIf", b"iTXt", b"zTXt", b"tEXt") and orientation is None:
+            orientation = _png_orientation(content[place + 8 : end - 4])
+        if kind == b"IEND":
+            break
+        place = end
+    return b"".join(kept), orientation or 1
+
+
+def _png_orientation(chunk):
+    keyword, _, text = chunk.partition(b"\0")
+    if keyword == b"Raw profile type exif":  # ImageMagick's, in hexadecimal digits
+        with contextlib.suppress(zlib.error, ValueError):
+            text = zlib.decompressobj().decompress(text[1:], 2**20) if text.startswith(b"\0") else text
+            return _orientation(bytes.fromhex(b"".join(text.split(b"\n")[3:]).decode("ascii", "replace")))
+        return None
+    return _orientation(chunk) if chunk[:4] in (b"Exif", b"II*\0", b"MM\0*") or keyword.startswith(b"XML:") else None
+
+
+def _told_orientation(image):
+    """That of an opened TIFF, WebP, AVIF or HEIC; 1 if it cannot be read."""
+    with contextlib.suppress(Exception):  # whatever a damaged tag leads PIL to
+        if image.format == "TIFF":
+            return min(8, max(1, int(image.tag_v2.get(_ORIENTATION, 1))))
+        return _orientation(image.info.get("exif", b"")) or _orientation(image.info.get("xmp", b"")) or 1
+    return 1
+
+
+# --- What is white
+
+OVERSHOOT = 0.1  # of the whole range: an image that was resized or sharpened goes beyond black and white
+_GREY = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+
+
+class _Depth(NamedTuple):
+    """What a file tells about its values, before they are decoded.
+
+    Attributes:
+        bits: Of each value.
+        white: The value that is white; None if the file does not say.
+        any: Whether values may be negative, or no whole numbers: their number of bits says nothing about white.
+        inverted: Whether 0 is white instead.
+    """
+
+    bits: int = 8
+    white: float | None = None
+    any: bool = False
+    inverted: bool = False
+
+    @classmethod
+    def of(cls, image, content):
+        if image.format == "PNG":
+            return cls(content[24])
+        if image.format == "PPM" and image.mode != "1":
+            # PIL makes 65535 of the file's own maximum. Where it says 65535, it may not mean it.
+            args = image.tile[0].args
+            maximum = args[1] if isinstance(args, tuple) else 65535 if image.mode == "I" else 255
+            return cls(16 if maximum > 255 else 8, None if maximum == 65535 else 65535, image.mode == "F")
+        if image.format == "TIFF":
+            tags = image.tag_v2
+            bits, sample = tags.get(258, (1,))[0], tags.get(339, (1,))[0]
+            if bits == 8 and sample == 2:
+                raise _Refused("holds signed numbers of 8 bits, which are not read")
+            stated = tags.get(281)  # MaxSampleValue: what fits, or the brightest there is
+            stated = stated[0] if isinstance(stated, tuple) else stated
+            white = 2**bits - 1 if 8 < bits < 16 else stated if stated in (2**10 - 1, 2**12 - 1, 2**14 - 1) else None
+            return cls(bits, white, sample != 1 or bits > 16, tags.get(262) == 0 and bits > 8)
+        return cls()
+
+
+def _white(image, depth, white_level):
+    """The value of a decoded image that is white; None where PIL knows how to make RGB of it.
+
+    It is never taken from the brightest pixel of one image alone: a dark one would come out bright.
+    """
+    grey = image.mode in _GREY
+    if image.format == "JPEG" or not (grey or image.mode == "L" or depth.bits == 16):
+        return None
+    if image.mode in _GREY[3:]:  # PIL counts in its own order of bytes only
+        image = image.convert("I")
+    extrema = image.getextrema()
+    if not grey and image.mode != "L":  # PIL keeps the upper half of the 16 bits of each channel
+        if depth.white is None and image.mode != "CMYK":
+            colors = extrema[:-1] if image.mode[-1] in "Aa" else extrema
+            _require_bits(max(high for _, high in colors) << 8, white_level)
+            if white_level not in (None, 65535):
+                raise _Refused(
+                    f"has several channels of 16 bits, which are read with 65535 as white, not {white_level}"
+                )
+        return None
+    low, high = extrema
+    white = depth.white if grey and depth.white else white_level
+    if not grey:
+        if white is None and high == 1:
+            raise _Refused("holds 0 and 1 of 255 only; white_level: 1 makes 1 white, white_level: 255 leaves it dark")
+        if white is None or white >= 255:
+            return None
+    if white is None:
+        if depth.any:
+            raise _Refused(f"holds numbers from {low:g} to {high:g}; white_level must say which value is white")
+        _require_bits(high, white_level)
+        white = 65535
+    slack = OVERSHOOT * white if image.mode == "F" else 0
+    if not (-slack <= low and high <= white + slack):
+        raise _Refused(f"has values from {low:g} to {high:g}, where 0 is black and {white:g} white")
+    return white
+
+
+def _require_bits(high, white_level):
+    if 0 < high < 2**14 and white_level is None:
+        raise _Refused(
+            f"has 16 bits, but no value above {high}; white_level must say which value is white (4095 for 12 bits, "
+            "65535 if it is so dark)"
+        )
+
+
+# --- Squares
+
+
+# How EXIF's orientations are undone: rows backwards, columns backwards, then rows for columns.
+_TURNS = {
+    2: (False, True, False),
+    3: (True, True, False),
+    4: (True, False, False),
+    5: (False, False, True),
+    6: (True, False, True),
+    7: (True, True, True),
+    8: (False, True, True),
+}
+
+
+def _place(width, height, orientation):
+    """`(left, top, side)` of the central square, which is that of the turned image to the pixel."""
+    rows, columns, _ = _TURNS.get(orientation, (False,) * 3)
+    side = min(width, height)
+    return (width - side + columns) // 2, (height - side + rows) // 2, side
+
+
+def _turned(pixels, orientation):
+    """A square `(size, size, 3)` with EXIF's orientation undone."""
+    if orientation not in _TURNS:
+        return pixels
+    rows, columns, swapped = _TURNS[orientation]
+    pixels = pixels[:: -1 if rows else 1, :: -1 if columns else 1]
+    return np.ascontiguousarray(pixels.swapaxes(0, 1) if swapped else pixels)
+
+
+def array_square(pixels, size, orientation=1):
     """The central square of an array `(height, width, 3)` uint8 whose shorter side is first resized to `size`."""
-    import cv2
-
-    height, width = pixels.shape[:2]
-    shorter = min(height, width)
-    top, left = (height - shorter) // 2, (width - shorter) // 2
+    cv2 = optional("cv2")
+    if cv2 is None:
+        return square(Image.fromarray(pixels), size, orientation)
+    left, top, shorter = _place(pixels.shape[1], pixels.shape[0], orientation)
     pixels = pixels[top : top + shorter, left : left + shorter]
     ratio = shorter / size
     if ratio >= 2:
-        return cv2.resize(pixels, (size, size), interpolation=cv2.INTER_AREA)
+        return _turned(cv2.resize(pixels, (size, size), interpolation=cv2.INTER_AREA), orientation)
     if ratio > 1:  # details too fine for the smaller image would become false patterns; PIL's filter drops them as well
         pixels = cv2.GaussianBlur(pixels, (0, 0), 0.5 * math.sqrt(ratio**2 - 1))
-    return cv2.resize(pixels, (size, size), interpolation=cv2.INTER_LINEAR)
+    return _turned(cv2.resize(pixels, (size, size), interpolation=cv2.INTER_LINEAR), orientation)
 
 
-def to_rgb(image):
-    """A PIL image in RGB: grey, CMYK, 16-bit and palette images converted, transparency laid on white."""
+def to_rgb(image, white=None, inverted=False):
+    """A PIL image in RGB: grey, CMYK, 16-bit and palette images converted, transparency laid on white.
+
+    Args:
+        image: Of PIL.
+        white: The value that is white in an image of one channel; None for 65535 in 16 bits, and otherwise PIL's.
+        inverted: Whether 0 is white instead, and `white` black.
+    """
     if image.mode == "RGB":
         return image
-    if image.mode.startswith("I"):  # 16 bits a pixel; PIL would clip instead of scaling
+    if white is not None or image.mode.startswith("I"):  # PIL would clip instead of scaling
         values = np.asarray(image, np.float32)
-        image = Image.fromarray((values / max(values.max(), 65535.0) * 255).astype(np.uint8))
+        if not np.isfinite(values).all():
+            raise _Refused("holds values that are no numbers")
+        levels = np.rint(np.clip(values / (white or 65535.0) * 255, 0, 255)).astype(np.uint8)
+        if isinstance(clear := image.info.get("transparency"), int):
+            levels[values == clear] = 0 if inverted else 255
+        image = Image.fromarray(255 - levels if inverted else levels)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
 
 
-def square(image, size):
-    """The central square of a PIL image whose shorter side is first resized to `size`, as an array."""
-    shorter = min(image.size)
-    left, top = (image.width - shorter) // 2, (image.height - shorter) // 2
+def square(image, size, orientation=1, white=None, inverted=False):
+    """The central square of a PIL image whose shorter side is first resized to `size`, as an array.
+
+    `orientation` is EXIF's; `white` and `inverted` are those of `to_rgb`.
+    """
+    left, top, shorter = _place(*image.size, orientation)
+    if image.mode != "RGB":
+        if image.width * image.height <= _LARGE:
+            image = to_rgb(image, white, inverted)
+        else:
+            image, left, top, shorter = _in_bands(image, size, left, top, shorter, white, inverted)
     box = (left, top, left + shorter, top + shorter)
     # Cutting the square out while resizing gives the same pixels and saves resizing what is thrown away.
-    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box=box, reducing_gap=2.0))
+    resized = image.resize((size, size), Image.Resampling.BILINEAR, box=box, reducing_gap=2.0)
+    return _turned(np.asarray(resized), orientation)
+
+
+def _in_bands(image, size, left, top, shorter, white, inverted):
+    """The square of a large image in RGB and made smaller, a few rows at a time: copies of the whole are too large."""
+    factor = max(1, int(shorter / size / 2.0))  # what `resize` would begin with
+    rows = max(1, _LARGE // 4 // shorter // factor) * factor
+    found = Image.new("RGB", (-(-shorter // factor),) * 2)
+    for first in range(0, shorter, rows):
+        last = min(first + rows, shorter)
+        box = (left, top + first, left + shorter, top + last)
+        # At the same size this cuts out; `crop` would compare the part with Image.MAX_IMAGE_PIXELS.
+        band = image.resize((shorter, last - first), Image.Resampling.NEAREST, box=box)
+        found.paste(to_rgb(band, white, inverted).reduce(factor), (0, first // factor))
+    return found, 0, 0, shorter / factor

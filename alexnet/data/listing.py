@@ -13,13 +13,24 @@ from pathlib import Path
 import numpy as np
 
 from alexnet.data.decoding import EXTENSIONS
+from alexnet.data.source import ENDING, HIDDEN
 from alexnet.data.stores import Names, Slices
 
 REMEMBERED = 10_000  # smaller listings are made anew: that takes a moment
-FORMAT = 1
+FORMAT = 2
 # Clocks of file systems are coarse: what changed so shortly before may change again without a later time.
 _RACY_NS = 2 * 10**9
 _ENDINGS = tuple(os.fsencode(ending) for ending in EXTENSIONS)
+# What operating systems and archivers leave behind; with it everything that begins with a dot.
+HIDDEN_NAMES = frozenset(
+    ("__macosx", "@eadir", "thumbs.db", "desktop.ini", "$recycle.bin", "system volume information")
+)
+
+
+def is_hidden(name):
+    """Whether a file or folder of this name, text or bytes, belongs to the system and not to the data."""
+    name = os.fsdecode(name)
+    return name.startswith(".") or name.lower() in HIDDEN_NAMES
 
 
 @dataclass(frozen=True)
@@ -31,17 +42,15 @@ class Listing:
         directories: Relative too; "" is the folder itself.
         counts: How many images each directory has of its own, int64.
         unreadable: `(path, reason)` of each directory that could not be listed.
+        passed_over: `(reason, Names)` of what else lies there: files whose ending is not read, hidden ones. A hidden
+            folder counts once.
     """
 
     names: Names
     directories: list
     counts: np.ndarray
     unreadable: tuple = ()
-
-    def tops(self):
-        """For each image the first part of its directory; "" for those in the folder itself."""
-        firsts = [directory.partition("/")[0] for directory in self.directories]
-        return np.repeat(np.array(firsts, dtype=object), self.counts)
+    passed_over: tuple = ()
 
 
 def list_images(folder, cache=None):
@@ -55,18 +64,23 @@ def list_images(folder, cache=None):
         OSError: `folder` itself cannot be listed.
     """
     folder = os.path.abspath(folder)
-    saved = _load(cache, folder, ("text", "ends", "directories", "directory_ends", "counts", "times"))
+    saved = _load(cache, folder, _KEYS)
     if saved is not None:
         directories = list(Names(saved["directories"].tobytes(), saved["directory_ends"]))
         if _times(folder, directories) == saved["times"].tolist():
-            return Listing(Names(saved["text"].tobytes(), saved["ends"]), directories, saved["counts"])
+            others = [(reason, Names(saved[key].tobytes(), saved[f"{key}_ends"])) for reason, key in _OTHERS.items()]
+            names = Names(saved["text"].tobytes(), saved["ends"])
+            return Listing(names, directories, saved["counts"], passed_over=_present(others))
     began = time.time_ns()
     listing, times = _walk(folder)
     if len(listing.names) > REMEMBERED and not listing.unreadable and max(times) < began - _RACY_NS:
         directories = Names.of(listing.directories)
+        others = {_OTHERS[reason]: names for reason, names in listing.passed_over}
         _save(
             cache,
             folder,
+            **{key: np.frombuffer(others[key].text if key in others else b"", np.uint8) for key in _OTHERS.values()},
+            **{f"{key}_ends": others[key].ends if key in others else _NONE for key in _OTHERS.values()},
             text=np.frombuffer(listing.names.text, np.uint8),
             ends=listing.names.ends,
             directories=np.frombuffer(directories.text, np.uint8),
@@ -77,9 +91,20 @@ def list_images(folder, cache=None):
     return listing
 
 
+_OTHERS = {ENDING: "others", HIDDEN: "hidden"}
+_KEYS = ("text", "ends", "directories", "directory_ends", "counts", "times", "others", "others_ends", "hidden")
+_KEYS += ("hidden_ends",)
+_NONE = np.zeros(0, np.int64)
+
+
+def _present(pairs):
+    return tuple((reason, names) for reason, names in pairs if len(names))
+
+
 def _walk(folder):
     """A `Listing` and the times at which its directories were changed, taken before they were read."""
     texts, lengths, directories, times, unreadable = [], [], [], [], []
+    passed_over = {reason: [] for reason in _OTHERS}
     waiting = [(b"", frozenset())]
     while waiting:
         relative, above = waiting.pop()
@@ -89,7 +114,7 @@ def _walk(folder):
             here = (status.st_dev, status.st_ino)
             if here in above:  # a link back to where we come from
                 continue
-            folders, files = _entries(path)
+            folders, files, others, hidden = _entries(path)
         except OSError as error:
             if not relative:
                 raise
@@ -97,28 +122,35 @@ def _walk(folder):
             continue
         prefix = relative + b"/" if relative else b""
         files = [prefix + name for name in sorted(files)]
+        passed_over[ENDING] += [prefix + name for name in sorted(others)]
+        passed_over[HIDDEN] += [prefix + name for name in sorted(hidden)]
         texts.append(b"".join(files))
         lengths.append(np.fromiter(map(len, files), np.int64, len(files)))
         directories.append(os.fsdecode(relative))
         times.append(status.st_mtime_ns)
         waiting += [(prefix + name, above | {here}) for name in sorted(folders, reverse=True)]
     names = Names(b"".join(texts), np.cumsum(np.concatenate(lengths)))
-    return Listing(names, directories, np.array([len(own) for own in lengths]), tuple(unreadable)), times
+    counts = np.array([len(own) for own in lengths])
+    others = _present((reason, Names.of(found)) for reason, found in passed_over.items())
+    return Listing(names, directories, counts, tuple(unreadable), others), times
 
 
 def _entries(path):
-    """Folders and images in a directory, as bytes; the kind of an entry is known without asking for each file."""
-    folders, images = [], []
+    """Folders, images, other files and hidden things in a directory, as bytes; the kind of an entry is known without
+    asking for each file."""
+    folders, images, others, hidden = [], [], [], []
     with os.scandir(path) as entries:
         for entry in entries:
             name = entry.name
-            if name.startswith(b"."):
-                continue
-            if is_folder(entry):
-                folders.append(name)
-            elif name.lower().endswith(_ENDINGS):
+            if name.lower().endswith(_ENDINGS) and not name.startswith(b".") and not is_folder(entry):
                 images.append(name)
-    return folders, images
+            elif is_hidden(name):
+                hidden.append(name)
+            elif is_folder(entry):
+                folders.append(name)
+            else:
+                others.append(name)
+    return folders, images, others, hidden
 
 
 def is_folder(entry):
@@ -206,6 +238,9 @@ def _file(cache, path):
     return Path(cache) / f"{hashlib.sha256(os.fsencode(key)).hexdigest()[:32]}.npz"
 
 
+_TEXTS = {"ends": "text", "directory_ends": "directories", "group_ends": "groups"}
+
+
 def _load(cache, path, keys):
     """The arrays remembered for a path; None if there are none, or what is there is damaged."""
     if cache is None:
@@ -213,8 +248,9 @@ def _load(cache, path, keys):
     try:
         with np.load(_file(cache, path), allow_pickle=False) as saved:
             arrays = {key: saved[key] for key in keys}
-        for text, ends in (("text", "ends"), ("directories", "directory_ends"), ("groups", "group_ends")):
-            if ends in arrays and (np.diff(arrays[ends], prepend=0).min() < 0 or arrays[ends][-1] != len(arrays[text])):
+        for ends in (key for key in arrays if key.endswith("ends")):
+            last = arrays[ends][-1] if len(arrays[ends]) else 0
+            if np.diff(arrays[ends], prepend=0).min(initial=0) < 0 or last != len(arrays[_TEXTS.get(ends, ends[:-5])]):
                 return None
         counted = arrays["counts"].sum() if "counts" in arrays else len(arrays["group"])
         return arrays if counted == len(arrays["ends"]) else None

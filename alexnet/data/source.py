@@ -9,6 +9,17 @@ import numpy as np
 
 from alexnet.data.stores import Store
 
+# Why a file, or a row of a table, is not among the images.
+ENDING = "ending not read"
+HIDDEN = "hidden"
+NO_ROW = "no row in the table"
+NO_FILE = "no file for a row"
+NO_LABEL = "no label"
+MASKS = "masks"
+OTHER_SPLITS = "other splits"
+DUPLICATES = "duplicates"
+OUTSIDE = "outside the class folders"
+
 
 class DataError(ValueError):
     """A `data_dir` that cannot be used, in one sentence."""
@@ -23,8 +34,14 @@ class Source:
         indices: Which of the store's images these are, int64 `(n,)`.
         labels: int32 `(n,)`, indices into `class_names`.
         class_names: A name for each class.
-        kind: What was recognized, in words for the log.
+        kind: The layout that was recognized, in words.
+        labels_from: What says which class an image belongs to: "the folders' names", "column label of train.csv".
+        paths_from: What says which images there are, where that is a table: "column image_id of train.csv".
+        origin: Where this part of the data set lies: "val/", "test.csv"; "" where there is one part only.
         unreadable: `(name, reason)` of each folder that could not be listed, and row of a table that leads to no image.
+        passed_over: `(reason, names)` of what lies there and is not among the images, one pair for each reason.
+        few: Classes of which the share held out is less than one image, so that one was taken all the same.
+        notes: Sentences on what was decided and might surprise: an encoding, a range of pixels.
     """
 
     store: Store
@@ -33,11 +50,18 @@ class Source:
     class_names: list
     kind: str
     unreadable: tuple = ()
+    labels_from: str = ""
+    paths_from: str = ""
+    origin: str = ""
+    passed_over: tuple = ()
+    notes: tuple = ()
+    few: tuple = ()
 
     @classmethod
-    def whole(cls, store, labels, class_names, kind, unreadable=()):
+    def whole(cls, store, labels, class_names, kind, unreadable=(), **fields):
         """All images of a store."""
-        return cls(store, np.arange(len(store)), np.asarray(labels, np.int32), list(class_names), kind, unreadable)
+        indices, labels = np.arange(len(store)), np.asarray(labels, np.int32)
+        return cls(store, indices, labels, list(class_names), kind, unreadable, **fields)
 
     def __len__(self):
         return len(self.labels)
@@ -45,6 +69,10 @@ class Source:
     def name(self, index):
         """What the image at `index` is called: its path, or its number in an array."""
         return self.store.name(self.indices[index])
+
+    def key(self, index):
+        """A name that stays when the data set moves: without the folders above."""
+        return self.store.key(self.indices[index])
 
     def squares(self, indices, size):
         """As `Store.squares`."""

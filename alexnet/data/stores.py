@@ -61,6 +61,10 @@ class Store:
         """What the image at `index` is called in messages: its path, or its number."""
         raise NotImplementedError
 
+    def key(self, index):
+        """What it is called wherever the data set lies, text."""
+        return os.path.basename(self.name(index))
+
     def square(self, index, size):
         """The central square of the image at `index`, `(size, size, 3)` uint8 RGB.
 
@@ -81,7 +85,14 @@ class Store:
 
 
 class Encoded(Store):
-    """Images that lie there as files do."""
+    """Images that lie there as files do.
+
+    Attributes:
+        max_pixels, white_level: As `decoding.decode_square` takes them; whoever uses the store may set them.
+    """
+
+    max_pixels = decoding.MAX_PIXELS
+    white_level = None
 
     def read(self, index):
         """The content of the file at `index`, bytes.
@@ -96,7 +107,7 @@ class Encoded(Store):
             content = self.read(index)
         except OSError as error:
             raise ImageError(self.name(index), f"cannot be read ({error.strerror or error})") from None
-        return decoding.decode_square(content, size, self.name(index))
+        return decoding.decode_square(content, size, self.name(index), self.max_pixels, self.white_level)
 
 
 class Folder(Encoded):

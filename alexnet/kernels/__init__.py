@@ -13,7 +13,6 @@ import keras
 
 from alexnet.kernels import memory, reference
 
-memory.keep()
 fast = importlib.import_module(f"alexnet.kernels.on_{keras.backend.backend()}")
 
 
@@ -34,3 +33,16 @@ convolution = _chosen("convolution")
 max_pooling = _chosen("max_pooling")
 dense = _chosen("dense")
 momentum_step = _chosen("momentum_step")
+
+
+def tune_process():
+    """Set this process up for training on a CPU. The command line, `alexnet.train` and the notebooks call it; importing
+    the package does not.
+
+    glibc keeps freed memory for the next step (`memory`), for the life of the process. On JAX, if it has computed
+    nothing yet, XLA leaves convolutions to Eigen; the flag that says so is in the environment only until XLA has read
+    it.
+    """
+    memory.keep()
+    if hasattr(fast, "choose_fusions"):
+        fast.choose_fusions()

@@ -20,20 +20,26 @@ SLOWER = ("INDIVIDUAL_CONVOLUTION", "REDUCE")  # of its fusions, than XLA withou
 
 
 def choose_fusions():
-    """Set the XLA flag for it, as long as JAX has computed nothing and the user has not set it himself.
+    """Start XLA with the flag for it, as long as JAX has computed nothing and the user has not set it himself.
 
     This jaxlib computes with YNNPACK what it can. Convolutions: the first layer takes four times as long as with
     Eigen, the gradients of the second one twice. Reductions: softmax draws the fully connected layers and
     pool5 into one fusion, with which eight images take five times as long. XLA ends a process whose flags it does not
-    know, and so other versions are left alone.
+    know, and so other versions are left alone; and the flag is taken out of the environment, which children inherit,
+    once XLA has read it.
     """
-    flags = os.environ.get("XLA_FLAGS", "")
-    if jaxlib.__version__ == "0.10.2" and YNNPACK not in flags:
-        without = ",".join(f"-LIBRARY_FUSION_TYPE_{name}" for name in SLOWER)
-        os.environ["XLA_FLAGS"] = f"{flags} {YNNPACK}={without}".strip()
-
-
-choose_fusions()
+    given = os.environ.get("XLA_FLAGS")
+    if jaxlib.__version__ != "0.10.2" or YNNPACK in (given or ""):
+        return
+    without = ",".join(f"-LIBRARY_FUSION_TYPE_{name}" for name in SLOWER)
+    os.environ["XLA_FLAGS"] = f"{given or ''} {YNNPACK}={without}".strip()
+    try:
+        jax.devices()  # XLA reads its flags when the first backend starts
+    finally:
+        if given is None:
+            del os.environ["XLA_FLAGS"]
+        else:
+            os.environ["XLA_FLAGS"] = given
 
 
 @functools.cache

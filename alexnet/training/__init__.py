@@ -1,11 +1,13 @@
 """`train(recipe)`: from a recipe to a trained network and a folder with everything about how it came to be."""
 
+import contextlib
 import random
 import sys
 
 import keras
 import numpy as np
 
+from alexnet import kernels
 from alexnet.data import load_data, training_colors
 from alexnet.data.colors import Colors
 from alexnet.evaluation import evaluate
@@ -16,8 +18,10 @@ from alexnet.progress import someone_watches
 from alexnet.recipe import Recipe, RecipeError, resolve
 from alexnet.training import callbacks
 from alexnet.training.machine import hardware, peak_memory, versions
+from alexnet.training.metrics import TopK
 from alexnet.training.optimizer import SGD, DivideOnPlateau
-from alexnet.training.record import HISTORY, Record, Run, describe, find_unfinished, read_history
+from alexnet.training.record import HISTORY, Record, Run, describe, find_unfinished, only_run, read_history
+from alexnet.training.settings import keras_settings
 from alexnet.training.stopping import Interrupted, LossError, RunError, Signals, explained_memory
 
 __all__ = [
@@ -27,6 +31,7 @@ __all__ = [
     "Interrupted",
     "Run",
     "RunError",
+    "TopK",
     "build",
     "compile_trainee",
     "evaluate",
@@ -55,27 +60,34 @@ def train(recipe, verbose=None):
 
     Raises:
         DataError, CheckpointError: data or weights that cannot be used; nothing is written then.
-        RunError: a folder that cannot be written, an unfinished run with other parameters, a loss that is no number,
-            too little memory.
+        RunError: a folder that cannot be written, or where another run is writing; an unfinished run with other
+            parameters, a loss that is no number, too little memory.
         DamageError: more images than `max_skipped` cannot be read.
         Interrupted: Ctrl-C or SIGTERM, a `KeyboardInterrupt`; the state is saved.
     """
     backend = keras.backend.backend()
+    kernels.tune_process()
     if verbose is None:
         verbose = 1 if someone_watches() else 2
     if recipe.backend not in (None, backend):
         raise RunError(f"The recipe asks for {recipe.backend}, but Keras runs on {backend} in this process.")
-    keras.config.set_dtype_policy(recipe.dtype_policy)
+    if keras.config.max_epochs() or keras.config.max_steps_per_epoch():
+        raise RunError("Keras would cut the training short: take away KERAS_MAX_EPOCHS and KERAS_MAX_STEPS_PER_EPOCH.")
+    with keras_settings(recipe.dtype_policy), contextlib.ExitStack() as stack:
+        return _train(recipe, recipe.run_folder / backend, verbose, stack)
+
+
+def _train(recipe, folder, verbose, stack):
     training, validation = load_data(recipe)
     data = describe(training, validation)
-    folder = recipe.run_folder / backend
+    lock = stack.enter_context(only_run(folder))
     save = find_unfinished(recipe, folder, data)
     training.colors = Colors.from_json(save.progress["colors"]) if save else training_colors(recipe, training)
     with explained_memory(recipe.batch_size):
         model = build(recipe, len(training.class_names), training.colors)
         run = Run(folder, recipe, model, training=training, validation=validation)
         trainee = compile_trainee(model, recipe)
-    record = Record(run, trainee, DivideOnPlateau(recipe.patience, len(validation)), data)
+    record = Record(run, trainee, DivideOnPlateau(recipe.patience, len(validation)), data, lock)
     record.open(save)
     if verbose:
         _announce(run, save)
@@ -117,11 +129,7 @@ def _abandon(record, error):
 
 
 def _announce(run, save):
-    print(
-        f"{run.recipe.data_dir}: {run.training.source.kind}, {len(run.training):,} training and "
-        f"{len(run.validation):,} validation images of {len(run.class_names):,} classes",
-        flush=True,
-    )
+    print(run.training.summary, flush=True)
     if save is not None:
         print(f"Going on after epoch {save.progress['epoch']}, step {save.progress['step']}", flush=True)
 
@@ -208,17 +216,22 @@ def build(recipe, classes, colors=None):
     own_mean = colors is not None and recipe.color_statistics == "training" and recipe.weights is None
     # Keras draws the seeds of initializers and dropout from Python's generator. Its own set_random_seed would
     # import TensorFlow on every backend.
+    random_state = random.getstate()
     random.seed(recipe.seed)
-    model = AlexNet(
-        recipe.preset,
-        (recipe.image_size, recipe.image_size, 3),
-        classes,
-        recipe.width,
-        weights=recipe.weights and resolve(recipe.weights),
-        initializer=recipe.initializer,
-        dropout=recipe.dropout,
-        mean=colors.mean.tolist() if own_mean else None,
-    )
+    try:
+        with keras_settings(recipe.dtype_policy):
+            model = AlexNet(
+                recipe.preset,
+                (recipe.image_size, recipe.image_size, 3),
+                classes,
+                recipe.width,
+                weights=recipe.weights and resolve(recipe.weights),
+                initializer=recipe.initializer,
+                dropout=recipe.dropout,
+                mean=colors.mean.tolist() if own_mean else None,
+            )
+    finally:
+        random.setstate(random_state)
     for name in LAYERS[: recipe.freeze]:
         model.get_layer(name).trainable = False
     memory.release()  # initializers take twice what they give
@@ -229,17 +242,15 @@ def compile_trainee(model, recipe):
     """What `train` fits: the network up to its logits, since a loss computed from probabilities loses its gradient
     near 0. It shares the layers of `model`; its optimizer, loss and metrics are those of the recipe."""
     classes = model.output_shape[-1]
-    trainee = logits_model(model)
-    trainee.compile(
-        SGD(recipe.learning_rate, recipe.momentum, recipe.weight_decay),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=[
-            keras.metrics.SparseTopKCategoricalAccuracy(1, name="top1"),
-            keras.metrics.SparseTopKCategoricalAccuracy(min(5, classes), name="top5"),
-        ],
-    )
-    trainee.optimizer.build(trainee.trainable_variables)
-    # Keras makes the variables of the metrics in the first step; a saved state needs a place for them before.
-    trainee.compute_metrics(None, np.zeros(1, "int32"), np.zeros((1, classes), "float32"))
-    trainee.reset_metrics()
+    with keras_settings(recipe.dtype_policy):
+        trainee = logits_model(model)
+        trainee.compile(
+            SGD(recipe.learning_rate, recipe.momentum, recipe.weight_decay),
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            metrics=[TopK(1, "top1"), TopK(min(5, classes), "top5")],
+        )
+        trainee.optimizer.build(trainee.trainable_variables)
+        # Keras makes the variables of the metrics in the first step; a saved state needs a place for them before.
+        trainee.compute_metrics(None, np.zeros(1, "int32"), np.zeros((1, classes), "float32"))
+        trainee.reset_metrics()
     return trainee

@@ -4,11 +4,11 @@ import time
 
 import keras
 import numpy as np
-import psutil
 from keras import ops
 
 from alexnet.evaluation import evaluate
 from alexnet.kernels import memory
+from alexnet.training.machine import memory_in_use
 from alexnet.training.stopping import LossError
 
 
@@ -91,9 +91,9 @@ class Release(keras.callbacks.Callback):
             self._first = False
 
     def on_epoch_end(self, epoch, logs=None):
-        held = psutil.Process().memory_info().rss
+        held = memory_in_use()
         self._usual = self._usual or held
-        if held > self.GROWTH * self._usual:
+        if held and held > self.GROWTH * self._usual:
             memory.release()
             self._usual = held  # what comes back is needed
 

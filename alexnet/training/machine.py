@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import keras
-import psutil
 
 LIBRARIES = ("keras", "tensorflow", "jax", "torch", "numpy", "grain", "pillow", "simplejpeg")
 LIBRARIES += ("opencv-python-headless", "array-record")
@@ -24,19 +23,30 @@ def versions():
 
 
 def hardware():
-    """What the run ran on: processor, cores, memory in bytes, Keras's devices."""
-    processor = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        names = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        processor = names[0] if names else processor
+    """What the run ran on: processor, cores, threads, memory in bytes, Keras's devices."""
     return {
         "system": f"{platform.system()} {platform.machine()}",
-        "processor": processor,
-        "cores": len(psutil.Process().cpu_affinity()) if hasattr(psutil.Process, "cpu_affinity") else os.cpu_count(),
-        "memory_bytes": psutil.virtual_memory().total,
+        "processor": processor(),
+        "cores": cores(),
+        "threads": threads(),
+        "memory_bytes": _memory(),
         "devices": _devices(),
     }
+
+
+def computed_by():
+    """What the last digits depend on beside the versions: runs that agree in it are alike bit by bit."""
+    return {"processor": processor(), "threads": threads(), "devices": _devices()}
+
+
+def processor():
+    """The processor's name."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text().splitlines():
+            if "model name" in line:
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def _devices():
@@ -48,12 +58,56 @@ def _devices():
     return list(keras.distribution.list_devices())
 
 
-def peak_memory():
-    """The most memory that this process has held so far, in bytes."""
-    usage = psutil.Process().memory_info()
-    if hasattr(usage, "peak_wset"):  # Windows
-        return usage.peak_wset
-    import resource
+def cores():
+    """How many processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
+
+def threads():
+    """Among how many threads the backend divides its sums on a processor. With another number the last digits differ,
+    and after some epochs more than those."""
+    if keras.backend.backend() == "torch":
+        import torch
+
+        return torch.get_num_threads()
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.config.threading.get_intra_op_parallelism_threads() or cores()
+    return cores()
+
+
+def _memory():
+    """Of the machine, in bytes; None where only psutil could tell and it is not installed."""
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    psutil = _psutil()
+    return psutil and psutil.virtual_memory().total
+
+
+def memory_in_use():
+    """What this process holds now, in bytes; None where only psutil could tell and it is not installed."""
+    pages = Path("/proc/self/statm")
+    if pages.is_file():
+        return int(pages.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    psutil = _psutil()
+    return psutil and psutil.Process().memory_info().rss
+
+
+def peak_memory():
+    """The most memory that this process has held so far, in bytes; None as `memory_in_use`."""
+    try:
+        import resource
+    except ModuleNotFoundError:  # Windows
+        psutil = _psutil()
+        return psutil and psutil.Process().memory_info().peak_wset
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _psutil():
+    try:
+        import psutil
+    except ModuleNotFoundError:
+        return None
+    return psutil

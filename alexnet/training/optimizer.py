@@ -22,10 +22,15 @@ class SGD(keras.optimizers.SGD):
         learning_rate: Step size, > 0.
         momentum: Share of the last step that is kept, in [0, 1).
         decay: Weight decay, >= 0.
+
+    Raises:
+        ValueError: `nesterov` is asked for, which `keras.optimizers.SGD` has.
     """
 
     def __init__(self, learning_rate=0.01, momentum=0.9, decay=0.0005, name="sgd", **kwargs):
         super().__init__(learning_rate, momentum, name=name, **kwargs)
+        if self.nesterov:
+            raise ValueError("nesterov: the paper's rule has no such step. Received: nesterov=True")
         self.decay = decay
 
     def update_step(self, gradient, variable, learning_rate):

@@ -1,5 +1,6 @@
 """A run's folder, and what is written into it."""
 
+import contextlib
 import csv
 import datetime
 import json
@@ -15,8 +16,9 @@ import numpy as np
 from keras import ops
 
 from alexnet.backend import without
+from alexnet.locking import FolderLock, LockedError
 from alexnet.recipe import FREE, Recipe
-from alexnet.training.machine import hardware, peak_memory, versions
+from alexnet.training.machine import computed_by, hardware, peak_memory, versions
 from alexnet.training.saves import Saves, replace_text
 from alexnet.training.stopping import LossError, RunError
 
@@ -72,6 +74,27 @@ def read_history(folder):
         return [{name: float(value) for name, value in epoch.items()} for epoch in csv.DictReader(file)]
 
 
+@contextlib.contextmanager
+def only_run(folder):
+    """Within it no other run writes into the folder; gives the lock.
+
+    Raises:
+        RunError: another one does now, or the folder cannot be written.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            lock = stack.enter_context(FolderLock(folder))
+        except LockedError as error:
+            raise RunError(f"{error} Wait for the end of that run, or give this one another name.") from None
+        except OSError as error:
+            raise RunError(_unwritable(folder, error)) from None
+        yield lock
+
+
+def _unwritable(folder, error):
+    return f"The run cannot be written to {folder} ({error.strerror or error})."
+
+
 def find_unfinished(recipe, folder, data):
     """The `Save` from which a run goes on, or None where there is nothing to go on with.
 
@@ -89,7 +112,7 @@ def find_unfinished(recipe, folder, data):
     save = Saves(folder).newest()
     if save is None:
         return None
-    theirs, ours = Recipe.read(params).model_dump(), recipe.model_dump()
+    theirs, ours = Recipe.read_run(params).model_dump(), recipe.model_dump()
     if differences := [
         f"{name}: {theirs[name]} there, {ours[name]} here"
         for name in ours
@@ -108,8 +131,11 @@ def find_unfinished(recipe, folder, data):
             f"{folder} holds an unfinished run on other images, {recipe.data_dir} has changed "
             f"({'; '.join(differences)}). Give this run another name, or set resume to false to begin afresh."
         )
-    if save.progress["versions"] != versions():
-        print("The run was begun with other versions; its end may differ in the last digits.", file=sys.stderr)
+    begun = {"with other versions": (save.progress["versions"], versions())}
+    begun["on another processor, or with another number of threads"] = save.progress.get("computed_by"), computed_by()
+    for how, (there, here) in begun.items():
+        if there not in (None, here):
+            print(f"The run was begun {how}; it will not end with the same numbers.", file=sys.stderr)
     return save
 
 
@@ -132,13 +158,15 @@ class Record:
         trainee: The compiled model.
         schedule: `DivideOnPlateau`, whose state is saved too.
         data: As `describe` returns it.
+        lock: The folder's, a `FolderLock`.
 
     Attributes:
         epoch, step: Where the run stands: whole epochs, and steps of the one after them.
         saved: The `(epoch, step)` that was saved last, or None.
     """
 
-    def __init__(self, run, trainee, schedule, data):
+    def __init__(self, run, trainee, schedule, data, lock):
+        self.lock = lock
         self.run = run
         self.trainee = trainee
         self.schedule = schedule
@@ -176,7 +204,7 @@ class Record:
             replace_text(run.folder / "params.yaml", run.recipe.to_yaml())
             self._begin()
         except OSError as error:
-            raise RunError(f"The run cannot be written to {run.folder} ({error.strerror or error}).") from None
+            raise RunError(_unwritable(run.folder, error)) from None
 
     def _begin(self):
         run = self.run
@@ -190,11 +218,12 @@ class Record:
             "parameters": run.recipe.model_dump(),
             "results": {},
             "times": {},
-            "data": self.data,
+            "data": self.data | run.training.summary.to_json(),
             "model": {"name": run.model.name, "weights": run.model.count_params()},
             "versions": versions(),
             "hardware": hardware(),
         }
+        run.training.summary.write(run.folder / "passed_over.csv")
         self.write()
 
     def add_epoch(self, values):
@@ -209,6 +238,7 @@ class Record:
 
     def write(self):
         """Bring `metrics.json`, `history.csv` and `skipped.csv` up to date."""
+        self._keep_lock()
         run = self.run
         if run.history:
             last = run.history[-1]
@@ -249,6 +279,7 @@ class Record:
             "seconds": self.elapsed(),
             "training_seconds": self.training_seconds,
             "versions": versions(),
+            "computed_by": computed_by(),
             "history": self.run.history,
             "schedule": self.schedule.state,
             "data": self.data,
@@ -259,12 +290,19 @@ class Record:
         if not all(np.isfinite(array).all() for array in arrays.values()):
             raise LossError(f"Weights became infinite or NaN by step {self.step} of epoch {self.epoch + 1}.")
         try:
+            self._keep_lock()
             self.saves.write(self.number, progress, arrays)
             self.saved = (self.epoch, self.step)
             self.write()
         except OSError as error:
             print(f"The state could not be saved ({error.strerror or error}).", file=sys.stderr)
         self.last_save = time.monotonic()
+
+    def _keep_lock(self):
+        try:
+            self.lock.keep()
+        except LockedError as error:
+            raise RunError(f"{error} The folder of this run was removed, and another run has begun there.") from None
 
     def _variables(self):
         # The model's hold the random state of dropout too, the optimizer's the learning rate and the step.
@@ -349,10 +387,13 @@ class Record:
             self.write()
         except OSError as problem:  # the disk may be what failed; the error itself is on its way up
             print(f"{self.run.folder} cannot be written ({problem.strerror or problem}).", file=sys.stderr)
+        except RunError:  # the folder is another run's now, and this is that error
+            pass
 
     def _clear(self):
         folder = self.run.folder
         names = ("metrics.json", "history.csv", "model.keras", "last_good.keras", "unfinished.keras", "skipped.csv")
+        names += ("passed_over.csv",)
         for name in names:
             (folder / name).unlink(missing_ok=True)
         self.saves.clear()

@@ -44,7 +44,8 @@ class Signals:
     def __enter__(self):
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._receive)
+                if signal.getsignal(number) is not None:  # one that was not set from Python could not be put back
+                    self._before[number] = signal.signal(number, self._receive)
         return self
 
     def __exit__(self, *_):

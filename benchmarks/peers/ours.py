@@ -3,6 +3,7 @@
 import alexnet
 
 keras = alexnet.import_keras()
+alexnet.tune_process()
 
 from fitting import fit  # noqa: E402
 

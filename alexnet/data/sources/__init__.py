@@ -1,41 +1,57 @@
 """Where images come from: what `data_dir` means, and the recognizers of each layout."""
 
+import hashlib
 import os
 import re
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from alexnet.data import packed, shapes
-from alexnet.data.source import DataError
-from alexnet.data.sources import arrays, columns, folders, ilsvrc, tables
+from alexnet.data.decoding import EXTENSIONS
+from alexnet.data.source import ENDING, OTHER_SPLITS, DataError
+from alexnet.data.sources import arrays, columns, folders, ilsvrc, table_labels
+from alexnet.data.sources.parts import is_plain_part, part_of
+from alexnet.data.sources.tables import ENDINGS
 from alexnet.data.sources.trees import FolderTree, ZipTree
 from alexnet.recipe import PROJECT, nearest, resolve
 
 NAMED = (*shapes.SETS, *arrays.KERAS_DATASETS)
 KAGGLE_INPUT = Path("/kaggle/input")
 _SLUG = re.compile(r"(?:([A-Za-z0-9][\w.-]{0,99})/)?([A-Za-z0-9][\w.-]{0,99})")
-_DOCUMENTS = (".md", ".txt", ".pdf", ".html")
+LAYOUTS = (
+    "class folders, train/ and val/ with class folders, images named by class and number (cat.0.jpg), images beside a "
+    "CSV, ImageNet as Kaggle or as ILSVRC ships it, an .npz with x_train and y_train, a data set of Hugging Face, "
+    "a packed set, or a .zip of one of these"
+)
 
 
 def find_sources(recipe):
-    """`(training, validation)` sources of a recipe's `data_dir`, in any layout of `folders.LAYOUTS`.
+    """`(training, validation)` sources of a recipe's `data_dir`, in any layout of `LAYOUTS`.
 
-    Without a validation part, `validation_split` of each class is held out, drawn with `seed`.
+    Without a validation part, `validation_split` of each class is held out; `split_by` and `seed` say which images.
 
     Raises:
         DataError: nothing usable there.
     """
     data_dir = recipe.data_dir
-    training, validation = _find(recipe)
+    training, validation = _with_limits(recipe, *_find(recipe))
     if training is None:
-        raise DataError(f"data_dir: {data_dir} has no training images.")
+        refused = [f" ({path} {reason})" for path, reason in validation.unreadable][:1]
+        raise DataError(f"data_dir: {data_dir} has no training images{''.join(refused)}.")
     if len(training.class_names) == 1:
         raise DataError(f"data_dir: {data_dir} holds one class ({training.class_names[0]}); two or more are needed.")
     if validation is None:
-        return _split(training, recipe.validation_split, recipe.seed)
+        return _split(training, recipe)
     if strangers := sorted(set(validation.class_names) - set(training.class_names)):
-        raise DataError(f"data_dir: {data_dir} has classes that the training images lack: {', '.join(strangers[:5])}.")
+        where = f" in {validation.origin}" if validation.origin else ""
+        raise DataError(
+            f"data_dir: {data_dir} has{where} classes that the training images lack: {', '.join(strangers[:5])}"
+            f"{', ...' if len(strangers) > 5 else ''}. If it holds no validation images, say which folder does: "
+            "validation_dir."
+        )
     return training, validation.relabelled(training.class_names)
 
 
@@ -45,9 +61,18 @@ def find_test_source(recipe, part="validation"):
     Raises:
         DataError: nothing usable there.
     """
-    training, validation = _find(recipe, test_only=part == "validation")
+    training, validation = _with_limits(recipe, *_find(recipe, test_only=part == "validation"))
     first, second = (training, validation) if part == "training" else (validation, training)
     return second if first is None else first
+
+
+def _with_limits(recipe, *sources):
+    """The same sources, whose images are decoded as the recipe says."""
+    for source in sources:
+        if source is not None:
+            source.store.max_pixels = int(recipe.max_megapixels * 1e6)
+            source.store.white_level = recipe.white_level
+    return sources
 
 
 def _find(recipe, test_only=False):
@@ -63,7 +88,7 @@ def _find(recipe, test_only=False):
             raise DataError(
                 f"data_dir: {data_dir} cannot be drawn into {PROJECT / 'data'} ({error.strerror})."
             ) from None
-        return _find_in(FolderTree(folder, cache), test_only)
+        return _find_in(FolderTree(folder, cache), recipe, test_only)
     if data_dir in arrays.KERAS_DATASETS:
         return arrays.find_keras(data_dir)
     path = resolve(data_dir)
@@ -75,11 +100,11 @@ def _find(recipe, test_only=False):
             + nearest(data_dir, NAMED)
         )
     if os.path.isdir(path):
-        return _find_in(FolderTree(path, cache), test_only)
+        return _find_in(FolderTree(path, cache), recipe, test_only)
     if path.suffix.lower() == ".zip":
-        return _find_in(ZipTree.open(path), test_only)
+        return _find_in(ZipTree.open(path), recipe, test_only)
     if path.suffix.lower() == ".npz":
-        return arrays.read(path)
+        return arrays.read(path, recipe.white_level)
     raise DataError(f"data_dir: {data_dir} is a file; a folder of images, a .zip or an .npz is needed.")
 
 
@@ -97,75 +122,247 @@ def kaggle_folder(data_dir):
     return next((place for place in places if place.is_dir()), None)
 
 
-def _find_in(tree, test_only):
-    """What the first recognizer finds that knows the layout; folders that hold but one folder are opened."""
-    for _ in range(8):  # a link may lead back
+def _find_in(tree, recipe, test_only, tables=()):
+    """What the first recognizer finds that knows the layout; folders that hold but one folder are opened.
+
+    Args:
+        tables: Those beside a zip, as `_tables` finds them.
+    """
+    for level in _levels(tree):
         for find in _RECOGNIZERS:
-            if found := find(tree, test_only):
+            if found := find(level, recipe, test_only):
                 return found
-        wrapped = _wrapped(tree)
-        if wrapped is None:
+    listing = tree.images()
+    if len(listing.names):
+        return _find_images(tree, listing, recipe, tables)
+    for level in _levels(tree):
+        for find in (_arrays, _zipped):
+            if found := find(level, recipe, test_only):
+                return found
+    refused = f" ({listing.unreadable[0][0]} {listing.unreadable[0][1]})" if listing.unreadable else ""
+    raise DataError(
+        f"data_dir: {tree.name} holds no images{refused or _what_lies_there(listing)}; expected "
+        f"{os.path.basename(tree.name)}/<class>/<image>, images ending in {', '.join(EXTENSIONS)}, or another layout: "
+        f"{LAYOUTS}."
+    )
+
+
+def _what_lies_there(listing):
+    """What files there are instead, by their endings."""
+    endings = Counter(
+        os.path.splitext(name)[1].lower() or "without an ending"
+        for reason, names in listing.passed_over
+        if reason == ENDING
+        for name in names
+    )
+    if not endings:
+        return ""
+    return f" ({', '.join(f'{count:,} {ending}' for ending, count in endings.most_common(3))} there)"
+
+
+def _levels(tree):
+    """A tree, and what it holds as long as that is but one folder."""
+    for _ in range(8):  # a link may lead back
+        yield tree
+        if len(tree.folders) != 1:
+            return
+        tree = tree.sub(tree.folders[0])
+
+
+def _find_images(tree, listing, recipe, outer=()):
+    """`(training, validation)` of files in folders: tables, folders and file names, which must not contradict."""
+    layout = folders.read(tree, listing, recipe)
+    readings, remarks = table_labels.read_all([*outer, *_tables(tree, listing)], listing, recipe)
+    if recipe.classes_from == "table" or (
+        readings and recipe.classes_from is None and _table_counts(layout, readings, listing)
+    ):
+        if not readings:
+            raise DataError(
+                f"data_dir: {tree.name}: classes_from is table, but no table there names its images. "
+                + "; ".join(remarks)
+            )
+        return table_labels.to_sources(tree, listing, readings, remarks)
+    if layout.question:
+        raise DataError(layout.question)
+    remarks += [f"{reading.table.name} is not used: the folders say the classes" for reading in readings]
+    training, validation, passed_over = folders.to_sources(tree, listing, layout)
+    source = training if training is not None else validation
+    if source is None:
+        raise DataError(
+            f"data_dir: {tree.name} holds images, but nothing that says what they show; understood are {LAYOUTS}."
+            + layout.hint
+            + "".join(f" {remark[0].upper()}{remark[1:]}." for remark in remarks)
+        )
+    source = replace(
+        source,
+        passed_over=table_labels.merge(listing.passed_over, passed_over),
+        notes=(*source.notes, *layout.notes, *remarks),
+    )
+    return (source, validation) if training is not None else (None, source)
+
+
+def _table_counts(layout, readings, listing):
+    """Whether tables say the classes and not folders.
+
+    Raises:
+        DataError: both do, and not the same.
+    """
+    clear = [reading for reading in readings if reading.question is None]
+    if layout.question:
+        return not clear or any(reading.by_name for reading in clear)
+    by_image = folders.class_by_image(listing, layout)
+    if len(set(by_image.values())) < 2:
+        return True
+    splits = False
+    for reading in readings:
+        columns = {reading.label_column: reading.labels} if reading.question is None else reading.candidates
+        compared = {column: table_labels.agrees(labels, reading.images, by_image) for column, labels in columns.items()}
+        if any(differ == 0 for differ, common in compared.values() if common):
+            splits |= reading.question is None and (reading.splits is not None or reading.part in ("val", "test"))
+            continue
+        if reading.question is None and compared:
+            (differ, common) = compared[reading.label_column]
+            if reading.by_name or 2 * common > len(by_image):
+                raise DataError(
+                    f"data_dir: the folders and column {reading.label_column} of {reading.table.name} say different "
+                    f"classes, of {differ:,} of {common:,} images; say which count: classes_from (folders or table)."
+                )
+    return splits and "val" not in layout.classes
+
+
+def _tables(tree, listing):
+    """`(tree, file, name to show, part or None)` of the tables that may be about a tree's images: around the images'
+    folders, beside them, and in the folders of parts."""
+    root, found, prefix = folders.Node.tree(listing), [], ""
+
+    def add(tree, prefix, part):
+        for name in tree.files:
+            if name.lower().endswith(ENDINGS):
+                stem = os.path.splitext(name)[0]
+                found.append((tree, name, prefix + name, part_of(stem) or part))
+
+    node = root
+    while True:
+        add(tree, prefix, None)
+        inside = node.filled()
+        if node.own or len(inside) != 1 or is_plain_part(inside[0].name):
             break
-        tree = wrapped
-    return folders.find(tree, test_only)
+        node, tree, prefix = inside[0], tree.sub(inside[0].name), f"{prefix}{inside[0].name}/"
+    for name in tree.folders:
+        child = node.children.get(name)
+        if child is None or not child.total or is_plain_part(name):
+            add(tree.sub(name), f"{prefix}{name}/", part_of(name) if is_plain_part(name) else None)
+    return found
 
 
-def _packed(tree, test_only):
+def _packed(tree, recipe, test_only):
     return packed.find(tree.path) if tree.path and packed.is_packed(tree.path) else None
 
 
-def _wrapped(tree):
-    """The only folder in a tree if that is no class folder: more is in it than images of one class."""
-    if len(tree.folders) != 1 or any(folders.parts(tree)) or _others(tree.files, _DOCUMENTS):
-        return None
-    inner = tree.sub(tree.folders[0])
-    if inner.folders or _others(inner.files, (*folders.EXTENSIONS, *_DOCUMENTS)):
-        return inner
-    return inner if folders.in_names(inner.images().names) else None
+def _arrays(tree, recipe, test_only):
+    return arrays.find(tree, recipe.white_level)
 
 
-def _others(files, endings):
-    return any(not name.lower().endswith(endings) for name in files)
+def _kaggle(tree, recipe, test_only):
+    return ilsvrc.find_kaggle(tree, test_only)
 
 
-def _zipped(tree, test_only):
-    """`train.zip` as competitions leave it, with `val.zip` where there is one; or the only zip in a folder."""
+def _tars(tree, recipe, test_only):
+    return ilsvrc.find_tars(tree, test_only)
+
+
+def _saved(tree, recipe, test_only):
+    return columns.find_saved(tree, test_only, recipe)
+
+
+def _parquet(tree, recipe, test_only):
+    return columns.find_parquet(tree, test_only, recipe)
+
+
+def _zipped(tree, recipe, test_only):
+    """Zips as competitions leave them, `train.zip` with `test.zip` and a table beside them; or the only zip there."""
     zips = [name for name in tree.files if name.lower().endswith(".zip")]
-    if not zips or any(folders.parts(tree)):
+    if not zips:
         return None
     if tree.path is None:
-        if tree.folders:
-            return None
         raise DataError(f"data_dir: {tree.name} holds other zips ({', '.join(zips[:3])}); unzip it once.")
-    if "train.zip" not in zips:
-        return _find_in(ZipTree.open(tree.path / zips[0]), test_only) if len(zips) == 1 else None
-    second = next((name for name in ("val.zip", "valid.zip", "validation.zip") if name in zips), None)
-    training, validation = _find_in(ZipTree.open(tree.path / "train.zip"), False)
-    if second:
-        pair = _find_in(ZipTree.open(tree.path / second), True)
-        validation = pair[0] if pair[1] is None else pair[1]
+    parts = {}
+    for name in zips:
+        parts.setdefault(part_of(os.path.splitext(name)[0]) if len(zips) > 1 else "train", []).append(name)
+    first = parts.get("train", [])
+    if len(first) != 1:
+        shown = ", ".join(zips[:5])
+        raise DataError(f"data_dir: {tree.name} holds several zips ({shown}); name one as data_dir, or unzip them.")
+    outer = [
+        (tree, name, name, part_of(os.path.splitext(name)[0])) for name in tree.files if name.lower().endswith(ENDINGS)
+    ]
+    training, validation = _find_in(ZipTree.open(tree.path / first[0]), recipe, False, outer)
+    second = [name for part in ("val", "test") for name in sorted(parts.get(part, []))]
+    for name in second:
+        inside = ZipTree.open(tree.path / name)
+        if validation is None:
+            try:
+                pair = _find_in(inside, recipe, True)
+                validation = replace(pair[0] if pair[1] is None else pair[1], origin=name)
+                continue
+            except DataError as error:
+                why = f" ({error})" if part_of(os.path.splitext(name)[0]) == "val" else ""
+                if why:
+                    raise DataError(f"data_dir: {name} cannot serve as validation images{why}.") from None
+        names = [f"{name}/{image}" for image in inside.images().names]
+        training = replace(training, passed_over=table_labels.add(training.passed_over, OTHER_SPLITS, names))
     return training, validation
 
 
-_RECOGNIZERS = (
-    _packed,
-    ilsvrc.find_kaggle,
-    ilsvrc.find_tars,
-    columns.find_saved,
-    columns.find_parquet,
-    arrays.find,
-    tables.find,
-    _zipped,
-)
+_RECOGNIZERS = (_packed, _kaggle, _tars, _saved, _parquet)
 
 
-def _split(source, validation_split, seed):
+# --- Held out
+
+
+def _split(source, recipe):
     """Hold out `validation_split` of each class, one image at least, and leave one at least for training."""
-    rng = np.random.default_rng(seed)
+    choose = _by_name if recipe.split_by == "name" else _ByOrder(recipe.seed)
     held_out = np.zeros(len(source), bool)
+    few = []
     for label, name in enumerate(source.class_names):
-        members = rng.permutation(np.flatnonzero(source.labels == label))
+        members = np.flatnonzero(source.labels == label)
         if len(members) < 2:
             raise DataError(f"data_dir: class {name} has one image; two are needed to hold one out for validation.")
-        held_out[members[: min(max(1, round(len(members) * validation_split)), len(members) - 1)]] = True
-    return source.take(np.flatnonzero(~held_out)), source.take(np.flatnonzero(held_out))
+        chosen, enough = choose(source, members, name, recipe)
+        held_out[chosen] = True
+        if not enough:
+            few.append(name)
+    share = f"{recipe.validation_split:.3g} of each class held out, split_by {recipe.split_by}"
+    training, validation = source.take(np.flatnonzero(~held_out)), source.take(np.flatnonzero(held_out))
+    return training, replace(validation, origin=share, few=tuple(few), passed_over=(), notes=())
+
+
+def _by_name(source, members, class_name, recipe):
+    """Members that are held out by a hash of class and name, and whether the hash alone decided: an image stays where
+    it is when others come or go. Of a class so small that no hash is below the share, the lowest one is taken."""
+    hashes = np.array([_hash(recipe.seed, class_name, source.key(index)) for index in members.tolist()])
+    chosen = hashes < recipe.validation_split
+    if chosen.any() and not chosen.all():
+        return members[chosen], True
+    if not chosen.any():
+        return members[[hashes.argmin()]], False
+    return np.delete(members, hashes.argmax()), False
+
+
+def _hash(seed, class_name, key):
+    """A number in [0, 1), the same on every machine."""
+    text = f"{seed}\n{class_name}\n{key}".encode(errors="surrogateescape")
+    return int.from_bytes(hashlib.sha256(text).digest()[:7], "big") / 2**56
+
+
+class _ByOrder:
+    """Members drawn by their place in the list, as runs before `split_by` did: a new image moves others."""
+
+    def __init__(self, seed):
+        self._rng = np.random.default_rng(seed)
+
+    def __call__(self, source, members, class_name, recipe):
+        members = self._rng.permutation(members)
+        count = min(max(1, round(len(members) * recipe.validation_split)), len(members) - 1)
+        return members[:count], True

@@ -1,128 +1,196 @@
-"""Images beside a CSV that says what they show."""
+"""Tables that lie beside images: their text, their columns, and which image each row is about."""
 
 import csv
 import io
+import json
 import os
+import unicodedata
 
 import numpy as np
 
-from alexnet.data.source import DataError, Source
-from alexnet.data.sources import folders
+from alexnet.data.source import DataError
+from alexnet.data.sources.parts import is_plain_part, part_of, words
 
-# Names of columns, the better ones first; case, spaces and underscores do not count.
-IDS = ("imageid", "id", "image", "imagename", "filename", "file", "filepath", "filepaths", "imagepath", "imagefile",
-       "path", "img", "imgname", "idcode")  # fmt: skip
-LABELS = ("classname", "labelname", "breed", "species", "variety", "label", "labels", "class", "classes", "category",
-          "target", "diagnosis", "classid", "labelid", "categoryid", "level")  # fmt: skip
-# Tables of the training images, the likeliest first; with one of these names or any other.
-_TRAINING = ("train", "trainlabels", "training", "traininglabels", "labels", "label")
-_OTHERS = ("test", "sample", "submission", "solution")  # of a competition: without labels, or with made-up ones
+ENDINGS = (".csv", ".tsv", ".jsonl")
+IMAGE_ENDINGS = (
+    ".jpg",
+    ".jpeg",
+    ".jpe",
+    ".jfif",
+    ".png",
+    ".bmp",
+    ".gif",
+    ".webp",
+    ".tif",
+    ".tiff",
+    ".ppm",
+    ".pgm",
+    ".pbm",
+)
+IMAGE_ENDINGS += (".heic", ".heif", ".avif", ".jp2", ".dcm")
+NONE, SEVERAL = -1, -2  # no image is called so; more than one is
+# What programs write where a value is missing.
+_MISSING = frozenset(("", "nan", "NaN", "NAN", "null", "NULL", "<NA>", "NA", "N/A", "#N/A", "n/a"))
+# What files in other encodings than Unicode's are usually in.
+_ENCODINGS = ["cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp932", "gb18030", "big5", "euc_kr"]
+_SAMPLE = 200  # values of a column that are looked at before all of them are
 
 
-def find(tree, test_only=False):
-    """`(training, validation or None)` of a CSV and the images it names; None where there is no such CSV.
+class Table:
+    """A table as text.
 
-    Where the owner has made class folders for training and validation, they say more than a table does.
+    Attributes:
+        name: Its file.
+        columns: `{header: values}`, each a list of text without surrounding space, "" where nothing stands.
+        notes: Sentences on what was decided in reading it.
     """
-    tables = [name for name in tree.files if name.lower().endswith(".csv")]
-    if not tables or _has_split(tree):
-        return None
-    stems = {name: _plain(name[:-4]) for name in tables}
-    second = [name for name in tables if stems[name].removesuffix("labels") in ("val", "valid", "validation")]
-    first = [name for name in tables if name not in second and not stems[name].startswith(_OTHERS)]
-    first.sort(key=lambda name: (_TRAINING.index(stems[name]) if stems[name] in _TRAINING else len(_TRAINING), name))
-    listing = None
-    for name in first:
-        rows = _rows(tree, name)
-        if rows is None:
-            continue
-        listing = listing or tree.images()
-        training = _match(tree, listing, name, rows, "train")
-        if training is None:
-            continue
-        for name in second:
-            if rows := _rows(tree, name):
-                return training, _match(tree, listing, name, rows, "val")
-        return training, None
-    return None
+
+    def __init__(self, name, header, rows, notes=()):
+        self.name = name
+        self.notes = tuple(notes)
+        self.columns = {}
+        for number, column in enumerate(header):
+            values = [row[number].strip() if number < len(row) else "" for row in rows]
+            self.columns[_unused(column.strip() or f"column {number + 1}", self.columns)] = values
+
+    def __len__(self):
+        return len(next(iter(self.columns.values()), ()))
+
+    def headless(self):
+        """The same table with its first line as a row, for one that has no header."""
+        rows = zip(*([header, *values] for header, values in self.columns.items()), strict=True)
+        return Table(self.name, [""] * len(self.columns), list(rows), self.notes)
+
+    def find(self, column):
+        """The header that a user means by `column`, whatever its case and spaces; None if there is none."""
+        if column in self.columns:
+            return column
+        return next((header for header in self.columns if plain(header) == plain(column)), None)
 
 
-def _has_split(tree):
-    first, second = folders.parts(tree)
-    return first is not None and bool(tree.sub(first).folders) and any(tree.sub(name).folders for name in second)
+def _unused(column, columns):
+    number, name = 1, column
+    while name in columns:
+        number += 1
+        name = f"{column}.{number}"
+    return name
 
 
-def _plain(text):
-    return "".join(letter for letter in (text or "").lower() if letter.isalnum())
+def plain(text):
+    """Letters and digits of a name in lower case."""
+    return "".join(letter for letter in text.lower() if letter.isalnum())
 
 
-def _rows(tree, name):
-    """`(id, label)` of each row, None if the table has no such columns."""
-    text = tree.read(name).decode("utf-8-sig", errors="replace")
-    header = text.partition("\n")[0]
-    delimiter = max(",;\t", key=header.count)
+def read(tree, name, encoding=None):
+    """The `Table` in the file `name` of a tree; None if it is no table.
+
+    Args:
+        encoding: Of the text; None finds it out.
+
+    Raises:
+        DataError: it cannot be read, or not without doubt.
+    """
+    text, notes = _decode(tree, name, tree.read(name), encoding)
+    if name.lower().endswith(".jsonl"):
+        return _read_lines(tree, name, text, notes)
+    header = text.lstrip("\r\n").partition("\n")[0]
+    delimiter = max("\t;|," if name.lower().endswith(".tsv") else ",;\t|", key=header.count)
     try:
-        rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
-        columns = {_plain(column): column for column in rows.fieldnames or ()}
-        ids = next((columns[column] for column in IDS if column in columns), None)
-        labels = next((columns[column] for column in LABELS if column in columns), None)
-        if ids is None or labels is None:
-            return None
-        return [((row[ids] or "").strip(), (row[labels] or "").strip()) for row in rows]
+        rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
     except csv.Error as error:
         raise DataError(f"data_dir: {tree.name}/{name} cannot be read as CSV ({error}).") from None
-
-
-def _match(tree, listing, table, rows, part):
-    """The images that rows name, among those listed; None if they single out none.
-
-    An id is a file's name with or without its ending, perhaps with folders before it. Images of the other parts, in
-    folders that are called so, do not count. What is wrong with a row is its own matter: it is left out and named.
-    """
-    rows = [(name.replace("\\", "/").removeprefix("./"), label) for name, label in rows if name]
-    places = {name: [] for name, _ in rows}
-    tops = listing.tops().tolist()
-    part_of = {top: _part(top) for top in set(tops)}
-    for index, (path, top) in enumerate(zip(listing.names, tops, strict=True)):
-        if part_of[top] not in (None, part):
-            continue
-        while True:
-            for key in (path, os.path.splitext(path)[0]):
-                if key in places:
-                    places[key].append(index)
-            before, slash, path = path.partition("/")
-            if not slash:
-                break
-    if not any(len(found) == 1 for found in places.values()):
+    numbers = [number for number, row in enumerate(rows, 1) if any(cell.strip() for cell in row)]
+    rows = [rows[number - 1] for number in numbers]
+    if not rows:
         return None
-    labels, unreadable = {}, dict(listing.unreadable)
-    for name, label in rows:
-        if not label:
-            unreadable[name] = f"has no label in {table}"
-        elif not places[name]:
-            unreadable[name] = f"is in {table}, but there is no such file"
-        elif len(places[name]) > 1:
-            unreadable[name] = f"is in {table}, but {len(places[name])} files are called so"
-        elif labels.setdefault(places[name][0], label) != label:
-            unreadable[name] = f"has two labels in {table}, {labels[places[name][0]]} and {label}"
-    for name in unreadable.keys() & places.keys():
-        for index in places[name]:
-            labels.pop(index, None)
-    if not labels:
-        raise DataError(f"data_dir: {tree.name}/{table} gives no image a label.")
-    classes = sort_labels(labels.values())
-    number = {name: label for label, name in enumerate(classes)}
-    indices = np.array(sorted(labels), np.int64)
-    found = np.array([number[labels[index]] for index in indices.tolist()], np.int32)
-    return Source(
-        tree.store(listing.names), indices, found, classes, f"images beside {table}", tuple(unreadable.items())
-    )
+    header, rows, numbers = rows[0], rows[1:], numbers[1:]
+    for number, row in zip(numbers, rows, strict=True):
+        if any(cell.strip() for cell in row[len(header) :]):
+            raise DataError(
+                f"data_dir: {tree.name}/{name} has {len(row)} values in row {number} under {len(header)} headers: "
+                "which belongs to which cannot be told. Text that contains the separator must stand in quotes."
+            )
+    return Table(name, header, rows, notes)
 
 
-def _part(folder):
-    """Which part a folder holds by its name, like `train_images`; None if that does not tell."""
-    folder = folder.lower()
-    return next((part for part in ("train", "val", "test") if folder.startswith(part)), None)
+def _read_lines(tree, name, text, notes):
+    """JSON objects, one a line, as Hugging Face's `metadata.jsonl` has them."""
+    rows = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise DataError(f"data_dir: {tree.name}/{name}: line {number} is no JSON ({error}).") from None
+        if not isinstance(row, dict):
+            raise DataError(f"data_dir: {tree.name}/{name}: line {number} holds no JSON object.")
+        rows.append(row)
+    header = list(dict.fromkeys(key for row in rows for key in row))
+    return Table(name, header, [[_text(row.get(key)) for key in header] for row in rows], notes) if rows else None
+
+
+def _text(value):
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _decode(tree, name, content, encoding):
+    """`(text, notes)`."""
+    if encoding is not None:
+        try:
+            return content.decode(encoding).removeprefix("\ufeff"), []
+        except (LookupError, UnicodeError) as error:
+            raise DataError(f"data_dir: {tree.name}/{name} is not in table_encoding {encoding} ({error}).") from None
+    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        encoding = "utf-16"
+    elif b"\0" in content[:1000]:
+        encoding = "utf-16-le" if content[1:2] == b"\0" else "utf-16-be"
+    else:
+        encoding = "utf-8-sig"
+    try:
+        return content.decode(encoding), []
+    except UnicodeError:
+        pass
+    import charset_normalizer  # here and not above: nearly all tables are UTF-8
+
+    found = charset_normalizer.from_bytes(content, cp_isolation=_ENCODINGS).best()
+    encoding = found.encoding if found else None
+    if encoding in (None, "cp1250") and _is_western(content):
+        encoding = "cp1252"
+    if encoding is None:
+        raise DataError(
+            f"data_dir: {tree.name}/{name} is in an encoding that was not recognized; name it: table_encoding."
+        )
+    return content.decode(encoding), [f"{name} is read as {encoding} (table_encoding)"]
+
+
+def _is_western(content):
+    """Whether bytes above 127 are single letters between others, as in French or German, and none is a sign."""
+    try:
+        text = content.decode("cp1252")
+    except UnicodeError:
+        return False
+    return all(letter.isalpha() for letter in text if ord(letter) > 127)
+
+
+def clean_label(text):
+    """A label as one writes it: Unicode composed, whole numbers without `.0`; None where it is missing."""
+    text = unicodedata.normalize("NFC", text.strip())
+    if text in _MISSING:
+        return None
+    if text.endswith("0") and "." in text:
+        whole, _, zeros = text.partition(".")
+        if whole.lstrip("+-").isdigit() and not zeros.strip("0"):
+            return str(int(whole))
+    return text
+
+
+def clean_labels(values):
+    """`clean_label` of each value; numbers that are one class are written alike (`1` and `01` are not)."""
+    known = {value: clean_label(value) for value in set(values)}
+    return [known[value] for value in values]
 
 
 def sort_labels(labels):
@@ -132,3 +200,159 @@ def sort_labels(labels):
         return sorted(labels, key=lambda label: (float(label), label))
     except ValueError:
         return sorted(labels)
+
+
+# --- Rows and files
+
+
+def fold(path):
+    """A path as it is compared: case, the form of accents and backslashes do not count."""
+    path = unicodedata.normalize("NFC", path.replace("\\", "/")).casefold()
+    while path.startswith("./"):
+        path = path[2:]
+    return path
+
+
+class Files:
+    """The images of a listing, to be found by what a table calls them: a file's name with or without its ending,
+    perhaps with folders before it.
+
+    Args:
+        names: Their paths.
+        part: `"train"`, `"val"` or `"test"` for a table about this part: images in folders that are called as another
+            part count only where the table names that folder. None for a table about all of them.
+    """
+
+    def __init__(self, names, part=None):
+        self.names = names
+        self.part = part
+
+    def match(self, columns):
+        """For each column `(images, endings)`: the number of the image that each row names, NONE or SEVERAL, int64;
+        and of how many rows it is called so but for its ending."""
+        columns = {column: [fold(value) for value in values] for column, values in columns.items()}
+        shared = {column: _shared_folders(values) for column, values in columns.items()}
+        wanted = {}
+        for column, values in columns.items():
+            for value in set(values):
+                for key in _spellings(value, shared[column]):
+                    wanted.setdefault(key, [])
+        wanted.pop("", None)
+        for index, path in enumerate(self.names):
+            folded = fold(path)
+            top = self._foreign(path)
+            stem = os.path.splitext(folded)[0]
+            while True:
+                for key in (folded, stem):
+                    if key in wanted:
+                        wanted[key].append((index, top is None or _names_folder(key, top)))
+                before, slash, folded = folded.partition("/")
+                stem = stem.partition("/")[2]
+                if not slash:
+                    break
+        return {column: self._resolve(values, shared[column], wanted) for column, values in columns.items()}
+
+    def _foreign(self, path):
+        """The folder above an image that makes it another part's, or None."""
+        if self.part is None:
+            return None
+        for folder in path.split("/")[:-1]:
+            part = part_of(folder) if is_plain_part(folder) else None
+            if part not in (None, self.part):
+                return fold(folder)
+        return None
+
+    def _resolve(self, values, shared, wanted):
+        """The spelling that finds most images, the same for the whole column."""
+        best, best_found, best_endings = None, -1, 0
+        for stripped in range(shared + 1):
+            images, endings, known = np.full(len(values), NONE, np.int64), 0, {}
+            for row, value in enumerate(values):
+                if value not in known:
+                    known[value] = self._find(_strip(value, stripped), wanted)
+                images[row], other = known[value]
+                endings += other
+            found = int((images >= 0).sum())
+            if found > best_found:
+                best, best_found, best_endings = images, found, endings
+        return best, best_endings
+
+    def _find(self, key, wanted):
+        """`(number of an image, NONE or SEVERAL; whether its ending is another one)`."""
+        stem, ending = os.path.splitext(key)
+        for spelling in (key, stem) if ending in IMAGE_ENDINGS else (key,):
+            found = [index for index, ours in wanted.get(spelling, ()) if ours]
+            if len(found) == 1:
+                return found[0], spelling != key
+            if found:
+                exact = [index for index in found if fold(self.names[index]) == key]
+                return (exact[0] if len(exact) == 1 and "/" in key else SEVERAL), False
+        return NONE, False
+
+
+def _names_folder(key, folder):
+    return f"/{folder}/" in f"/{key}"
+
+
+def _shared_folders(values):
+    """How many folders all paths of a column begin with: those of the machine that it was written on."""
+    heads = {value.rpartition("/")[0] for value in values if value}
+    if not heads or "" in heads:
+        return 0
+    paths = [head.split("/") for head in heads]
+    count = 0
+    for parts in zip(*paths, strict=False):
+        if len(set(parts)) > 1:
+            break
+        count += 1
+    return count
+
+
+def _strip(value, folders):
+    return value.split("/", folders)[-1] if folders else value
+
+
+def _spellings(value, shared):
+    for stripped in range(shared + 1):
+        key = _strip(value, stripped)
+        yield key
+        stem, ending = os.path.splitext(key)
+        if ending in IMAGE_ENDINGS:
+            yield stem
+
+
+def likely_paths(table, names):
+    """Headers of the columns that may name images: in a sample, values that a file is called by."""
+    stems = set()
+    for name in names:
+        base = fold(name).rpartition("/")[2]
+        stems |= {base, os.path.splitext(base)[0]}
+    found = []
+    for column, values in table.columns.items():
+        step = max(1, len(values) // _SAMPLE)
+        sample = {fold(value).rpartition("/")[2] for value in values[::step] if value}
+        if any(value in stems or os.path.splitext(value)[0] in stems for value in sample):
+            found.append(column)
+    return found
+
+
+def has_endings(values):
+    """Whether the values of a column are file names of images."""
+    named = sum(os.path.splitext(value)[1].lower() in IMAGE_ENDINGS for value in values[:_SAMPLE])
+    return named > len(values[:_SAMPLE]) / 2
+
+
+def split_column(table):
+    """`(header, part of each row)` of a column that says which part a row belongs to, or None: one whose values are
+    words like train and test, or one called `is_valid` or `is_test`."""
+    for column, values in table.columns.items():
+        distinct = set(values)
+        if len(distinct) > 6:
+            continue
+        parts = {value: part_of(value) if len(words(value)) <= 2 else None for value in distinct}
+        if len(set(parts.values())) > 1 and None not in parts.values() and "train" in parts.values():
+            return column, [parts[value] for value in values]
+        second = {"isvalid": "val", "isval": "val", "isvalidation": "val", "istest": "test"}.get(plain(column))
+        if second and {value.lower() for value in distinct} <= {"true", "false", "0", "1"}:
+            return column, [second if value.lower() in ("true", "1") else "train" for value in values]
+    return None

@@ -3,9 +3,9 @@
 Names that come from data, a table's or a zip's, are compared with what is listed and never joined into a path.
 """
 
+import contextlib
 import os
 import posixpath
-import re
 import zipfile
 from bisect import bisect_left
 from pathlib import Path
@@ -13,12 +13,19 @@ from pathlib import Path
 import numpy as np
 
 from alexnet.data.decoding import EXTENSIONS
-from alexnet.data.listing import Listing, is_file, is_folder, list_images
-from alexnet.data.source import DataError
+from alexnet.data.listing import Listing, is_file, is_folder, is_hidden, list_images
+from alexnet.data.source import ENDING, HIDDEN, DataError
 from alexnet.data.stores import Folder, Names, Zip
 
-# Hidden files and macOS's own; with them names that no zip should hold: absolute ones, and those that lead upwards.
-_HIDDEN = re.compile(r"(^|/)(\.|__MACOSX/|/)|^$")
+
+def _hidden_part(name):
+    """Up to where a zip's member is hidden, None if it is not. Absolute names and those that lead upwards, which no zip
+    should hold, count as hidden: their first part is empty or begins with a dot."""
+    parts = name.split("/")
+    for number, part in enumerate(parts):
+        if not part or is_hidden(part):
+            return "/".join(parts[: number + 1])
+    return None
 
 
 class FolderTree:
@@ -40,7 +47,7 @@ class FolderTree:
         self.cache = cache
         try:
             with os.scandir(path) as entries:
-                visible = sorted((entry for entry in entries if entry.name[0] != "."), key=lambda entry: entry.name)
+                visible = sorted((e for e in entries if not is_hidden(e.name)), key=lambda entry: entry.name)
         except OSError as error:
             raise DataError(f"data_dir: {path} cannot be listed ({error.strerror}).") from None
         self.folders = [entry.name for entry in visible if is_folder(entry)]
@@ -82,10 +89,11 @@ class ZipTree:
 
     path = None
 
-    def __init__(self, archive, members, prefix=""):
+    def __init__(self, archive, members, prefix="", hidden=()):
         self._archive = archive
         self._members = members
         self._prefix = prefix
+        self._hidden = hidden
         self.name = posixpath.join(archive, prefix).rstrip("/")
         # The names are sorted, so those that begin alike lie together.
         names = list(members)
@@ -103,15 +111,18 @@ class ZipTree:
         """
         try:
             with zipfile.ZipFile(path) as archive:
-                members = {info.filename: info for info in archive.infolist() if not info.is_dir()}
+                members = {_name(info): info for info in archive.infolist()}
         except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError) as error:
             reason = str(getattr(error, "strerror", None) or error).partition("\n")[0]
             raise DataError(f"data_dir: {path} cannot be read as a zip ({reason}).") from None
-        visible = (name for name in members if not _HIDDEN.search(name))
-        return cls(str(path), {name: members[name] for name in sorted(visible)})
+        members = {name: member for name, member in members.items() if not name.endswith("/")}
+        hidden = {name: _hidden_part(name) for name in members}
+        visible = sorted(name for name, part in hidden.items() if part is None)
+        hidden = sorted({part for part in hidden.values() if part is not None})
+        return cls(str(path), {name: members[name] for name in visible}, hidden=hidden)
 
     def sub(self, name):
-        return ZipTree(self._archive, self._members, f"{self._prefix}{name}/")
+        return ZipTree(self._archive, self._members, f"{self._prefix}{name}/", self._hidden)
 
     def has(self, path):
         below = f"{self._prefix}{path}/"
@@ -124,10 +135,33 @@ class ZipTree:
             raise DataError(f"data_dir: {self.name}/{name} cannot be read ({error.strerror or error}).") from None
 
     def images(self):
-        inside = (name[len(self._prefix) :] for name in self._names if name.lower().endswith(EXTENSIONS))
-        inside = sorted(inside, key=posixpath.split)
-        directories, counts = np.unique([posixpath.dirname(name) for name in inside], return_counts=True)
-        return Listing(Names.of(inside), directories.tolist(), counts.astype(np.int64))
+        below = [name[len(self._prefix) :] for name in self._names]
+        inside = sorted((name for name in below if name.lower().endswith(EXTENSIONS)), key=posixpath.split)
+        others = [name for name in below if not name.lower().endswith(EXTENSIONS)]
+        hidden = [name[len(self._prefix) :] for name in self._hidden if name.startswith(self._prefix)]
+        # Every folder on the way, also those that hold no image of their own, as a folder of the file system has them.
+        directories = {""}
+        for name in below:
+            while name := posixpath.dirname(name):
+                directories.add(name)
+        directories = sorted(directories)
+        counts = dict.fromkeys(directories, 0)
+        for name in inside:
+            counts[posixpath.dirname(name)] += 1
+        passed_over = ((reason, Names.of(names)) for reason, names in ((ENDING, others), (HIDDEN, hidden)) if names)
+        return Listing(
+            Names.of(inside), directories, np.array(list(counts.values()), np.int64), passed_over=tuple(passed_over)
+        )
 
     def store(self, names):
         return Zip(self._archive, [self._members[self._prefix + name] for name in names])
+
+
+def _name(info):
+    """A member's name with slashes. Windows programs write backslashes; names that are UTF-8 but do not say so come out
+    of `zipfile` as code page 437."""
+    name = info.orig_filename
+    if not info.flag_bits & 0x800 and not name.isascii():
+        with contextlib.suppress(UnicodeError):
+            name = name.encode("cp437").decode("utf-8")
+    return name.partition("\0")[0].replace("\\", "/")

@@ -1,0 +1,250 @@
+"""What a file says about the network that it holds: its layers in order, compared with the networks known here."""
+
+import math
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from alexnet.presets import PRESETS, Convolution
+
+# The kinds of layers that the networks have, and how their settings are called. All but these keep a file's own name.
+SETTINGS = {
+    "conv": ("kernel", "strides", "padding", "groups", "dilation"),
+    "relu": (),
+    "lrn": ("n", "k", "alpha", "beta", "groups"),
+    "same_map": ("size", "k", "alpha", "beta"),
+    "pool": ("size", "strides", "padding", "dilation"),
+    "average": ("size",),
+    "flatten": (),
+    "dense": (),
+}
+NAMES = {"conv": "conv", "dense": "fc", "relu": "relu", "lrn": "norm", "same_map": "map_norm", "pool": "pool"}
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer as a file describes it.
+
+    Attributes:
+        kind: A key of `SETTINGS`, or what the file calls a layer that no network here has.
+        settings: What `SETTINGS` names, as far as the file tells. Until `resolve` has seen them `padding` is
+            `((top, bottom), (left, right))`, `"same"` or `"same_lower"`, and `rounding` may be `"ceil"`.
+        name: What the file calls it.
+    """
+
+    kind: str
+    settings: dict = field(default_factory=dict)
+    name: str = ""
+
+
+@dataclass
+class Architecture:
+    """The layers from the pixels to the logits, without dropout.
+
+    Attributes:
+        layers: In order.
+        input_size: Height and width of the images; None where the file does not tell.
+        maps: Rows and columns of what the first dense layer sees.
+        overhang: By layer, the rows and columns of zeros by which its last windows reach past its input.
+        mean, std: How the network itself normalizes pixels, RGB 0-255; None where it does not.
+        activation: What follows the logits.
+    """
+
+    layers: list[Layer]
+    input_size: tuple[int, int] | None = None
+    maps: tuple[int, int] | None = None
+    overhang: dict[str, tuple[int, int]] = field(default_factory=dict)
+    mean: tuple | None = None
+    std: tuple | float | None = None
+    activation: str | None = "softmax"
+
+    def resolve(self, input_size):
+        """The same with every padding in numbers, for images of that size, in the order that presets have."""
+        layers = _fold(self.layers)
+        last = layers[-1] if layers else None
+        after_logits = len(layers) > 1 and layers[-2].kind == "dense" and "activation" in last.settings
+        resolved = replace(self, layers=[], input_size=tuple(input_size), overhang={})
+        resolved.activation = layers.pop().kind if after_logits else None
+        sizes, number, told = list(input_size), 0, True
+        for layer in layers:
+            number += layer.kind in ("conv", "dense")
+            told = told and layer.kind in SETTINGS  # what another layer makes of the maps is not known
+            if layer.kind in ("conv", "pool") and "padding" in layer.settings:
+                layer, sizes, rows = _resolve(layer, sizes)
+                if any(rows):
+                    resolved.overhang[f"{layer.kind}{number}"] = rows
+            elif layer.kind in ("conv", "pool"):
+                told = False
+            elif layer.kind == "average":
+                before, sizes = sizes, [layer.settings["size"]] * 2
+                window = layer.settings.get("window")
+                if window and before != [window * side for side in sizes]:
+                    layer = Layer(f"average over {window} x {window}", name=layer.name)
+                elif before == sizes:  # nothing to average
+                    continue
+            elif layer.kind == "flatten":
+                resolved.maps = tuple(sizes) if told else None
+            if layer.kind == "relu" and resolved.layers and resolved.layers[-1].kind == "pool":
+                resolved.layers.insert(-1, layer)  # the largest of several leaves a ReLU as it came
+            else:
+                resolved.layers.append(layer)
+        return resolved
+
+    def preset(self):
+        """The network that these layers are, a key of `PRESETS`, or None."""
+        return next((name for name in PRESETS if not self.differences(name)), None)
+
+    def nearest(self):
+        """The network that these layers are most like."""
+        return min(PRESETS, key=lambda name: self._distance(name))
+
+    def _distance(self, preset):
+        kinds = [[layer.kind for layer in layers] for layers in (self.layers, _layers(preset, self.input_size))]
+        return sum(a != b for a, b in zip(*kinds, strict=False)), len(self.differences(preset))
+
+    def differences(self, preset):
+        """What is not as in the preset, one sentence each."""
+        expected = _layers(preset, self.input_size)
+        ours, theirs = _names(expected), _names(self.layers)
+        if ours != theirs:
+            found = [
+                f"{name} ({layer.name})" if layer.kind not in SETTINGS and layer.name else name
+                for name, layer in zip(theirs, self.layers, strict=True)
+            ]
+            return [f"expected the order {' '.join(ours)}, found {' '.join(found)}"]
+        problems = [
+            f"{name}: expected {key}={_shown(wanted.settings[key])}, found {_shown(layer.settings[key])}"
+            for name, wanted, layer in zip(ours, expected, self.layers, strict=True)
+            for key in SETTINGS[layer.kind]
+            if key in layer.settings and not _alike(wanted.settings[key], layer.settings[key])
+        ]
+        std = PRESETS[preset].scale
+        if self.std is not None and not np.allclose(self.std, std, rtol=1e-3):
+            problems.append(f"mean: expected std={std}, found {self.std}")
+        return problems
+
+
+def _alike(ours, theirs):
+    if isinstance(ours, float):
+        return math.isclose(ours, theirs, rel_tol=1e-4, abs_tol=1e-12)
+    return ours == theirs
+
+
+def _shown(value):
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+def _layers(preset, input_size):
+    """The layers of a preset, for images of that size."""
+    network = PRESETS[preset]
+    layers = []
+    for name, spec in network.layers.items():
+        if isinstance(spec, Convolution):
+            padding = ((spec.padding,) * 2,) * 2
+            layers.append(convolution((spec.kernel,) * 2, (spec.stride,) * 2, padding, spec.columns))
+        else:
+            if not any(layer.kind == "flatten" for layer in layers):
+                layers.append(Layer("flatten"))
+            layers += [Layer("relu") for step in spec.before if step == "relu"]
+            layers.append(Layer("dense"))
+        for step in spec.then:
+            if step == "relu":
+                layers.append(Layer("relu"))
+            elif step == "lrn":
+                layers.append(lrn(**network.lrn))
+            elif step == "same_map":
+                layers.append(Layer("same_map", dict(network.same_map)))
+            elif step == "pool":
+                layers.append(pool((3, 3), (2, 2)))
+            elif step == "average":
+                layers.append(Layer("average", {"size": 6}))
+            elif step != "drop":
+                raise ValueError(f"{name}: no layer is known for {step!r}")
+    return Architecture(layers).resolve(input_size).layers
+
+
+def convolution(kernel, strides, padding, groups, dilation=(1, 1), name=""):
+    settings = {"kernel": kernel, "strides": strides, "padding": padding, "groups": groups, "dilation": dilation}
+    return Layer("conv", settings, name)
+
+
+def pool(size, strides, padding=((0, 0), (0, 0)), dilation=(1, 1), rounding="floor", name=""):
+    settings = {"size": size, "strides": strides, "padding": padding, "dilation": dilation, "rounding": rounding}
+    return Layer("pool", settings, name)
+
+
+def lrn(n, k, alpha, beta, groups=1, name=""):
+    return Layer("lrn", {"n": n, "k": k, "alpha": alpha, "beta": beta, "groups": groups}, name)
+
+
+def padding(rows, name=""):
+    """Zeros around maps, `((top, bottom), (left, right))`; `resolve` gives them to the layer that follows."""
+    return Layer("padding", {"padding": rows}, name)
+
+
+def activation(function, name=""):
+    """What may follow the logits; between other layers it is a layer that no network here has."""
+    return Layer(function, {"activation": True}, name)
+
+
+def _fold(layers):
+    """Zeros around maps as padding of the convolution that follows, or of a pooling, where no value is below zero."""
+    folded, positive = [], False
+    for i, layer in enumerate(layers):
+        before = folded[-1] if folded else None
+        rectified = positive or (i + 1 < len(layers) and layers[i + 1].kind == "relu")
+        takes = layer.kind == "conv" or (layer.kind == "pool" and rectified)
+        if takes and before is not None and before.kind == "padding" and isinstance(layer.settings["padding"], tuple):
+            sides = zip(layer.settings["padding"], folded.pop().settings["padding"], strict=True)
+            sides = tuple((a + c, b + d) for (a, b), (c, d) in sides)
+            layer = replace(layer, settings={**layer.settings, "padding": sides})
+        folded.append(layer)
+        positive = layer.kind == "relu" or (positive and layer.kind in ("lrn", "same_map", "pool", "padding"))
+    return folded
+
+
+def _resolve(layer, sizes):
+    """A window's layer with its padding as a number where it is the same on all sides, and the size that it leaves.
+
+    What reaches past the end for the sake of one more window is no padding in this sense: it depends on the image.
+    """
+    settings = dict(layer.settings)
+    rounding = settings.pop("rounding", "floor")
+    paddings, outputs, overhangs = [], [], []
+    for axis, size in enumerate(sizes):
+        stride = settings["strides"][axis]
+        window = settings["dilation"][axis] * (settings["kernel" if layer.kind == "conv" else "size"][axis] - 1) + 1
+        if settings["padding"] in ("same", "same_lower"):
+            total = max(0, (-(-size // stride) - 1) * stride + window - size)
+            before = (total + (settings["padding"] == "same_lower")) // 2
+            after = total - before
+        else:
+            before, after = settings["padding"][axis]
+        steps, rest = divmod(size + before + after - window, stride)
+        count = steps + 1
+        if rounding == "ceil" and rest and (steps + 1) * stride < size + before:
+            count += 1
+        count = max(count, 0)
+        reach = (count - 1) * stride + window - size - 2 * before  # past an input padded alike on both sides
+        plain = (size + 2 * before - window) // stride + 1
+        if count == plain:
+            after, reach = before, 0
+        elif count == plain + 1 and 0 < reach < stride:
+            after = before
+        else:
+            reach = 0
+        paddings.append((before, after))
+        outputs.append(count)
+        overhangs.append(reach)
+    (top, bottom), (left, right) = paddings
+    settings["padding"] = top if top == bottom == left == right else tuple(paddings)
+    return replace(layer, settings=settings), outputs, tuple(overhangs)
+
+
+def _names(layers):
+    """As our own models call them; a layer that no network here has keeps its kind."""
+    names, number = [], 0
+    for layer in layers:
+        number += layer.kind in ("conv", "dense")
+        names.append(f"{NAMES[layer.kind]}{number}" if layer.kind in NAMES else layer.kind)
+    return names

@@ -1,0 +1,83 @@
+"""What the names of folders, tables and columns say: which part of a data set they hold, or that they hold no class."""
+
+import re
+
+
+def _set(text):
+    return frozenset(text.split())
+
+
+_PART_WORDS = {
+    "train": ("train", "training", "trn"),
+    "val": ("val", "valid", "validation", "dev", "holdout", "heldout"),
+    "test": ("test", "testing", "tst"),
+    "other": ("pred", "prediction", "predictions", "unlabeled", "unlabelled", "extra", "submission", "sample"),
+}
+PART_OF = {word: part for part, words in _PART_WORDS.items() for word in words}
+# Words beside which a part's name is still one: train_images, seg_train, Final_Training, asl_alphabet_test.
+_NEUTRAL = _set(
+    "image images img imgs jpg jpeg png pic pics picture pictures photo photos frames data dataset datasets "
+    "set folder folders dir input inputs raw final seg split splits part parts labels label files all new the "
+    "of and for"
+)
+# Of folders that hold a share of the images: images_001, part_2, fold3.
+_CONTAINERS = _set(
+    "image images img imgs jpg jpeg png pic pics pictures photos frames data dataset part parts fold folds "
+    "split splits batch batches set subset folder folders dir chunk shard archive volume disk cv kfold"
+)
+_IMAGES = _set("image images img imgs jpg jpeg png jpegimages pics pictures photos data original originals")
+_MASKS = _set(
+    "mask masks annotation annotations annot annots trimap trimaps segmentation segmentations "
+    "segmentationclass segmentationobject groundtruth gt bbox bboxes xml xmls landmarks contours"
+)
+# What cameras, scanners and programs call their files.
+_CAMERAS = _set(
+    "img image images imgs dsc dscf dscn dcim pic pics picture photo photos pxl vid video frame frames scan "
+    "scans scanned file untitled screenshot sam mvi gopr capture snapshot page copy isic whatsapp fb signal "
+    "slide sample crop thumb thumbnail download unnamed"
+)
+
+
+def words(name):
+    """The words of a name in lower case, without digits: `HAM10000_images_part_1` has ham, images, part."""
+    found = []
+    for letters in re.findall(r"[^\W\d_]+", name):
+        found += re.findall(r"[A-Z]+(?![^\W\d_A-Z])|[A-Z]?[^\W\d_A-Z]+", letters)
+    return [word.lower() for word in found]
+
+
+def part_of(name):
+    """`"train"`, `"val"`, `"test"`, `"other"` (predictions, unlabelled images), or None, from a name's words."""
+    parts = {PART_OF[word] for word in words(name) if word in PART_OF}
+    if len(parts) > 1:
+        parts.discard("other")  # a sample of the training images
+    return parts.pop() if len(parts) == 1 else None  # "train_test" names both
+
+
+def is_plain_part(name):
+    """Whether a name says nothing but a part: `train`, `Test set`, `train_images`; not `bullet_train`."""
+    return part_of(name) is not None and all(word in PART_OF or word in _NEUTRAL for word in words(name))
+
+
+def holds_images(name):
+    """Whether a folder of this name is just where the images are: `images`, `jpg`."""
+    found = words(name)
+    return bool(found) and all(word in _IMAGES for word in found)
+
+
+def holds_masks(name):
+    """Whether a folder of this name might hold masks or annotations."""
+    return any(word in _MASKS for word in words(name))
+
+
+def are_containers(names):
+    """Whether folders are numbered shares of one set, which say nothing about classes: `images_001`, `images_002`."""
+    stems = {tuple(words(name)) for name in names}
+    numbered = all(re.search(r"\d|[ _-][a-e]$", name, re.IGNORECASE) for name in names)
+    return len(stems) == 1 and numbered and any(word in _CONTAINERS for word in stems.pop())
+
+
+def is_camera(prefix):
+    """Whether a file name's text before its number says nothing about what is seen: `IMG`, `frame`, `train`."""
+    found = words(prefix)
+    return not found or all(word in _CAMERAS or word in PART_OF or word in _NEUTRAL for word in found)

@@ -1,0 +1,99 @@
+"""What was understood of a data set, in one line that lets a person see a mistake."""
+
+import csv
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a `data_dir` was taken for.
+
+    Attributes:
+        data_dir: As the user wrote it.
+        layout: What was recognized.
+        labels_from, paths_from: What says the classes, and which images there are.
+        class_names: Of all parts.
+        images: `{part: number of images}`.
+        validation_from: Where the validation images come from.
+        passed_over: `(reason, names)` of what is not among the images.
+        notes: Sentences on what was decided.
+    """
+
+    data_dir: str
+    layout: str
+    labels_from: str
+    paths_from: str
+    class_names: Sequence
+    images: dict
+    validation_from: str
+    passed_over: tuple
+    notes: tuple
+
+    @classmethod
+    def of(cls, data_dir, **sources):
+        """Of the sources of each part, `training` and `validation`, or `all` where there is one; None for none."""
+        sources = {part: source for part, source in sources.items() if source is not None}
+        first = next(iter(sources.values()))
+        passed_over = {}
+        for source in sources.values():
+            for reason, names in source.passed_over:
+                passed_over.setdefault(reason, {}).update(dict.fromkeys(names))
+        return cls(
+            str(data_dir),
+            first.kind,
+            first.labels_from,
+            first.paths_from,
+            first.class_names,
+            {part: len(source) for part, source in sources.items()},
+            next((source.origin for part, source in sources.items() if part != "training"), ""),
+            tuple((reason, list(names)) for reason, names in passed_over.items()),
+            tuple(dict.fromkeys(note for source in sources.values() for note in source.notes)),
+        )
+
+    @property
+    def counts(self):
+        """`{reason: number of files passed over}`."""
+        return {reason: len(names) for reason, names in self.passed_over}
+
+    def __str__(self):
+        names = [str(name) for name in self.class_names]
+        shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+        labels = f" by {self.labels_from}" if self.labels_from else ""
+        images = " and ".join(f"{count:,}{'' if part == 'all' else f' {part}'}" for part, count in self.images.items())
+        parts = [self.layout, f"{len(names):,} classes{labels} ({shown})", f"{images} images"]
+        if self.paths_from:
+            parts.insert(1, f"images by {self.paths_from}")
+        if self.validation_from:
+            parts.append(f"validation: {self.validation_from}")
+        if self.passed_over:
+            counts = ", ".join(f"{count:,} {reason}" for reason, count in self.counts.items())
+            parts.append(f"passed over: {counts}")
+        line = "; ".join([f"{self.data_dir}: {parts[0]}", *parts[1:], *self.notes])
+        return line.encode(errors="backslashreplace").decode().replace("\n", "\\n")
+
+    def to_json(self):
+        """For `metrics.json`."""
+        return {
+            "labels_from": self.labels_from,
+            "paths_from": self.paths_from,
+            "validation_from": self.validation_from,
+            "passed_over": self.counts,
+            "notes": list(self.notes),
+        }
+
+    def write(self, path):
+        """The files passed over as CSV, `file,reason`; nothing is written while there are none."""
+        if not self.passed_over:
+            return
+        path = Path(path)
+        unfinished = path.with_name(path.name + ".tmp")
+        with unfinished.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+            writer = csv.writer(file)
+            writer.writerow(["file", "reason"])
+            writer.writerows((name, reason) for reason, names in self.passed_over for name in names)
+        os.replace(unfinished, path)

@@ -1,0 +1,126 @@
+"""One writer at a time for a folder. The system drops the lock with the process, so that a crash leaves none."""
+
+import contextlib
+import os
+import platform
+import sys
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows, where nothing is locked
+    fcntl = None
+
+
+class LockedError(RuntimeError):
+    """Somebody else writes into the folder, in one sentence."""
+
+
+class FolderLock:
+    """The right to write into a folder, a context manager.
+
+    Its sign is a small file there, which goes with the lock. Left behind by a process that was killed, it locks
+    nothing.
+
+    Args:
+        folder: The folder; made if it is not there, and removed again if it is still empty at the end.
+        name: The file; locks of different names do not exclude each other.
+
+    Raises:
+        LockedError: another process or thread holds it.
+        OSError: the folder cannot be written.
+
+    Example:
+        with FolderLock("runs/mine/jax"):
+            ...
+    """
+
+    def __init__(self, folder, name=".lock"):
+        self.path = Path(os.path.expanduser(folder)) / name
+        self._descriptor = None
+        self._made = []
+
+    def __enter__(self):
+        self._make_folder()
+        try:
+            self._acquire()
+        except BaseException:
+            self._remove_folders()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        if self._descriptor is not None:
+            if self._is_there():
+                self.path.unlink()
+            self._close()
+        self._remove_folders()
+
+    def keep(self):
+        """Take it again if somebody has removed the folder meanwhile.
+
+        Raises:
+            LockedError: another one has come first.
+        """
+        if self._descriptor is not None and not self._is_there():
+            self._close()
+            self._make_folder()
+            self._acquire()
+
+    def _acquire(self):
+        while fcntl is not None and self._descriptor is None:
+            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            try:
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = os.read(self._descriptor, 200).decode(errors="replace").strip()
+                self._close()
+                who = f" ({holder})" if holder else ""
+                raise LockedError(f"{self.path.parent} is in use by another process{who}.") from None
+            except OSError as error:
+                print(
+                    f"{self.path.parent} cannot be locked ({error.strerror}): see that nothing else writes there.",
+                    file=sys.stderr,
+                )
+                return
+            if not self._is_there():  # its last holder has removed it since it was opened
+                self._close()
+        if self._descriptor is not None:
+            with contextlib.suppress(OSError):  # who holds it is good to know, and a full disk no reason to stop
+                os.truncate(self._descriptor, 0)
+                os.write(self._descriptor, f"process {os.getpid()} on {platform.node()}\n".encode())
+
+    def _is_there(self):
+        try:
+            return os.path.samestat(os.stat(self.path), os.fstat(self._descriptor))
+        except OSError:
+            return False
+
+    def _close(self):
+        if fcntl is not None:
+            with contextlib.suppress(OSError):
+                fcntl.flock(self._descriptor, fcntl.LOCK_UN)  # closing alone leaves it to children of this process
+        os.close(self._descriptor)
+        self._descriptor = None
+
+    def _make_folder(self):
+        folder = self.path.parent
+        missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
+        self._made += missing
+
+    def _remove_folders(self):
+        with contextlib.suppress(OSError):  # not empty, or gone
+            for folder in self._made:
+                folder.rmdir()
+
+
+def is_locked(folder, name=".lock"):
+    """Whether somebody holds a folder's lock now."""
+    if not (Path(folder) / name).is_file():
+        return False
+    try:
+        with FolderLock(folder, name):
+            return False
+    except (LockedError, OSError):
+        return True

@@ -259,9 +259,8 @@ def _kind(labels):
     if len(present) >= _FEW and len(distinct) > len(present) / 2:
         return "unique"
     if any("|" in label for label in distinct):
-        singles = {label for label in distinct if "|" not in label}
-        parts = {part.strip() for label in distinct for part in label.split("|")}
-        if len(singles & parts) or len(parts) < len(distinct):
+        parts = [part.strip() for label in distinct for part in label.split("|")]
+        if len(parts) > len(set(parts)):  # the same classes in other company
             return "several"
     if len(distinct) == 1:
         return "constant"

@@ -21,9 +21,7 @@ def local_response_normalization(activities, axis, reach, k, alpha, beta, groups
     """As sums of shifted copies, which XLA makes one loop each way."""
     settings = (axis, reach, k, alpha, beta, groups)
     activities = tf.convert_to_tensor(activities)
-    if forwardprop_util.pack_tangents(
-        [activities]
-    ).tangents:  # of a ForwardAccumulator
+    if forwardprop_util.pack_tangents([activities]).tangents:  # of a ForwardAccumulator
         return reference.local_response_normalization(activities, *settings)
 
     @tf.custom_gradient

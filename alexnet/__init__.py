@@ -7,6 +7,7 @@ Names are imported when first used, so that the backend can be chosen after `imp
 import importlib
 import importlib.util
 import sys
+import threading
 
 _HOMES = {
     "AlexNet": "model",
@@ -58,30 +59,51 @@ def __dir__():
     return [*globals(), *__all__]
 
 
+class _SGD:
+    """Stands for `alexnet.training.SGD` in Keras's register: the training code is imported when a model asks for it."""
+
+    @staticmethod
+    def from_config(config):
+        return importlib.import_module("alexnet.training.optimizer").SGD.from_config(config)
+
+
+def _register():
+    importlib.import_module("alexnet.layers")
+    sys.modules["keras"].saving.get_custom_objects().setdefault("alexnet>SGD", _SGD)
+
+
 class _AfterKeras:
     """Tells Keras of our layers as soon as it is imported, so that `keras.saving.load_model` knows a saved model's.
 
     Keras finds classes by what has been registered, and a program may import it before this package or after.
+    Others may look for Keras without importing it: the finder stays until Keras is there.
     """
 
-    @staticmethod
-    def find_spec(name, path=None, target=None):
-        if name != "keras":
+    _looking = threading.local()
+
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        if name != "keras" or getattr(cls._looking, "now", False):
             return None
-        sys.meta_path.remove(_AfterKeras)
-        spec = importlib.util.find_spec(name)
+        cls._looking.now = True
+        try:
+            spec = importlib.util.find_spec(name)
+        finally:
+            cls._looking.now = False
         if spec is not None and spec.loader is not None:
             execute = spec.loader.exec_module
 
             def execute_and_register(module):
                 execute(module)
-                importlib.import_module("alexnet.layers")
+                if cls in sys.meta_path:
+                    sys.meta_path.remove(cls)
+                _register()
 
             spec.loader.exec_module = execute_and_register
         return spec
 
 
 if "keras" in sys.modules:
-    importlib.import_module("alexnet.layers")
+    _register()
 else:
     sys.meta_path.insert(0, _AfterKeras)

@@ -2,10 +2,12 @@
 
 import contextlib
 import importlib
+import importlib.machinery
 import importlib.util
 import os
 import sys
 import tempfile
+import threading
 
 from alexnet.recipe import BACKENDS, nearest
 
@@ -76,7 +78,7 @@ def _quiet_tensorflow():
 
 @contextlib.contextmanager
 def without(package):
-    """Within it `package` is taken for absent, unless it is in use.
+    """Within it this thread takes `package` for absent, unless it is in use; other threads may import it meanwhile.
 
     Keras imports what it can find, whether it is needed or not: JAX on every backend, for the sake of an older JAX,
     which takes half a second and 130 MB; and TensorFlow when it saves a model, seconds and hundreds of megabytes, to
@@ -85,8 +87,31 @@ def without(package):
     if package in sys.modules:
         yield
         return
-    sys.modules[package] = None
+    absent = _Absent(package)
+    sys.meta_path.insert(0, absent)
     try:
         yield
     finally:
-        del sys.modules[package]
+        sys.meta_path.remove(absent)
+        # Keras remembers what it did not find.
+        lazy = getattr(sys.modules.get("keras.src.utils.module_utils"), package, None)
+        if getattr(lazy, "_available", None) is False:
+            lazy._available = None
+
+
+class _Absent:
+    """Finds a package for one thread, and cannot import it."""
+
+    def __init__(self, package):
+        self.package = package
+        self.thread = threading.get_ident()
+
+    def find_spec(self, name, path=None, target=None):
+        here = name == self.package and threading.get_ident() == self.thread
+        return importlib.machinery.ModuleSpec(name, self) if here else None
+
+    def create_module(self, spec):
+        raise ModuleNotFoundError(f"No module named {spec.name!r}", name=spec.name)
+
+    def exec_module(self, module):
+        pass

@@ -1,6 +1,7 @@
 """The house: who imports whom, how fast the package starts, what lies in the repository."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -72,3 +73,53 @@ def test_every_public_name_is_documented():
         assert isinstance(thing, dict) or thing.__doc__, name
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         alexnet.nothing  # noqa: B018
+
+
+def test_one_thread_does_without_a_package_that_another_imports():
+    program = """
+import importlib, sys, threading
+from alexnet.backend import without
+with without("colorsys"):
+    try:
+        import colorsys
+        sys.exit("imported")
+    except ModuleNotFoundError as error:
+        assert error.name == "colorsys"
+    other = threading.Thread(target=importlib.import_module, args=("colorsys",))
+    other.start(); other.join()
+    import colorsys
+assert colorsys.rgb_to_hsv and len([f for f in sys.meta_path if type(f).__module__ == "alexnet.backend"]) == 0
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_saving_leaves_tensorflow_to_others(tmp_path):
+    """Neither hidden from other threads nor taken for absent afterwards, and not imported either."""
+    program = f"""
+import sys, alexnet
+keras = alexnet.import_keras("torch")
+model = alexnet.AlexNet(input_shape=(67, 67, 3), classes=2, width=1 / 64)
+alexnet.save_checkpoint(model, {str(tmp_path / "a.keras")!r})
+assert "tensorflow" not in sys.modules
+from keras.src.utils.module_utils import tensorflow
+assert tensorflow._available is None
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+
+
+def test_looking_for_keras_is_not_importing_it(tmp_path):
+    """Another library may ask whether Keras is there; our layers and our optimizer are registered all the same."""
+    program = """
+import importlib.util, sys, alexnet
+importlib.util.find_spec("keras")
+assert "keras" not in sys.modules
+import keras
+assert not any(getattr(each, "__name__", "") == "_AfterKeras" for each in sys.meta_path)
+known = keras.saving.get_custom_objects()
+assert "alexnet>LocalResponseNormalization" in known and "alexnet.training" not in sys.modules
+config = {"module": "alexnet.training.optimizer", "class_name": "SGD", "registered_name": "alexnet>SGD",
+          "config": {"learning_rate": 0.5, "decay": 0.25}}
+assert keras.optimizers.deserialize(config).decay == 0.25
+"""
+    environment = {**os.environ, "KERAS_BACKEND": "torch"}
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120, env=environment)

@@ -644,7 +644,8 @@ def test_an_npz(tmp_path, shape, kind):
     [np.arange(12)[:, None] % 3, np.eye(3)[np.arange(12) % 3], np.arange(12) % 3 * 1.0, np.array(list("abc") * 4)],
 )
 def test_labels_of_an_npz(tmp_path, labels):
-    images = load_data(recipe(npz(tmp_path / "d.npz", labels=labels, class_names=np.array(["u", "v", "w"]))))[0]
+    names = np.array(list("abc" if labels.dtype.kind == "U" else "uvw"))
+    images = load_data(recipe(npz(tmp_path / "d.npz", labels=labels, class_names=names)))[0]
     assert images.labels.tolist() == [0, 1, 2] * 4
     assert images.class_names == (["a", "b", "c"] if labels.dtype.kind == "U" else ["u", "v", "w"])
 
@@ -657,11 +658,11 @@ def test_an_npz_without_a_second_part(tmp_path):
 @pytest.mark.parametrize(
     ("message", "values"),
     [
-        ("pixels must go from 0 to 1 or from 0 to 255. Received: -1 to 1", {"x_train": np.array([-1.0, 1.0] * 6)}),
-        ("from 0 to 255. Received: 0 to 65535", {"x_train": np.array([0, 65535] * 6)}),
+        ("pixels must go from 0 to 1 or .*Received: -1 to 1", {"x_train": np.array([-1.0, 1.0] * 6)}),
+        ("Received: 0 to 4095. white_level says", {"x_train": np.array([0, 4095] * 6)}),
         ("Received: nan to nan", {"x_train": np.array([np.nan, 1] * 6)}),
         ("whole numbers or floats. Received: complex128", {"x_train": np.array([1j] * 12)}),
-        (r"images must be \(n, height, width\).*Received: \(12, 3, 8, 8\)", {"x_train": np.zeros((12, 3, 8, 8))}),
+        (r"images must be \(n, height, width\).*Received: \(12, 2, 8, 8\)", {"x_train": np.zeros((12, 2, 8, 8))}),
         (r"Received: \(0, 8, 8\)", {"x_train": np.zeros((0, 8, 8))}),
         (r"labels must be \(n,\).*Received: int64 \(5,\) for 12 images", {"y_train": np.arange(5)}),
         ("one-hot", {"y_train": np.ones((12, 3))}),

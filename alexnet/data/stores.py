@@ -81,7 +81,14 @@ class Store:
 
 
 class Encoded(Store):
-    """Images that lie there as files do."""
+    """Images that lie there as files do.
+
+    Attributes:
+        max_pixels, white_level: As of `decoding.decode_square`.
+    """
+
+    max_pixels = decoding.MAX_PIXELS
+    white_level = None
 
     def read(self, index):
         """The content of the file at `index`, bytes.
@@ -96,7 +103,7 @@ class Encoded(Store):
             content = self.read(index)
         except OSError as error:
             raise ImageError(self.name(index), f"cannot be read ({error.strerror or error})") from None
-        return decoding.decode_square(content, size, self.name(index))
+        return decoding.decode_square(content, size, self.name(index), self.max_pixels, self.white_level)
 
 
 class Folder(Encoded):
@@ -175,7 +182,7 @@ class Zip(Encoded):
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise OSError(f"it is compressed in a way that is not read, {member.compress_type}")
         if member.file_size > LARGEST:
-            raise OSError(f"it claims to have {member.file_size:,} bytes")
+            raise OSError(f"it claims to have {member.file_size:,} bytes, more than an image has")
         header = read_at(self._file, member.header_offset, 30)
         if header[:4] != b"PK\3\4":
             raise OSError("the zip is damaged there")
@@ -206,7 +213,7 @@ def read_at(file, offset, size):
 
 
 class Arrays(Store):
-    """One uint8 array `(n, height, width)` or `(n, height, width, 3)`."""
+    """One uint8 array `(n, height, width)` or `(n, height, width, 3)`; a fourth channel is transparency."""
 
     def __init__(self, array):
         self.array = array

@@ -1,10 +1,15 @@
-"""Images that are one array: an `.npz`, or a data set of `keras.datasets`."""
+"""Images that are one array: an `.npz`, a data set of `keras.datasets`, and the files of MNIST, SVHN and CIFAR."""
 
+import gzip
+import math
+import re
 import zipfile
 import zlib
+from pathlib import Path
 
 import numpy as np
 
+from alexnet.data.decoding import OVERSHOOT, optional
 from alexnet.data.source import DataError, Source
 from alexnet.data.stores import Arrays
 
@@ -15,6 +20,12 @@ CLASS_NAMES = {
     "mnist": list("0123456789"),
     "fashion_mnist": ["T-shirt", "trousers", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot"],
 }
+# What the parts of an `.npz` are called, and images and labels in them: x_train, train_images, trainLabels, ...
+_PARTS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test",)}
+_IMAGES = ("x", "images", "image", "data")
+_LABELS = ("y", "labels", "label", "targets", "target")
+_NAMES = ("classnames", "labelnames", "targetnames", "classes")
+_CHANNELS = (1, 3, 4)
 
 
 def find_keras(name):
@@ -34,89 +45,178 @@ def find_keras(name):
 
 
 def find(tree, test_only=False):
-    """The only `.npz` in a folder."""
+    """The only `.npz` in a folder, or a known set's own files; None for anything else.
+
+    Raises:
+        DataError: such files, but damaged, incomplete or Python pickles.
+    """
+    if tree.path is None:
+        return None
     files = [name for name in tree.files if name.lower().endswith(".npz")]
-    return read(tree.path / files[0]) if tree.path and len(files) == 1 else None
+    if len(files) == 1 and (not tree.folders or _knows(tree.path / files[0])):
+        return read(tree.path / files[0])
+    return next((found for find in (_find_idx, _find_svhn, _find_cifar) if (found := find(tree))), None)
 
 
-def read(path):
-    """`(training, validation or None)` of an `.npz` with `x_train` and `y_train`, and `x_test` or `x_val` with theirs.
+def _source(images, labels, class_names, kind, notes=()):
+    return Source.whole(Arrays(images), labels, class_names, f"{kind} ({'; '.join(notes)})" if notes else kind)
 
-    Images are `(n, height, width)`, `(n, height, width, 1)` or `(n, height, width, 3)`: whole numbers from 0 to 255,
-    or floats, which go from 0 to 1 if none of any part is above 1, and otherwise from 0 to 255. Labels are `(n,)`,
+
+# --- An .npz
+
+
+def read(path, white_level=None):
+    """`(training, validation or None)` of an `.npz` with `x_train` and `y_train`, and `x_val` or `x_test` with theirs.
+
+    The keys may also be `train_images` and `train_labels`, or only `x` and `y`; `x_val` goes before `x_test`.
+
+    Images are `(n, height, width)`, or `(n, height, width, channels)` with 1, 3 or 4 channels, the last of four being
+    transparency; `(n, channels, height, width)` is taken where it cannot be the other. Pixels are whole numbers from 0
+    to 255 or to 65535, floats from 0 to 1 or from 0 to 255, or 0 and 1, the same in all parts. Labels are `(n,)`,
     `(n, 1)` or one-hot, numbers or text; `class_names` may name the numbers.
+
+    Args:
+        path: Of the file.
+        white_level: The value that is white, where the pixels do not tell. None for what they tell.
 
     Raises:
         DataError: something else.
     """
+    path = Path(path)
     try:
         with np.load(path, allow_pickle=False) as file:
-            keys = {key.lower(): key for key in file.files}
-            parts = [_arrays(file, keys, part) for part in ("train", "val", "valid", "validation", "test")]
-            names = file[keys["class_names"]] if "class_names" in keys else None
+            keys = file.files
+            chosen, names, notes = _chosen(path, keys)
+            parts = [(part, x, file[x], file[y]) for part, x, y in chosen]
+            names = None if names is None else file[names]
     except DataError:
         raise
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, AttributeError, MemoryError) as error:
         reason = str(getattr(error, "strerror", None) or error).partition("\n")[0]
+        if "allow_pickle" in reason:
+            reason = "it holds Python objects, which are not unpickled: a pickle may run anything"
         raise DataError(f"data_dir: {path} cannot be read ({reason}).") from None
-    training, validation = parts[0], next((part for part in parts[1:] if part is not None), None)
-    if training is None and validation is None:
-        raise DataError(
-            f"data_dir: {path} must hold x_train and y_train, and may hold x_test and y_test or x_val and y_val. "
-            f"Received: {', '.join(keys) or 'nothing'}."
-        )
-    present = [part for part in (training, validation) if part is not None]
-    scale = _scale(path, [images for images, _ in present])
-    labels = [_labels(path, labels, len(images)) for images, labels in present]
+    images = [_laid_out(path, x, array, notes) for _, x, array, _ in parts]
+    white = _white(path, [x for _, x, _, _ in parts], images, white_level, notes)
+    labels = [_labels(path, own, len(array)) for array, (_, _, _, own) in zip(images, parts, strict=True)]
+    if len({own.shape[1] for _, _, _, own in parts if own.ndim == 2} - {1}) > 1:
+        raise DataError(f"data_dir: {path}: one-hot labels must be as wide in every part.")
     if names is None and len(labels) == 2 and (strangers := set(labels[1].tolist()) - set(labels[0].tolist())):
         shown = ", ".join(sorted(map(str, strangers))[:5])
         raise DataError(f"data_dir: {path} has labels that the training images lack: {shown}.")
     class_names, labels = _named(path, labels, names)
-    sources = [
-        Source.whole(Arrays(_bytes(images, scale)), own, class_names, f"the arrays in {path.name}")
-        for (images, _), own in zip(present, labels, strict=True)
-    ]
-    return (None if training is None else sources[0]), (None if validation is None else sources[-1])
+    found = {"train": None}
+    for (part, *_), array, own in zip(parts, images, labels, strict=True):
+        found[part] = _source(_bytes(array, white), own, class_names, f"the arrays in {path.name}", notes)
+    return found.pop("train"), next(iter(found.values()), None)
 
 
-def _arrays(file, keys, part):
-    for x, y in ((f"x_{part}", f"y_{part}"), (f"{part}_images", f"{part}_labels")):
-        if x in keys and y in keys:
-            return file[keys[x]], file[keys[y]]
-    return None
+def _normal(key):
+    return re.sub("[^a-z]", "", key.lower())
 
 
-def _scale(path, arrays):
-    """What pixels are multiplied by, once for all parts: a dark part must not be taken for another range."""
-    lowest, highest = np.inf, -np.inf
-    for array in arrays:
-        if array.ndim not in (3, 4) or (array.ndim == 4 and array.shape[3] not in (1, 3)) or 0 in array.shape:
-            raise DataError(
-                f"data_dir: {path}: images must be (n, height, width), (n, height, width, 1) or (n, height, width, 3). "
-                f"Received: {array.shape}."
-            )
-        if array.dtype.kind not in "uif":
-            raise DataError(f"data_dir: {path}: images must be whole numbers or floats. Received: {array.dtype}.")
-        lowest, highest = np.minimum(lowest, array.min()), np.maximum(highest, array.max())  # a NaN stays one
-    if not (lowest >= 0 and highest <= 255):
+def _matching(keys, words, part_names):
+    """The keys that mean images (or labels) of a part; of no part for ("",)."""
+    wanted = {a + b for word in words for part in part_names for a, b in ((word, part), (part, word))}
+    return [key for key in keys if _normal(key) in wanted]
+
+
+def _knows(path):
+    """Whether an `.npz` has images and labels, by their names; another one may lie beside images by chance."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return bool(_chosen(path, file.files)[0])
+    except Exception:  # zipfile and NumPy have their own
+        return False
+
+
+def _chosen(path, keys):
+    """`([(part, key of its images, key of its labels)], key of the class names or None, notes)`."""
+    found, notes = {}, []
+    for part, part_names in (*_PARTS.items(), ("all", ("",))):
+        x, y = _matching(keys, _IMAGES, part_names), _matching(keys, _LABELS, part_names)
+        if len(x) > 1 or len(y) > 1:
+            raise DataError(f"data_dir: {path} holds {', '.join(x if len(x) > 1 else y)}; only one of them may stay.")
+        if x and y:
+            found[part] = x[0], y[0]
+        elif x and part != "all":
+            notes.append(f"{x[0]} has no labels and is passed over")
+    if "all" in found:
+        if len(found) > 1:
+            raise DataError(f"data_dir: {path} holds {', '.join(keys)}; either x and y or their parts may stay.")
+        found = {"train": found["all"]}
+    if not found:
         raise DataError(
-            f"data_dir: {path}: pixels must go from 0 to 1 or from 0 to 255. Received: {lowest:g} to {highest:g}."
+            f"data_dir: {path} must hold x_train and y_train, and may hold x_test and y_test or x_val and y_val. "
+            f"Received: {', '.join(keys) or 'nothing'}."
         )
-    return 255 if highest <= 1 and all(array.dtype.kind == "f" for array in arrays) else 1
+    if "val" in found and "test" in found:
+        notes.append(f"validation from {found['val'][0]}; {found.pop('test')[0]} is passed over")
+    names = [key for key in keys if _normal(key) in _NAMES]
+    if len(names) > 1:
+        raise DataError(f"data_dir: {path} holds {', '.join(names)}; only one of them may stay.")
+    return [(part, *pair) for part, pair in found.items()], names[0] if names else None, notes
 
 
-def _bytes(array, scale):
-    array = array[..., 0] if array.ndim == 4 and array.shape[3] == 1 else array
-    if array.dtype == np.uint8:
+def _laid_out(path, key, array, notes):
+    """Images `(n, height, width)` or `(n, height, width, channels)`."""
+    if array.dtype.kind not in "uifb":
+        raise DataError(f"data_dir: {path}: images must be whole numbers or floats. Received: {array.dtype}.")
+    if array.ndim == 4 and array.shape[1] in _CHANNELS and array.shape[3] not in _CHANNELS:
+        notes.append(f"{key} is channels first, {array.shape}")
+        array = array.transpose(0, 2, 3, 1)
+    unclear = array.ndim == 4 and array.shape[1] in _CHANNELS and array.shape[2] not in _CHANNELS
+    if array.ndim not in (3, 4) or 0 in array.shape or unclear or (array.ndim == 4 and array.shape[3] not in _CHANNELS):
+        raise DataError(
+            f"data_dir: {path}: images must be (n, height, width), or (n, height, width, channels) with 1, 3 or 4 "
+            f"channels. Received: {array.shape} for {key}."
+        )
+    return array[..., 0] if array.ndim == 4 and array.shape[3] == 1 else array
+
+
+def _white(path, keys, arrays, white_level, notes):
+    """The value that is white, one for all parts: a dark part must not be taken for another range."""
+    lows, highs = zip(*((float(array.min()), float(array.max())) for array in arrays), strict=True)
+    low, high = np.min(lows), np.max(highs)  # unlike Python's, a NaN stays one
+    kinds = {"i" if array.dtype.kind == "u" else array.dtype.kind for array in arrays}
+    possible = {"b": (1,), "i": (1, 255, 65535), "f": (1, 255)}[kinds.pop()] if len(kinds) == 1 else (255,)
+    slack = OVERSHOOT if any(array.dtype.kind == "f" for array in arrays) else 0
+    # The brightest of all pixels comes near white. Where it does not, the range may be another one.
+    fits = [
+        white
+        for white in (possible if white_level is None else (white_level,))
+        if -slack * white <= low and high <= white * (1 + slack) and (high >= white / 4 or white_level is not None)
+    ]
+    if not fits:
+        raise DataError(
+            f"data_dir: {path}: pixels must go from 0 to 1 or from 0 to 255, or from 0 to 65535 if they are whole "
+            f"numbers, and make use of the range. Received: {low:g} to {high:g}. white_level says which value is white."
+        )
+    white = fits[0]
+    for key, own in zip(keys, highs, strict=True):
+        if white_level is None and white > 1 and 0 < own <= (1 + slack if white == 255 else 255):
+            raise DataError(
+                f"data_dir: {path}: {key} goes to {own:g} only, and another part to {high:g}; they must have one range."
+            )
+    if low < 0 or high > white:
+        notes.append(f"pixels from {low:g} to {high:g} are cut off at 0 and {white:g}")
+    if white not in (1, 255) or (white == 1 and possible[-1] == 65535):
+        notes.append(f"{white:g} is white")
+    return white
+
+
+def _bytes(array, white):
+    """uint8 from 0 to 255."""
+    if array.dtype == np.uint8 and white == 255:
         return array
     found = np.empty(array.shape, np.uint8)
     for index, image in enumerate(array):  # one by one: all at once would need several times the memory
-        found[index] = np.rint(image * scale)
+        found[index] = np.rint(np.clip(image.astype(np.float64) * (255 / white), 0, 255))
     return found
 
 
 def _labels(path, labels, count):
-    """Labels `(n,)`."""
+    """Labels `(n,)`, whole numbers or text."""
     received = f"Received: {labels.dtype} {labels.shape} for {count:,} images."
     if labels.ndim == 2 and labels.shape[1] > 1 and labels.dtype.kind in "uifb":
         if not (np.isin(labels, (0, 1)).all() and (labels.sum(1) == 1).all()):
@@ -125,20 +225,175 @@ def _labels(path, labels, count):
     labels = labels.reshape(-1) if labels.ndim == 2 and labels.shape[1] == 1 else labels
     if (
         labels.shape != (count,)
-        or labels.dtype.kind not in "uifU"
+        or labels.dtype.kind not in "uifbUS"
         or (labels.dtype.kind == "f" and not (labels == np.rint(labels)).all())
     ):
         raise DataError(f"data_dir: {path}: labels must be (n,), (n, 1) or one-hot. {received}")
-    return labels.astype(np.int64) if labels.dtype.kind in "uif" else labels
+    if labels.dtype.kind not in "US":
+        return labels.astype(np.int64)
+    labels = _text(path, labels)
+    if (labels == "").any():
+        raise DataError(f"data_dir: {path}: {np.sum(labels == ''):,} labels are empty.")
+    return labels
+
+
+def _text(path, values):
+    try:
+        return np.char.decode(values, "utf-8") if values.dtype.kind == "S" else values
+    except UnicodeDecodeError:
+        raise DataError(f"data_dir: {path}: labels and names must be UTF-8.") from None
 
 
 def _named(path, labels, names):
     """`(class names, labels as indices into them)`."""
-    if names is None or labels[0].dtype.kind == "U":
+    text = labels[0].dtype.kind == "U"
+    if names is None:
         values, places = np.unique(np.concatenate(labels), return_inverse=True)
         return [str(value) for value in values], np.split(places, np.cumsum([len(own) for own in labels])[:-1])
     if names.ndim != 1 or len(set(names.tolist())) < len(names):
         raise DataError(f"data_dir: {path}: class_names must be a list of different names.")
+    names = [str(name) for name in _text(path, names)]
+    if text:
+        if strangers := sorted(set(np.concatenate(labels).tolist()) - set(names)):
+            raise DataError(f"data_dir: {path}: class_names lacks {', '.join(strangers[:5])}.")
+        return names, [np.array([names.index(value) for value in own.tolist()]) for own in labels]
     if any(own.min() < 0 or own.max() >= len(names) for own in labels):
-        raise DataError(f"data_dir: {path}: labels must be 0 to {len(names) - 1}, one for each of class_names.")
-    return [str(name) for name in names], labels
+        low, high = min(own.min() for own in labels), max(own.max() for own in labels)
+        raise DataError(
+            f"data_dir: {path}: labels must be 0 to {len(names) - 1}, one for each of class_names. "
+            f"Received: {low} to {high}."
+        )
+    return names, labels
+
+
+# --- MNIST's files, and those of sets that took its form
+
+_IDX = re.compile(r"(?:(.+)-)?(train|t10k|test)-(images|labels)[-.]idx[13]-ubyte(?:\.gz)?", re.IGNORECASE)
+
+
+def _find_idx(tree):
+    found = {}
+    for name in sorted(tree.files, key=len, reverse=True):  # the file itself goes before its .gz
+        if match := _IDX.fullmatch(name):
+            set_name, part, what = (group and group.lower() for group in match.groups())
+            found.setdefault(set_name or "", {})[part, what] = tree.path / name
+    if not found:
+        return None
+    if len(found) > 1:
+        names = ", ".join(name or "one without a name" for name in sorted(found))
+        raise DataError(f"data_dir: {tree.name} holds several sets ({names}); each needs a folder of its own.")
+    ((set_name, files),) = found.items()
+    parts = []
+    for names in (("train",), ("t10k", "test")):
+        own = [name for name in names if any(part == name for part, _ in files)]
+        if not own:
+            parts.append(None)
+            continue
+        missing = [what for what in ("images", "labels") if (own[0], what) not in files]
+        if missing or len(own) > 1:
+            reason = f"lacks the {missing[0]} of {own[0]}" if missing else "holds both t10k and test"
+            raise DataError(f"data_dir: {tree.name} {reason}.")
+        parts.append((_idx(files[own[0], "images"], 3), _idx(files[own[0], "labels"], 1)))
+    # EMNIST's images lie on their side.
+    notes = ["images turned upright, as EMNIST's lie on their side"] if set_name.startswith("emnist") else []
+    return _digits(tree, [pair and (pair[0].swapaxes(1, 2) if notes else pair[0], pair[1]) for pair in parts],
+                   "the files of MNIST's form", notes)  # fmt: skip
+
+
+def _idx(path, rank):
+    """The array in a file of MNIST's form."""
+    try:
+        content = path.read_bytes()
+        content = gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"data_dir: {path} cannot be read ({error}).") from None
+    shape = tuple(int.from_bytes(content[4 + 4 * axis : 8 + 4 * axis]) for axis in range(rank))
+    if content[:4] != bytes((0, 0, 8, rank)) or len(content) != 4 + 4 * rank + math.prod(shape) or 0 in shape:
+        raise DataError(f"data_dir: {path} is damaged, or not in MNIST's form.")
+    return np.frombuffer(content, np.uint8, offset=4 + 4 * rank).reshape(shape)
+
+
+def _digits(tree, parts, kind, notes):
+    """Sources of `(images, labels)` or None each, whose classes are called by their numbers."""
+    present = [pair for pair in parts if pair is not None]
+    for images, labels in present:
+        if len(images) != len(labels):
+            raise DataError(f"data_dir: {tree.name} has {len(images):,} images and {len(labels):,} labels in one part.")
+    values = np.unique(np.concatenate([labels for _, labels in present]))
+    names = [str(value) for value in values]
+    return tuple(
+        pair and _source(np.ascontiguousarray(pair[0]), np.searchsorted(values, pair[1]), names, kind, notes)
+        for pair in parts
+    )
+
+
+# --- SVHN's files of single digits
+
+
+def _find_svhn(tree):
+    names = {name.lower(): name for name in tree.files}
+    if not any(f"{part}_32x32.mat" in names for part in ("train", "test")):
+        return None
+    loader = optional("scipy.io")
+    if loader is None:
+        raise DataError(f"data_dir: {tree.name} holds .mat files, which need SciPy: pip install scipy.")
+    parts = []
+    for part in ("train", "test"):
+        if f"{part}_32x32.mat" not in names:
+            parts.append(None)
+            continue
+        path = tree.path / names[f"{part}_32x32.mat"]
+        try:
+            arrays = loader.loadmat(path, variable_names=("X", "y"))
+            images, labels = arrays["X"].transpose(3, 0, 1, 2), arrays["y"].reshape(-1)
+        except Exception as error:  # SciPy has many, and the arrays may be others
+            raise DataError(f"data_dir: {path} is not one of SVHN's files ({type(error).__name__}: {error}).") from None
+        if images.dtype != np.uint8 or images.shape[3] != 3 or not np.isin(labels, range(11)).all():
+            raise DataError(f"data_dir: {path} is not one of SVHN's files ({images.dtype} {images.shape}).")
+        parts.append((images, labels % 10))  # they call 0 10
+    notes = ["extra_32x32.mat is passed over"] if "extra_32x32.mat" in names else []
+    return _digits(tree, parts, "SVHN's files", notes)
+
+
+# --- CIFAR's binary files
+
+
+def _find_cifar(tree):
+    names = set(tree.files)
+    if {"data_batch_1", "test_batch"} <= names or ({"train", "test", "meta"} <= names and not tree.folders):
+        raise DataError(
+            f"data_dir: {tree.name} holds CIFAR's Python version: pickles, which may run anything and are not read. "
+            "The binary version is read, and so are data_dir: cifar10 and cifar100."
+        )
+    batches = [f"data_batch_{number}.bin" for number in range(1, 6)]
+    if "test_batch.bin" in names and set(batches) & names:
+        if missing := [name for name in batches if name not in names]:
+            raise DataError(f"data_dir: {tree.name} lacks {', '.join(missing)} of CIFAR-10.")
+        kind, files, labels_each, text = "CIFAR-10", (batches, ["test_batch.bin"]), 1, "batches.meta.txt"
+    elif {"train.bin", "test.bin", "fine_label_names.txt"} <= names:
+        files, labels_each, text, kind = (
+            (["train.bin"], ["test.bin"]),
+            2,
+            "fine_label_names.txt",
+            "CIFAR-100's binary files",
+        )
+    else:
+        return None
+    parts = [_cifar(tree, own, labels_each) for own in files]
+    class_names = (tree.path / text).read_text(encoding="utf-8").split() if text in names else CLASS_NAMES["cifar10"]
+    if max(labels.max() for _, labels in parts) >= len(class_names):
+        raise DataError(f"data_dir: {tree.name} has more labels than names in {text}.")
+    return tuple(_source(images, labels, class_names, f"{kind}'s binary files") for images, labels in parts)
+
+
+def _cifar(tree, files, labels_each):
+    """`(images, labels)` of CIFAR's records: a byte for each label, the fine one last, and pixels by channel."""
+    each = labels_each + 32 * 32 * 3
+    content = []
+    for name in files:
+        content.append(np.fromfile(tree.path / name, np.uint8))
+        if not len(content[-1]) or len(content[-1]) % each:
+            raise DataError(f"data_dir: {tree.path / name} is damaged: {len(content[-1]):,} bytes.")
+    records = np.concatenate(content).reshape(-1, each)
+    images = records[:, labels_each:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+    return np.ascontiguousarray(images), records[:, labels_each - 1].astype(np.int64)

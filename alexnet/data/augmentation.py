@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from alexnet.data.decoding import optional
+
 
 def centre_crop(images, size):
     """The central `size` pixels of square images `(batch, side, side, 3)`."""
@@ -38,15 +40,14 @@ def cut(squares, corners, flips, batch):
         flips: `(n,)` bool.
         batch: Where they go.
     """
-    import cv2
-
+    cv2 = optional("cv2")
     size = batch.shape[1]
     for place, square, (y, x), flip in zip(batch, squares, corners, flips, strict=True):
         part = square[y : y + size, x : x + size]
-        if flip:
+        if flip and cv2:
             cv2.flip(part, 1, dst=place)  # NumPy would go byte by byte, which takes ten times as long
         else:
-            place[:] = part
+            place[:] = part[:, ::-1] if flip else part
 
 
 def pca_color(images, std, components, rng):

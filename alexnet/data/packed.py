@@ -3,6 +3,7 @@
 import bisect
 import contextlib
 import hashlib
+import io
 import itertools
 import json
 import math
@@ -16,10 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from alexnet.data import decoding
 from alexnet.data.colors import Colors, Moments
-from alexnet.data.decoding import ImageError
+from alexnet.data.decoding import ImageError, optional
 from alexnet.data.skipping import Skipped
 from alexnet.data.source import DataError, Source
 from alexnet.data.stores import Names, Store
@@ -97,12 +99,11 @@ class Packed(Store):
 
     def _reader(self, shard):
         if self._readers[shard] is None:
-            from array_record.python.array_record_module import ArrayRecordReader
-
+            array_record = _array_record()
             with self._lock:
                 if self._readers[shard] is None:
                     path = os.path.join(self.folder, self._files[shard])
-                    self._readers[shard] = ArrayRecordReader(path, _READER, file_reader_buffer_size=2**16)
+                    self._readers[shard] = array_record.ArrayRecordReader(path, _READER, file_reader_buffer_size=2**16)
         return self._readers[shard]
 
     def close(self):
@@ -110,6 +111,18 @@ class Packed(Store):
             if reader is not None:
                 reader.close()
         self._readers = [None] * len(self._files)
+
+
+def _array_record():
+    """The module that reads and writes ArrayRecord.
+
+    Raises:
+        DataError: it is missing.
+    """
+    module = optional("array_record.python.array_record_module")
+    if module is None:
+        raise DataError("Packed images need array_record, which is not installed: pip install array-record.")
+    return module
 
 
 def is_packed(folder):
@@ -124,6 +137,7 @@ def find(folder):
         DataError: it is unfinished, of another version or not whole.
     """
     folder = Path(folder)
+    _array_record()
     manifest = _read_manifest(folder)
     damaged = [file["file"] for file in _files(manifest) if _size(folder / file["file"]) != file["bytes"]]
     if damaged:
@@ -221,6 +235,7 @@ class Packing:
     """
 
     def __init__(self, folder, sources, recipe, encoding="raw"):
+        _array_record()
         self.folder = Path(folder)
         self.sources = sources
         self.size = recipe.resize
@@ -435,10 +450,12 @@ def _shown(value):
 def _encode(square, encoding):
     if encoding == "raw":
         return square.tobytes()
-    import simplejpeg
-
     # Without subsampling: at this size colours would visibly suffer a second time.
-    return simplejpeg.encode_jpeg(np.ascontiguousarray(square), QUALITY, "RGB", "444")
+    if simplejpeg := optional("simplejpeg"):
+        return simplejpeg.encode_jpeg(np.ascontiguousarray(square), QUALITY, "RGB", "444")
+    stream = io.BytesIO()
+    Image.fromarray(square).save(stream, "JPEG", quality=QUALITY, subsampling=0)
+    return stream.getvalue()
 
 
 def _ahead(pool, function, tasks, depth):
@@ -454,11 +471,10 @@ def _ahead(pool, function, tasks, depth):
 
 def _write_records(path, records):
     """Write a file that is safely on the disk when this returns; how many records it has."""
-    from array_record.python.array_record_module import ArrayRecordWriter
-
+    array_record = _array_record()
     count = 0
     try:
-        writer = ArrayRecordWriter(str(path), _WRITER)
+        writer = array_record.ArrayRecordWriter(str(path), _WRITER)
         try:
             for record in records:
                 writer.write(record)

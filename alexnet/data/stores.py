@@ -186,7 +186,7 @@ class Zip(Encoded):
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise OSError(f"it is compressed in a way that is not read, {member.compress_type}")
         if member.file_size > LARGEST:
-            raise OSError(f"it claims to have {member.file_size:,} bytes")
+            raise OSError(f"it claims to have {member.file_size:,} bytes, more than an image has")
         header = read_at(self._file, member.header_offset, 30)
         if header[:4] != b"PK\3\4":
             raise OSError("the zip is damaged there")
@@ -217,7 +217,7 @@ def read_at(file, offset, size):
 
 
 class Arrays(Store):
-    """One uint8 array `(n, height, width)` or `(n, height, width, 3)`."""
+    """One uint8 array `(n, height, width)` or `(n, height, width, 3)`; a fourth channel is transparency."""
 
     def __init__(self, array):
         self.array = array

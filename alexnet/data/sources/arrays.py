@@ -176,37 +176,33 @@ def _laid_out(path, key, array, notes):
 
 def _white(path, keys, arrays, white_level, notes):
     """The value that is white, one for all parts: a dark part must not be taken for another range."""
-    ranges = [(float(array.min()), float(array.max())) for array in arrays]  # a NaN stays one
-    low, high = np.min([own[0] for own in ranges]), np.max([own[1] for own in ranges])
-    kinds = {array.dtype.kind for array in arrays}
-    floats = "f" in kinds
-    slack = OVERSHOOT if floats else 0
-    fits = [white for white in (1, 255, 65535) if -slack * white <= low and high <= white * (1 + slack)]
-    if white_level is not None:
-        white = white_level if -slack * white_level <= low and high <= white_level * (1 + slack) else None
-    elif kinds == {"b"} or high == 0:
-        white = 1 if kinds == {"b"} else 255
-    else:
-        # The brightest of all pixels comes near white. Where it does not, the range may be another one.
-        white = next((white for white in fits if high >= white / 4 and (white < 65535 or not floats)), None)
-        if kinds != {"f"} and floats and white == 1:
-            white = None
-    if white is None:
+    lows, highs = zip(*((float(array.min()), float(array.max())) for array in arrays), strict=True)
+    low, high = np.min(lows), np.max(highs)  # unlike Python's, a NaN stays one
+    kinds = {"i" if array.dtype.kind == "u" else array.dtype.kind for array in arrays}
+    possible = {"b": (1,), "i": (1, 255, 65535), "f": (1, 255)}[kinds.pop()] if len(kinds) == 1 else (255,)
+    slack = OVERSHOOT if any(array.dtype.kind == "f" for array in arrays) else 0
+    # The brightest of all pixels comes near white. Where it does not, the range may be another one.
+    fits = [
+        white
+        for white in (possible if white_level is None else (white_level,))
+        if -slack * white <= low and high <= white * (1 + slack) and (high >= white / 4 or white_level is not None)
+    ]
+    if not fits:
         raise DataError(
             f"data_dir: {path}: pixels must go from 0 to 1 or from 0 to 255, or from 0 to 65535 if they are whole "
-            f"numbers, and make use of that range. Received: {low:g} to {high:g}. white_level says which value is "
+            f"numbers, and make use of the range. Received: {low:g} to {high:g}. white_level says which value is "
             "white."
         )
-    for key, (_, own) in zip(keys, ranges, strict=True):
+    white = fits[0]
+    for key, own in zip(keys, highs, strict=True):
         if white_level is None and white > 1 and 0 < own <= (1 + slack if white == 255 else 255):
             raise DataError(
-                f"data_dir: {path}: {key} goes to {own:g} only, where {white} is white in the other part; both must "
-                "have the same range."
+                f"data_dir: {path}: {key} goes to {own:g} only, and another part to {high:g}; they must have one range."
             )
-    if (low < 0 or high > white) and white != 255 or (white == 255 and (low < 0 or high > 255)):
-        notes.append(f"pixels from {low:g} to {high:g} are cut off at 0 and {white}")
-    if white not in (1, 255) or (white == 1 and kinds != {"f"}):
-        notes.append(f"{white} is white")
+    if low < 0 or high > white:
+        notes.append(f"pixels from {low:g} to {high:g} are cut off at 0 and {white:g}")
+    if white not in (1, 255) or (white == 1 and possible[-1] == 65535):
+        notes.append(f"{white:g} is white")
     return white
 
 
@@ -368,13 +364,13 @@ def _find_cifar(tree):
     if {"data_batch_1", "test_batch"} <= names or ({"train", "test", "meta"} <= names and not tree.folders):
         raise DataError(
             f"data_dir: {tree.name} holds CIFAR's Python version: pickles, which may run anything and are not read. "
-            "The binary version is, and so are data_dir: cifar10 and cifar100."
+            "The binary version is read, and so are data_dir: cifar10 and cifar100."
         )
     batches = [f"data_batch_{number}.bin" for number in range(1, 6)]
     if "test_batch.bin" in names and set(batches) & names:
         if missing := [name for name in batches if name not in names]:
             raise DataError(f"data_dir: {tree.name} lacks {', '.join(missing)} of CIFAR-10.")
-        files, labels_each, text, kind = (batches, ["test_batch.bin"]), 1, "batches.meta.txt", "CIFAR-10's binary files"
+        kind, files, labels_each, text = "CIFAR-10", (batches, ["test_batch.bin"]), 1, "batches.meta.txt"
     elif {"train.bin", "test.bin", "fine_label_names.txt"} <= names:
         files, labels_each, text, kind = (
             (["train.bin"], ["test.bin"]),
@@ -388,7 +384,7 @@ def _find_cifar(tree):
     class_names = (tree.path / text).read_text(encoding="utf-8").split() if text in names else CLASS_NAMES["cifar10"]
     if max(labels.max() for _, labels in parts) >= len(class_names):
         raise DataError(f"data_dir: {tree.name} has more labels than names in {text}.")
-    return tuple(_source(images, labels, class_names, kind) for images, labels in parts)
+    return tuple(_source(images, labels, class_names, f"{kind}'s binary files") for images, labels in parts)
 
 
 def _cifar(tree, files, labels_each):

@@ -265,6 +265,32 @@ def test_large_images_wait_for_each_other(monkeypatch):
     assert max(most) == 1 and len(most) == 5 and gate.free == gate.room
 
 
+LARGE = """
+import io, re, threading
+import cv2, simplejpeg
+from PIL import Image
+from alexnet.data import decoding
+stream = io.BytesIO()
+Image.new('RGB', (5000, 4000), (9, 9, 9)).save(stream, 'PNG', compress_level=1)  # 80 MB when decoded
+peak = lambda: int(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])
+decoding._gate = decoding._Gate(20_000_000)
+decoding.decode_square(stream.getvalue(), 72, 'x')
+before = peak()
+threads = [threading.Thread(target=decoding.decode_square, args=(stream.getvalue(), 72, 'x')) for _ in range(4)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="its own peak is known on Linux only")
+def test_four_threads_need_the_memory_of_one():
+    """(`ru_maxrss` would be the parent's.)"""
+    found = subprocess.run([sys.executable, "-c", LARGE], capture_output=True, text=True, timeout=120)
+    assert found.returncode == 0, found.stderr
+    assert int(found.stdout) < 40_000
+
+
 # --- The program around us
 
 

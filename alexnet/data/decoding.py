@@ -1,6 +1,7 @@
 """Image files to squares of RGB pixels."""
 
 import contextlib
+import ctypes
 import functools
 import importlib
 import importlib.util
@@ -8,6 +9,7 @@ import io
 import math
 import re
 import struct
+import sys
 import threading
 import warnings
 import zlib
@@ -203,6 +205,9 @@ def _require(width, height, max_pixels):
         )
 
 
+_LIBC = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
+
+
 class _Gate:
     """Lets large images be decoded one after the other, so that many threads need no more memory than one."""
 
@@ -222,6 +227,8 @@ class _Gate:
         try:
             yield
         finally:
+            if hasattr(_LIBC, "malloc_trim"):  # glibc keeps what one thread freed from the others
+                _LIBC.malloc_trim(0)
             with self.changed:
                 self.free += pixels
                 self.changed.notify_all()
@@ -329,7 +336,9 @@ def _decode_with_pil(content, size, max_pixels, white_level):
         depth = _Depth.of(image, content)
         with _gate.hold(image.width * image.height):
             image.load()
-            return square(image, size, orientation, _white(image, depth, white_level), depth.inverted)
+            pixels = square(image, size, orientation, _white(image, depth, white_level), depth.inverted)
+            image.close()  # the next large one may begin as soon as the gate is left
+            return pixels
 
 
 def _png_pixels(content):

@@ -389,12 +389,10 @@ def _shares(reading, listing):
     if reading.splits:
         parts = np.array(reading.splits[1])
     else:
-        named = reading.part or "train"
+        named, ours = reading.part or "train", reading.part in (None, "train")
         parts = np.array(
-            [_folder_part(listing.names[i]) or named if i >= 0 else named for i in reading.images.tolist()]
+            [(ours and i >= 0 and _folder_part(listing.names[i])) or named for i in reading.images.tolist()]
         )
-        if reading.part:
-            parts[:] = reading.part
     return {str(part): (np.flatnonzero(parts == part), reading) for part in dict.fromkeys(parts.tolist())}
 
 

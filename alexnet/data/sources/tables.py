@@ -238,9 +238,10 @@ class Files:
                 for key in _spellings(value, shared[column]):
                     wanted.setdefault(key, [])
         wanted.pop("", None)
+        foreign = self._foreign_folders()
         for index, path in enumerate(self.names):
             folded = fold(path)
-            top = self._foreign(path)
+            top = foreign[path.rpartition("/")[0]]
             stem = os.path.splitext(folded)[0]
             while True:
                 for key in (folded, stem):
@@ -252,15 +253,27 @@ class Files:
                     break
         return {column: self._resolve(values, shared[column], wanted) for column, values in columns.items()}
 
-    def _foreign(self, path):
-        """The folder above an image that makes it another part's, or None."""
-        if self.part is None:
-            return None
-        for folder in path.split("/")[:-1]:
+    def _foreign(self, directory):
+        """The folder in a path that makes its images another part's, or None."""
+        for folder in directory.split("/"):
             part = part_of(folder) if is_plain_part(folder) else None
             if part not in (None, self.part):
                 return fold(folder)
         return None
+
+    def _foreign_folders(self):
+        """`{directory: folder that makes it another part's, or None}`. A table of test images goes with a folder of
+        validation images where there is no other, and the other way round."""
+        directories = {path.rpartition("/")[0] for path in self.names}
+        if self.part is None:
+            return dict.fromkeys(directories)
+        found = {directory: self._foreign(directory) for directory in directories}
+        parts = {part_of(folder) for folder in found.values() if folder}
+        ours = self.part in {part_of(f) for d in directories for f in d.split("/") if is_plain_part(f)}
+        if self.part != "train" and not ours:
+            other = parts & {"val", "test"}
+            return {d: None if folder and part_of(folder) in other else folder for d, folder in found.items()}
+        return found
 
     def _resolve(self, values, shared, wanted):
         """The spelling that finds most images, the same for the whole column."""

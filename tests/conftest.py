@@ -13,6 +13,7 @@ from helpers import write_class_folders  # noqa: E402
 import alexnet  # noqa: E402
 
 keras = alexnet.import_keras()
+alexnet.tune_process()  # as every training does; on JAX it must come before the first computation
 
 
 @pytest.fixture(scope="session")

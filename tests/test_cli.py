@@ -11,8 +11,12 @@ import keras
 import pytest
 from helpers import write_class_folders
 
+from alexnet.cli import main
+from alexnet.data import load_data
 from alexnet.locking import FolderLock
 from alexnet.presets import PRESETS
+from alexnet.recipe import Recipe
+from alexnet.training import train
 
 ROOT = Path(__file__).resolve().parents[1]
 BACKEND = keras.backend.backend()
@@ -156,6 +160,56 @@ def test_evaluate_predict_and_convert(tiny, tmp_path):
     assert {line.split()[1] for line in lines[1:]} == {"cross", "ring", "triangle"}
     shares = [float(line.split()[0].removesuffix("%")) for line in lines[1:]]
     assert shares == sorted(shares, reverse=True) and sum(shares) == pytest.approx(100, abs=0.1)
+
+
+@pytest.mark.once
+def test_evaluate_knows_what_a_run_was_trained_on(tiny, tmp_path, capsys):
+    """By whatever path, after images came, and of a part of the folder or one that holds it."""
+    folder = write_class_folders(tmp_path / "all" / "images", {"": 20})
+    recipe = Recipe(**{**tiny, "data_dir": str(folder), "epochs": 1, "validation_split": 0.25})
+    trained = train(recipe, verbose=0)
+    held_out = len(trained.validation)
+    assert 0 < held_out < 30
+    (tmp_path / "link").symlink_to(folder)
+
+    def evaluated(*arguments):
+        status = main(["evaluate", "--weights", str(trained.folder), *map(str, arguments)])
+        return status, capsys.readouterr()
+
+    for path in ((), (folder,), (tmp_path / "link",), (folder / "ring" / ".." / ".." / "images",)):
+        status, said = evaluated(*(["--data_dir", *path] if path else []))
+        assert status == 0 and f": {held_out} images of " in said.out, said
+        assert "trained" not in said.out
+    status, said = evaluated("--data_dir", tmp_path / "all")
+    assert f"{trained.folder} was trained on {60 - held_out} of these 60 images." in said.out
+
+    for number in range(8):
+        shutil.copy(folder / "ring" / "0000.jpg", folder / "ring" / f"new{number}.jpg")
+    status, said = evaluated()
+    then, now = f"{60 - held_out} training and {held_out} validation images then", len(load_data(recipe)[1])
+    assert status == 0 and f"changed since {trained.folder} was trained: {then}, {68 - now} and {now} now" in said.out
+    assert "What is held out was held out then" in said.out and f": {now} images of " in said.out
+
+    (trained.folder / "params.yaml").write_text(recipe.replace(split_by="order").to_yaml())
+    status, said = evaluated()
+    assert status == 2 and "can no longer be told" in said.err
+
+
+@pytest.mark.once
+def test_names_that_are_no_text(tiny, tmp_path):
+    """Files named in another encoding: trained on, evaluated, asked about and listed."""
+    folder = write_class_folders(tmp_path / "images", {"": 8})
+    ring = os.fsencode(folder / "ring")
+    for name in os.listdir(ring):
+        os.rename(os.path.join(ring, name), os.path.join(ring, b"\xe9" + name))
+    trained = train(Recipe(**{**tiny, "data_dir": str(folder), "epochs": 1}), verbose=0)
+    name = next((folder / "ring").iterdir())
+    environment = {"PYTHONIOENCODING": "utf-8"}
+    found = run("evaluate", "--weights", trained.folder, "--output", tmp_path / "tables", **environment)
+    assert (found.returncode, found.stderr) == (0, "")
+    found = run("predict", "--weights", trained.folder, name, **environment)
+    assert found.returncode == 0 and found.stdout.splitlines()[0].endswith(f"ring/\\udce9{name.name[1:]}"), found
+    assert (tmp_path / "tables" / "mistakes.csv").stat().st_size > 0
 
 
 @pytest.mark.once

@@ -2,12 +2,16 @@
 
 import contextlib
 import csv
+import functools
 import json
 import os
+from pathlib import Path
 
 from alexnet.cli.common import BAD_USAGE, FAILED, expects_errors, fail, output_path, value_of
 from alexnet.locking import FolderLock
 from alexnet.recipe import DATA_FIELDS, Recipe, resolve
+
+_HOLD_OUT = ("validation_split", "split_by", "seed")  # the fields that decide which images a run did not train on
 
 
 @expects_errors
@@ -64,6 +68,9 @@ def _choose_images(options, models, known):
     if held_out:
         return recipe, held_out[0]
     images = load_test_data(recipe, names)
+    for folder, run in runs:
+        if count := _trained_on(run, recipe, images):
+            print(f"{folder} was trained on {count:,} of these {len(images):,} images.")
     if names is None:  # as everybody numbers the folders that he trains on
         classes = models[0].output.shape[-1]
         if len(images.class_names) != classes:
@@ -77,6 +84,26 @@ def _is_same(first, second):
     return first == second or os.path.realpath(resolve(first)) == os.path.realpath(resolve(second))
 
 
+def _trained_on(run, recipe, images):
+    """How many of `images` a run was trained on, where their folder is a part of the run's or holds it."""
+    from alexnet.data import DamageError, DataError, load_data
+
+    first, second = (Path(os.path.realpath(resolve(each.data_dir))) for each in (run, recipe))
+    if not (first.exists() and (first.is_relative_to(second) or second.is_relative_to(first))):
+        return 0
+    try:
+        training, _ = load_data(recipe.replace(**{name: getattr(run, name) for name in (*DATA_FIELDS, *_HOLD_OUT)}))
+    except (DataError, DamageError):
+        return 0  # it has changed so much that nobody could train on it today
+    folders = functools.cache(os.path.realpath)
+
+    def files(source):
+        parts = (os.path.split(source.name(index)) for index in range(len(source)))
+        return {(folders(folder), name) for folder, name in parts}
+
+    return len(files(training.source) & files(images.source))
+
+
 def _held_out(folder, run, recipe):
     """The validation images of a run, read as `recipe` says.
 
@@ -85,9 +112,8 @@ def _held_out(folder, run, recipe):
     """
     from alexnet.data import DataError, load_data
 
-    same = (*DATA_FIELDS[1:], "validation_split", "split_by", "seed")
     training, validation = load_data(
-        recipe.replace(**{name: getattr(run, name) for name in same if name != "data_dir"})
+        recipe.replace(**{name: getattr(run, name) for name in (*DATA_FIELDS[1:], *_HOLD_OUT)})
     )
     try:
         known = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["data"]

@@ -46,3 +46,11 @@ def tune_process():
     memory.keep()
     if hasattr(fast, "choose_fusions"):
         fast.choose_fusions()
+
+
+def convolution_library():
+    """Which one XLA computes convolutions with in this process; None on the other backends. `tune_process` chooses it
+    where JAX has computed nothing yet, and the last digits depend on it."""
+    if not hasattr(fast, "choose_fusions"):
+        return None
+    return "YNNPACK" if fast.fuses_convolutions() else "Eigen"

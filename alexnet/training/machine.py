@@ -9,6 +9,8 @@ from pathlib import Path
 
 import keras
 
+from alexnet import kernels
+
 LIBRARIES = ("keras", "tensorflow", "jax", "torch", "numpy", "grain", "pillow", "simplejpeg")
 LIBRARIES += ("opencv-python-headless", "array-record")
 
@@ -29,6 +31,7 @@ def hardware():
         "processor": processor(),
         "cores": cores(),
         "threads": threads(),
+        "convolution_library": kernels.convolution_library(),
         "memory_bytes": _memory(),
         "devices": _devices(),
     }
@@ -36,7 +39,12 @@ def hardware():
 
 def computed_by():
     """What the last digits depend on beside the versions: runs that agree in it are alike bit by bit."""
-    return {"processor": processor(), "threads": threads(), "devices": _devices()}
+    return {
+        "processor": processor(),
+        "threads": threads(),
+        "devices": _devices(),
+        "convolution_library": kernels.convolution_library(),
+    }
 
 
 def processor():

@@ -131,11 +131,15 @@ def find_unfinished(recipe, folder, data):
             f"{folder} holds an unfinished run on other images, {recipe.data_dir} has changed "
             f"({'; '.join(differences)}). Give this run another name, or set resume to false to begin afresh."
         )
-    begun = {"with other versions": (save.progress["versions"], versions())}
-    begun["on another processor, or with another number of threads"] = save.progress.get("computed_by"), computed_by()
-    for how, (there, here) in begun.items():
-        if there not in (None, here):
-            print(f"The run was begun {how}; it will not end with the same numbers.", file=sys.stderr)
+    there = {**save.progress["versions"], **save.progress.get("computed_by", {})}
+    here = {**versions(), **computed_by()}
+    known = [name for name in {**there, **here} if name in there or name not in computed_by()]
+    if changes := [
+        f"{name.replace('_', ' ')} {there.get(name, 'absent')}, now {here.get(name, 'absent')}"
+        for name in known
+        if there.get(name) != here.get(name)
+    ]:
+        print(f"The run was begun with {'; '.join(changes)}. It will not end with the same numbers.", file=sys.stderr)
     return save
 
 

@@ -56,6 +56,7 @@ def test_main_trains_on_a_folder(tiny, tmp_path):
     )  # a line an epoch
 
 
+@pytest.mark.once
 def test_params_replace_the_brief(tmp_path):
     found = run("--params", "params/cifar10.yaml", "--data_dir", tmp_path / "none", program=[ROOT / "main.py"])
     assert found.returncode == 2 and "there is no folder" in found.stderr
@@ -112,8 +113,13 @@ def test_bad_input_is_one_clear_sentence(tiny, tmp_path):
         assert json.loads(metrics.read_text())["status"] == "failed"
 
 
-def test_evaluate_predict_and_convert(tiny, tmp_path):
+def test_evaluate_predict_and_convert(tiny, tmp_path, capsys):
     """A run of two epochs, evaluated as it was validated, asked about single images, and made into ONNX and back."""
+
+    def run(*arguments):
+        status, said = main([str(each) for each in arguments]), capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, status, said.out, said.err)
+
     assert run("train", *flags(tiny), "--backend", BACKEND).returncode == 0
     folder = Path(tiny["run_dir"]) / "tiny" / BACKEND
     results = json.loads((folder / "metrics.json").read_text())["results"]

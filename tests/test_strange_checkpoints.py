@@ -116,6 +116,7 @@ OTHER_NETWORKS = {
     "stride": (lambda n, w: attribute(n, "conv3", "dilations", [2, 2]), "conv3: expected dilation|contradicts itself"),
     "window": (lambda n, w: attribute(n, "pool2", "kernel_shape", [2, 2]), r"pool2: expected size=\(3, 3\), found \(2"),
     "alpha": (lambda n, w: attribute(n, "fc7", "alpha", 2.0), "expected 5 Conv and 3 Gemm, found 5 and 2"),
+    "circle": (lambda n, w: n[6].input.__setitem__(0, n[8].output[0]), "found 3 and 3"),
     "domain": (lambda n, w: setattr(n[1], "domain", "com.some"), "com.some.Relu .relu1."),
     "pixels": (
         lambda n, w: (w.update(m=np.float32([10, 20, 30]).reshape(1, 3, 1, 1)), _first(n, "Sub", "m")),
@@ -338,6 +339,7 @@ OTHER_CAFFE = {
     "average": (setting("pool5", method=1), r"average pooling \(pool5\)"),
     "pool": (setting("pool1", kernel=2), r"pool1: expected size=\(3, 3\), found \(2, 2\)|contradicts"),
     "group": (setting("conv2", group=1), "conv2: expected groups=2, found 1"),
+    "window": (setting("conv4", kernel=5), r"a layer that says 0 x 5 x 5 and holds 24 x 3 x 3 \(conv4\)"),
     "dilation": (setting("conv4", dilation=2, pad=2), r"conv4: expected padding=1, found 2"),
     "slope": (setting("relu3", slope=0.1), r"ReLU with a slope of 0.1 \(relu3\)"),
     "layer": (in_place_of("relu6", "TanH"), r"TanH \(relu6\)"),

@@ -30,6 +30,7 @@ MESSAGES = {
         ("k", 5, "float", False, "1"),
     ],
     "Convolution": [
+        ("num_output", 1, "uint32", False),
         ("pad", 3, "uint32", True),
         ("kernel_size", 4, "uint32", True),
         ("group", 5, "uint32", False, "1"),
@@ -56,7 +57,7 @@ MESSAGES = {
         ("global_pooling", 12, "bool", False),
         ("round_mode", 13, "int32", False),
     ],
-    "Product": [("axis", 5, "int32", False, "1"), ("transpose", 6, "bool", False)],
+    "Product": [("num_output", 1, "uint32", False), ("axis", 5, "int32", False, "1"), ("transpose", 6, "bool", False)],
     "Rectifier": [("negative_slope", 1, "float", False)],
     "Pixels": [
         ("scale", 1, "float", False, "1"),
@@ -225,11 +226,16 @@ def _layer(layer, kind, blobs, told):
         if not told:
             return Layer("conv", {"kernel": kernel}, name)
         given = layer.convolution_param
+        said = given.num_output, *_sides(given, "kernel", 0)
+        if contradiction := _contradiction(name, said, blobs):
+            return contradiction
         stride, pad = _sides(given, "stride", 1), _sides(given, "pad", 0)
         dilation = _sides(given, "dilation", 1)
         return convolution(kernel, stride, tuple((side, side) for side in pad), given.group, dilation, name)
     if kind == "InnerProduct":
         given = layer.inner_product_param
+        if contradiction := _contradiction(name, (given.num_output,), blobs):
+            return contradiction
         plain = given.axis == 1 and not given.transpose
         return Layer("dense" if plain else "InnerProduct with axis or transpose", name=name)
     if kind == "ReLU":
@@ -257,6 +263,16 @@ def _layer(layer, kind, blobs, told):
     if kind in ("Softmax", "SoftmaxWithLoss"):
         return activation("softmax", name)
     return Layer(kind, name=name)
+
+
+def _contradiction(name, said, blobs):
+    """A layer that says how many maps or units it has, and of what window, and holds others; None where it does not."""
+    kernel = blobs.get(f"{name}[0]")
+    held = () if kernel is None else kernel.shape[:1] + kernel.shape[2:] if len(said) > 1 else kernel.shape[:1]
+    if all(one in (0, other) for one, other in zip(said, held, strict=False)):
+        return None
+    said, held = (" x ".join(map(str, sides)) for sides in (said, held))
+    return Layer(f"a layer that says {said} and holds {held}", name=name)
 
 
 def _sides(given, name, default):

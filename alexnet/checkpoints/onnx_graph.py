@@ -141,11 +141,11 @@ class _Trace:
         layers, seen, value = [], set(), self._last()
         bias = None  # added to a product that is still to come
         while value != pixels.name:
-            seen.add(value)
             node = self.nodes.get(value)
-            if node is None or len(seen) > LONGEST or node.output[0] != value:
+            if node is None or value in seen or len(seen) > LONGEST or node.output[0] != value:
                 layers.append(Layer(f"no way from {pixels.name} to", name=value))
                 break
+            seen.add(value)
             found, value = self._step(node, bias)
             bias = None
             if isinstance(found, str):  # a bias

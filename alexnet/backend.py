@@ -20,7 +20,8 @@ def import_keras(backend=None):
     """Keras on `backend`, which may be `"tensorflow"`, `"jax"` or `"torch"`; None keeps what `KERAS_BACKEND` says.
 
     Raises:
-        BackendError: an unknown backend, one that is not installed, or Keras already runs on another one.
+        BackendError: an unknown backend, one that is not installed, or Keras already runs on another one; or Keras does
+            not start with what its `keras.json` says.
     """
     wanted = backend or os.environ.get("KERAS_BACKEND") or None
     if wanted is not None and wanted not in BACKENDS:
@@ -48,6 +49,12 @@ def import_keras(backend=None):
             f"backend: Keras would run on {missing}, which is not installed here. Choose another one "
             f"({', '.join(BACKENDS)}), or set KERAS_BACKEND."
         ) from None
+    except Exception as error:
+        settings = os.path.join(os.environ.get("KERAS_HOME") or os.path.expanduser("~/.keras"), "keras.json")
+        if not os.path.exists(settings):
+            raise
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise BackendError(f"backend: Keras does not start. {reason} Its settings are those of {settings}.") from error
 
 
 @contextlib.contextmanager

@@ -363,6 +363,8 @@ def _load_keras(path, preset):
     try:
         with without("tensorflow"):
             model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    except (ImportError, MemoryError):
+        raise
     except Exception as error:  # zipfile, h5py, JSON and Keras each have their own
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         if unknown := re.search(r"Could not locate (class|function) '([^']*)'", str(error)):

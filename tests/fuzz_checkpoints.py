@@ -118,14 +118,13 @@ def _change_graph(rng, nodes, weights):
                 each.input[:], each.output[:] = inputs, outputs
     elif kind == "weights":
         name = _pick(rng, list(weights))
-        how = _pick(rng, ("scale", "double", "shared", "whole"))
+        how = _pick(rng, ("scale", "short", "shared", "whole"))
         if how == "shared":
             twins = [other for other in weights if weights[other].shape == weights[name].shape]
             weights[name] = weights[_pick(rng, twins)]
         else:
-            weights[name] = {"scale": weights[name] * 2, "double": weights[name].astype("float64")}.get(
-                how, weights[name].astype("int64")
-            )
+            changed = {"scale": weights[name] * 2, "short": weights[name][:-1], "whole": weights[name].astype("int64")}
+            weights[name] = changed[how]
     elif kind == "names":
         for number, each in enumerate(nodes):
             each.name = f"n{number}" if rng.random() < 0.5 else ""

@@ -295,6 +295,20 @@ def test_a_backend_that_is_not_there():
     )
 
 
+@pytest.mark.once
+def test_settings_with_which_keras_does_not_start(tmp_path):
+    for content, message in (
+        ('{"floatx": "float17"}', "Expected one of"),
+        ('{"backend": "mxnet"}', "mxnet"),
+        ("[1]", ""),
+    ):
+        (tmp_path / "keras.json").write_text(content)
+        found = run("train", KERAS_HOME=str(tmp_path), KERAS_BACKEND="")
+        assert found.returncode == 2 and len(found.stderr.splitlines()) == 1, found.stderr
+        assert found.stderr.startswith("error: backend: Keras does not start. ") and message in found.stderr
+        assert found.stderr.endswith(f"Its settings are those of {tmp_path / 'keras.json'}.\n")
+
+
 WITHOUT = """
 import sys
 from importlib.machinery import PathFinder

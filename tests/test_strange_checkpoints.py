@@ -498,6 +498,9 @@ def test_arrays_of_other_kinds(tmp_path):
     torch.save({**state(), "features.1.running_mean": torch.zeros(4)}, tmp_path / "more.pth")
     with pytest.raises(CheckpointError, match="no layer of AlexNet has features.1.running_mean"):
         read(tmp_path / "more.pth")
+    torch.save({**state(), "classifier.6.bias": torch.zeros(CLASSES - 1)}, tmp_path / "short.pth")
+    with pytest.raises(CheckpointError, match="classifier.6.bias: expected 4 values, as the kernel has, found 3"):
+        AlexNet("torchvision", **SMALL, weights=tmp_path / "short.pth")  # where another fc8 would be a new one
     eight = {**state(), "classifier.4.weight": torch.zeros(256, 256, dtype=torch.int8)}
     save_file(eight, tmp_path / "eight.safetensors")
     with pytest.raises(CheckpointError, match="classifier.4.weight: expected floats, found int8 .quantized."):

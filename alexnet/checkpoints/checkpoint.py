@@ -321,6 +321,10 @@ def as_network(path, format, blobs, names, preset=None, bgr=False, channels_firs
             elif blobs[name].dtype.kind in "biuSUOc":
                 quantized = " (quantized)" if blobs[name].dtype.itemsize == 1 else ""
                 problems.append(f"{name}: expected floats, found {blobs[name].dtype}{quantized}")
+        if not problems:
+            kernel, bias = (blobs[name] for name in names[layer])
+            if len(bias) != (outputs := kernel.shape[0 if channels_first else -1]):
+                problems.append(f"{names[layer][1]}: expected {outputs} values, as the kernel has, found {len(bias)}")
     known = {name for pair in names.values() for name in pair}
     if others := [name for name in blobs if name not in known]:
         problems.append(f"no layer of AlexNet has {', '.join(others[:8])}{' and others' if len(others) > 8 else ''}")

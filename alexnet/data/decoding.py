@@ -197,6 +197,27 @@ def decode_square(content, size, name, max_pixels=MAX_PIXELS, white_level=None):
         raise ImageError(name, f"cannot be decoded: {error}") from None
 
 
+def image_size(content, name):
+    """`(width, height)` of an image as it is shown, from its file's header: no pixel is decoded.
+
+    Raises:
+        ImageError: no image, or a damaged header.
+    """
+    try:
+        header = _jpeg_header(content) if content.startswith(_JPEG) else None
+        if header is not None:
+            width, height, orientation = header.width, header.height, header.orientation
+        else:
+            orientation = _png_pixels(content)[1] if content.startswith(_PNG) else None
+            with _open(content) as image:
+                (width, height), orientation = image.size, orientation or _told_orientation(image)
+    except _Refused as refused:
+        raise ImageError(name, str(refused)) from None
+    except Exception as error:  # as in decode_square
+        raise ImageError(name, f"cannot be read: {error}") from None
+    return (height, width) if orientation >= 5 else (width, height)
+
+
 def _require(width, height, max_pixels):
     if width * height > max_pixels:
         raise _Refused(

@@ -9,6 +9,11 @@ from pathlib import Path
 _SHOWN = 5
 
 
+def printable(text):
+    """Text on one line, whatever the names of files in it are."""
+    return text.encode(errors="backslashreplace").decode().replace("\n", "\\n")
+
+
 @dataclass(frozen=True)
 class Summary:
     """What a `data_dir` was taken for.
@@ -73,8 +78,7 @@ class Summary:
         if self.passed_over:
             counts = ", ".join(f"{count:,} {reason}" for reason, count in self.counts.items())
             parts.append(f"passed over: {counts}")
-        line = "; ".join([f"{self.data_dir}: {parts[0]}", *parts[1:], *self.notes])
-        return line.encode(errors="backslashreplace").decode().replace("\n", "\\n")
+        return printable("; ".join([f"{self.data_dir}: {parts[0]}", *parts[1:], *self.notes]))
 
     def to_json(self):
         """For `metrics.json`."""

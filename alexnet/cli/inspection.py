@@ -27,7 +27,7 @@ def inspect(options):
         return fail(error, BAD_USAGE)
     except (ImageError, OSError) as error:
         return fail(error, FAILED)
-    if inspection.why_not:
-        return fail(inspection.why_not, BAD_USAGE)
+    if inspection.problem:
+        return fail(inspection.problem, BAD_USAGE)
     damage = inspection.too_many_unreadable(recipe.max_skipped)
     return fail(damage, FAILED) if damage else 0

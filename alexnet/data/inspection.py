@@ -1,4 +1,4 @@
-"""A data set in numbers and pictures: images a class, sizes, duplicates, a contact sheet."""
+"""A data set in numbers and pictures: images of each class and part, sizes, duplicates, a contact sheet."""
 
 import csv
 import hashlib
@@ -11,18 +11,27 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 
+from alexnet.data import contact_sheet
 from alexnet.data.decoding import ImageError
+from alexnet.data.duplicates import SIDE, group_equal, group_similar, thumbnail
+from alexnet.data.source import side_of
 from alexnet.data.sources import find_parts
 from alexnet.data.summary import Summary, printable
 from alexnet.progress import track
 
 SAMPLE, MEASURED = 2000, 500  # images that are decoded, and whose headers are read
-NEAR_LIMIT = 100_000  # every image is compared with every other one: more would take hours
-SMALL, LARGE = 16, 128  # pixels a side of the squares that are compared
-HASH_BITS, LEVELS = 6, 4.0  # two images are near duplicates if no more differs: bits of 64, grey levels on average
+COMPARED = 100_000  # images in which near duplicates are looked for: every one is compared with every other one
+_SQUARE = 128  # side of the squares that are decoded; of exact duplicates they are the same
 _SHOWN, _LISTED = 5, 100  # examples in the report, and in JSON
+
+
+class Member(NamedTuple):
+    """One of several images that are alike."""
+
+    part: str
+    class_name: str
+    name: str
 
 
 @dataclass(frozen=True)
@@ -32,27 +41,29 @@ class Inspection:
     Attributes:
         summary: `Summary` of what `data_dir` was taken for.
         sources: `{part: Source}`.
-        why_not: Why nobody could train on it, a sentence; None if one can.
+        problem: Why nobody could train on it, a sentence; None if one can.
         classes: `{class: {part: number of images}}`.
         unreadable: `{name: reason}` of folders that could not be listed, and of rows that lead to no image.
         sizes: `{"width" | "height" | "shorter side": (min, median, max)}` in pixels.
-        measured: How many images' headers `sizes` come from.
+        measured: How many images `sizes` come from.
         decoded: How many images were decoded, or tried.
         damaged: `{name: reason}` of those that cannot be.
-        exact: Groups of `Member` whose central squares have the same pixels.
-        near: Pairs of `Member` that look alike; of a group of exact duplicates its first member stands for all.
-        not_compared: How many decoded images were too many to be compared for near duplicates.
+        expected_damaged: How many of all images that makes: those of a part stand for the whole part.
+        exact: Groups, lists of `Member`, whose central squares have the same pixels.
+        near: Groups that look alike, as `group_similar` finds them. The first one of exact duplicates stands for all.
+        not_compared: How many of the decoded images were too many to look for near duplicates.
     """
 
     summary: Summary
     sources: dict
-    why_not: str | None
+    problem: str | None
     classes: dict
     unreadable: dict
     sizes: dict
     measured: int
     decoded: int
     damaged: dict
+    expected_damaged: float
     exact: list
     near: list
     not_compared: int
@@ -62,83 +73,85 @@ class Inspection:
         return sum(self.summary.images.values())
 
     def too_many_unreadable(self, max_skipped):
-        """The sentence that says so, None if a run would go on. The decoded images stand for the others."""
-        expected = len(self.unreadable) + len(self.damaged) * self.images / max(1, self.decoded)
+        """The sentence that says so, None if a run would go on."""
+        expected = len(self.unreadable) + self.expected_damaged
         if expected <= max_skipped * self.images and expected < self.images:
             return None
         name, reason = next(iter({**self.damaged, **self.unreadable}.items()), (self.summary.data_dir, "is empty"))
         about = "" if self.decoded == self.images else "about "
-        return (
-            f"{name} {reason}; with it {about}{expected:,.0f} of {self.images:,} images cannot be read, "
-            f"more than max_skipped ({max_skipped:g}) allows."
-        )
+        limit = f", more than max_skipped ({max_skipped:g}) allows" if max_skipped < 1 else ""
+        return f"{name} {reason}; with it {about}{expected:,.0f} of {self.images:,} images cannot be read{limit}."
 
     def facts(self):
         """`(what, lines)` for a person to read."""
         summary = self.summary
         names = [str(name) for name in self.classes]
         yield "data_dir", [summary.data_dir]
+        if self.problem:
+            yield "problem", [self.problem]
         yield "layout", [summary.layout]
-        yield "classes", [f"{len(names):,}: {', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''}"]
+        yield "classes", [f"{len(names):,}: {_few(names)}"]
         for what, value in (("labels from", summary.labels_from), ("images from", summary.paths_from)):
             if value:
                 yield what, [value]
-        yield (
-            "images",
-            [", ".join(f"{count:,}{'' if part == 'all' else ' ' + part}" for part, count in summary.images.items())],
-        )
+        parts = (f"{count:,}{'' if part == 'all' else ' ' + part}" for part, count in summary.images.items())
+        yield "images", [", ".join(parts)]
         if summary.validation_from:
             yield "validation from", [summary.validation_from]
-        passed = [f"{len(names):,} {reason}: {self._some(names)}" for reason, names in summary.passed_over]
+        passed = [f"{len(names):,} {reason}: {_few(map(self._short, names))}" for reason, names in summary.passed_over]
         yield "passed over", passed or ["nothing"]
         if self.unreadable:
-            yield "unreadable", _counted(self.unreadable)
+            yield "unreadable", self._reasons(self.unreadable)
         if summary.notes:
             yield "notes", list(summary.notes)
-        if self.why_not:
-            yield "no training", [self.why_not]
-        for what, (low, median, high) in self.sizes.items():
-            yield what, [f"{low:,} to {high:,} pixels, median {median:,} ({self.measured:,} images)"]
-        rest = "" if self.decoded == self.images else "; the following is of these only, --all looks at all"
-        yield "decoded", [f"{self.decoded:,} of {self.images:,} images{rest}"]
-        if self.damaged:
-            yield "damaged", _counted(self.damaged)
-        yield "same pixels", self._duplicates(self.exact, "groups", " = ")
-        near = self._duplicates(self.near, "pairs", " ~ ")
+        if self.sizes:
+            lines = [f"{what} {low:,} to {high:,}, median {mid:,}" for what, (low, mid, high) in self.sizes.items()]
+            yield "pixels", [*lines, f"of {self.measured:,} images"]
+        if self.decoded == self.images:
+            yield "decoded", [f"all {self.images:,} images"]
+        else:
+            yield "decoded", [f"{self.decoded:,} of {self.images:,} images; the rest is about these. --all decodes all"]
+        yield "damaged", self._reasons(self.damaged) if self.damaged else ["none"]
+        yield "exact duplicates", self._groups(self.exact, " = ")
+        near = self._groups(self.near, " ~ ")
         if self.not_compared:
-            near.append(f"{self.not_compared:,} images not compared: no more than {NEAR_LIMIT:,} are")
-        yield "look alike", near
+            near.append(f"{self.not_compared:,} images not compared: only the first {COMPARED:,} are")
+        yield "near duplicates", near
 
-    def _duplicates(self, groups, unit, sign):
+    def _groups(self, groups, sign):
         if not groups:
             return ["none"]
-        counts = relations(groups)
-        told = ", ".join(f"{count:,} {relation}" for relation, count in counts.items() if count)
-        shown = [sign.join(self._shown(member) for member in group[:_SHOWN]) for group in groups[:_SHOWN]]
-        return [f"{len(groups):,} {unit}: {told}", *shown, *["..."] * (len(groups) > _SHOWN)]
+        relations = ", ".join(f"{count:,} {relation}" for relation, count in count_relations(groups).items() if count)
+        shown = [self._group(group, sign) for group in groups[:_SHOWN]]
+        number = f"{len(groups):,} group{'s' * (len(groups) > 1)} of {sum(map(len, groups)):,} images"
+        return [f"{number}: {relations}", *shown, *["..."] * (len(groups) > _SHOWN)]
 
-    def _shown(self, member):
-        part = "" if member.part == "all" else f"{member.part} "
-        return f"{part}{member.class_name}: {self._short(member.name)}"
+    def _group(self, group, sign):
+        """Members, each with its part and class, or both said once where they are the same."""
+        names = [self._short(member.name) for member in group]
+        where = [f"{'' if member.part == 'all' else f'{member.part} '}{member.class_name}: " for member in group]
+        if len(set(where)) == 1:
+            return where[0] + _few(names, sign)
+        return _few(map("".join, zip(where, names, strict=True)), sign)
 
-    def _some(self, names):
-        return ", ".join(map(self._short, names[:_SHOWN])) + (", ..." if len(names) > _SHOWN else "")
+    def _reasons(self, reasons):
+        shown = [f"{self._short(name)} {reason}" for name, reason in itertools.islice(reasons.items(), _SHOWN)]
+        return [f"{len(reasons):,}: {shown[0]}", *shown[1:], *["..."] * (len(reasons) > _SHOWN)]
 
     def _short(self, name):
         return name.removeprefix(self.summary.data_dir.rstrip(os.sep) + os.sep)
 
     def table(self):
         """Rows of text, the first one of headings: each class and its images of each part."""
-        parts = list(self.sources)
-        yield ["class", *("images" if part == "all" else part for part in parts)]
+        yield ["class", *("images" if part == "all" else part for part in self.sources)]
         for name, counts in self.classes.items():
-            yield [str(name), *(f"{counts[part]:,}" for part in parts)]
+            yield [str(name), *(f"{counts[part]:,}" for part in self.sources)]
 
     def __str__(self):
         lines = []
         for what, values in self.facts():
             for title, value in zip(itertools.chain([what], itertools.repeat("")), values, strict=False):
-                lines.append(f"{title:<16}{printable(value)}")
+                lines.append(f"{title:<18}{printable(value)}")
         rows = [[printable(cell) for cell in row] for row in self.table()]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines.append("")
@@ -148,70 +161,78 @@ class Inspection:
         return "\n".join(lines)
 
     def to_json(self):
+        """For programs: the same, with more examples."""
         summary = self.summary
-        return {
-            "data_dir": summary.data_dir,
-            "layout": summary.layout,
-            "labels_from": summary.labels_from,
-            "paths_from": summary.paths_from,
-            "validation_from": summary.validation_from,
-            "notes": list(summary.notes),
-            "why_not": self.why_not,
-            "images": summary.images,
-            "classes": {str(name): counts for name, counts in self.classes.items()},
-            "passed_over": {
-                reason: {"count": len(names), "first": list(names[:_SHOWN])} for reason, names in summary.passed_over
-            },
-            "unreadable": _first(self.unreadable),
-            "sizes": {
-                "images": self.measured,
-                **{
-                    what.replace(" ", "_"): dict(zip(("min", "median", "max"), values, strict=True))
-                    for what, values in self.sizes.items()
+        return _encodable(
+            {
+                "data_dir": summary.data_dir,
+                "problem": self.problem,
+                "layout": summary.layout,
+                "labels_from": summary.labels_from,
+                "paths_from": summary.paths_from,
+                "validation_from": summary.validation_from,
+                "images": summary.images,
+                "classes": {str(name): counts for name, counts in self.classes.items()},
+                "passed_over": {
+                    reason: {"count": len(names), "first": list(names[:_LISTED])}
+                    for reason, names in summary.passed_over
                 },
-            },
-            "decoded": self.decoded,
-            "damaged": _first(self.damaged),
-            "duplicates": {
-                "exact": _groups_to_json(self.exact),
-                "near": {**_groups_to_json(self.near), "not_compared": self.not_compared},
-            },
-        }
+                "unreadable": _first(self.unreadable),
+                "notes": list(summary.notes),
+                "sizes": {
+                    "images": self.measured,
+                    **{
+                        what.replace(" ", "_"): dict(zip(("min", "median", "max"), values, strict=True))
+                        for what, values in self.sizes.items()
+                    },
+                },
+                "decoded": self.decoded,
+                "damaged": {**_first(self.damaged), "expected_of_all": round(self.expected_damaged)},
+                "duplicates": {
+                    "exact": _groups_to_json(self.exact),
+                    "near": {**_groups_to_json(self.near), "not_compared": self.not_compared},
+                },
+            }
+        )
 
     def write(self, folder):
-        """`contact_sheet.png`, `index.html`, and, where there are any, `duplicates.csv` and `passed_over.csv`."""
+        """`contact_sheet.png`, `index.html`, and, where there is something to list, `duplicates.csv` and
+        `passed_over.csv`; those of an earlier inspection are replaced or removed."""
         folder.mkdir(parents=True, exist_ok=True)
-        sheet = contact_sheet(self.sources, list(self.classes))
-        _replace(folder / "contact_sheet.png", lambda path: sheet.save(path, "PNG"))
-        _replace(folder / "index.html", lambda path: path.write_text(self._page(), "utf-8", "backslashreplace"))
+        sheet = contact_sheet.draw(self.sources, self.classes)
+        _replace(folder / "contact_sheet.png", lambda path: sheet.image.save(path, "PNG"))
+        page = self._page(sheet.strips)
+        _replace(folder / "index.html", lambda path: path.write_text(page, "utf-8", "backslashreplace"))
         if self.exact or self.near:
             _replace(folder / "duplicates.csv", self._write_duplicates)
+        else:
+            (folder / "duplicates.csv").unlink(missing_ok=True)
         self.summary.write(folder / "passed_over.csv")
 
     def _write_duplicates(self, path):
         with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
             writer = csv.writer(file)
             writer.writerow(["group", "kind", *Member._fields])
-            kinds = [("exact", group) for group in self.exact] + [("near", pair) for pair in self.near]
+            kinds = [("exact", group) for group in self.exact] + [("near", group) for group in self.near]
             for number, (kind, group) in enumerate(kinds, 1):
                 writer.writerows((number, kind, *member) for member in group)
 
-    def _page(self):
+    def _page(self, strips):
         facts = "".join(
-            f"<tr><th>{_escaped(what)}<td>{'<br>'.join(map(_escaped, values))}</tr>\n" for what, values in self.facts()
+            f"<tr><th>{_escape(what)}<td>{'<br>'.join(map(_escape, values))}\n" for what, values in self.facts()
         )
         head, *rows = self.table()
-        rows = ["".join(f"<td>{_escaped(cell)}" for cell in row) for row in rows]
-        classes = "".join(f"<tr>{row}</tr>\n" for row in ["".join(f"<th>{_escaped(cell)}" for cell in head), *rows])
-        return _PAGE.format(title=_escaped(self.summary.data_dir), facts=facts, classes=classes)
-
-
-class Member(NamedTuple):
-    """One of several images that are alike."""
-
-    part: str
-    class_name: str
-    name: str
+        heads = "".join(f'<th class="count">{_escape(part)}' for part in head[1:])
+        classes = [f"<tr><th>{_escape(head[0])}{heads}<th>\n"]
+        for (name, *counts), key in zip(rows, self.classes, strict=True):
+            cells = "".join(f'<td class="count">{count}' for count in counts)
+            strip = ""
+            if key in strips:
+                x, y, width, height = strips[key]
+                strip = f'<div style="width:{width}px;height:{height}px;background-position:{-x}px {-y}px"></div>'
+            classes.append(f"<tr><td>{_escape(name)}{cells}<td>{strip}\n")
+        title = os.path.basename(self.summary.data_dir.rstrip(os.sep)) or self.summary.data_dir
+        return _PAGE.format(title=_escape(title), facts=facts, classes="".join(classes))
 
 
 def inspect(recipe, decode_all=False, verbose=None):
@@ -227,37 +248,57 @@ def inspect(recipe, decode_all=False, verbose=None):
 
     Raises:
         DataError: nothing there that could be understood.
+
+    Example:
+        >>> print(inspect(Recipe(data_dir="pets")))
     """
-    sources, why_not = find_parts(recipe)
+    sources, problem = find_parts(recipe)
     sample = _sample(sources, None if decode_all else SAMPLE, recipe.seed)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        sizes, measured = _sizes(sources, _sample(sources, MEASURED, recipe.seed), pool)
-        images, damaged = _decode(sources, sample, pool, verbose)
-        exact, firsts = _exact(sources, images, pool)
-    compared = firsts[:NEAR_LIMIT]
-    hashes = np.array([difference_hash(images.squares[place]) for place in compared], np.uint64)
-    near = [compared[pair].tolist() for pair in near_pairs(hashes, images.squares[compared])]
+        sizes, measured = _measure(sources, _sample(sources, MEASURED, recipe.seed), pool)
+        decoded, damaged = _decode(sources, sample, pool, verbose)
+    exact = group_equal(range(len(decoded.places)), decoded.digests)
+    firsts = np.array([group[0] for group in exact], int)
+    compared = firsts[firsts < len(decoded.thumbnails)]
+    near = [compared[group].tolist() for group in group_similar(decoded.thumbnails[compared])]
 
     def members(groups):
-        found = [[_member(sources, images.places[place]) for place in group] for group in groups]
-        return sorted(
-            found, key=lambda group: (len({m.part for m in group}) < 2, len({m.class_name for m in group}) < 2)
-        )
+        found = [[_member(sources, *decoded.places[place]) for place in group] for group in groups if len(group) > 1]
+        return sorted(found, key=lambda group: [not crosses for crosses in _relations(group).values()])
 
     return Inspection(
         Summary.of(recipe.data_dir, **sources),
         sources,
-        why_not,
+        problem,
         _count_classes(sources),
         dict(row for source in sources.values() for row in source.unreadable),
         sizes,
         measured,
         sum(map(len, sample.values())),
-        damaged,
+        {name: reason for reasons in damaged.values() for name, reason in reasons.items()},
+        sum(len(reasons) * len(sources[part]) / len(sample[part]) for part, reasons in damaged.items()),
         members(exact),
         members(near),
         len(firsts) - len(compared),
     )
+
+
+def count_relations(groups):
+    """How many groups lie across parts, across classes, or in neither sense."""
+    counts = Counter()
+    for group in groups:
+        counts.update(_relations(group))
+    return dict(counts)
+
+
+def _relations(group):
+    """`{relation: whether it holds}` of a group of members."""
+    parts, classes = ({getattr(member, field) for member in group} for field in ("part", "class_name"))
+    return {
+        "across parts": len(parts) > 1,
+        "across classes": len(classes) > 1,
+        "within a class of a part": len(parts) == len(classes) == 1,
+    }
 
 
 def _count_classes(sources):
@@ -270,7 +311,7 @@ def _count_classes(sources):
     return found
 
 
-# --- Looking
+# --- Reading images
 
 
 def _sample(sources, count, seed):
@@ -286,10 +327,10 @@ def _sample(sources, count, seed):
     return {part: found[part] for part in sources}
 
 
-def _sizes(sources, sample, pool):
-    """`(sizes, images)` as `Inspection` has them; damaged images are not counted."""
+def _measure(sources, sample, pool):
+    """`(sizes, images)` as `Inspection` has them; what cannot be read is not counted."""
 
-    def measure(task):
+    def size(task):
         part, place = task
         source = sources[part]
         try:
@@ -297,183 +338,67 @@ def _sizes(sources, sample, pool):
         except ImageError:
             return None
 
-    found = pool.map(measure, [(part, place) for part, places in sample.items() for place in places])
+    found = pool.map(size, [(part, place) for part, places in sample.items() for place in places])
     sizes = np.array([size for size in found if size is not None], int).reshape(-1, 2)
     if not len(sizes):
         return {}, 0
     columns = {"width": sizes[:, 0], "height": sizes[:, 1], "shorter side": sizes.min(axis=1)}
-    return {
-        what: (int(values.min()), int(np.median(values)), int(values.max())) for what, values in columns.items()
-    }, len(sizes)
+    summary = {what: (int(c.min()), int(np.median(c)), int(c.max())) for what, c in columns.items()}
+    return summary, len(sizes)
 
 
 class _Decoded(NamedTuple):
-    """Small squares `(n, SMALL, SMALL, 3)` uint8, and `(part, place)` of each."""
+    """Of each image `(part, place)` and a digest of its square, and the thumbnails of the first `COMPARED`."""
 
-    squares: np.ndarray
     places: list
+    digests: list
+    thumbnails: np.ndarray
 
 
 def _decode(sources, sample, pool, verbose):
-    """`_Decoded` of a sample, and `{name: reason}` of what cannot be decoded."""
-    size = _size(sources, SMALL)
-    tasks = [
-        (part, places[first : first + 32]) for part, places in sample.items() for first in range(0, len(places), 32)
-    ]
+    """`_Decoded` of a sample, and `{part: {name: reason}}` of what cannot be decoded."""
+    side = side_of(sources.values(), _SQUARE)
+    batches = [(part, places[k : k + 32]) for part, places in sample.items() for k in range(0, len(places), 32)]
     total = sum(map(len, sample.values()))
-    squares, kept, damaged = np.empty((total, size, size, 3), np.uint8), [], {}
+    places, digests, damaged = [], [], {part: {} for part in sample}
+    thumbnails = np.empty((min(total, COMPARED), SIDE, SIDE, 3), np.uint8)
 
-    def images():
-        found = pool.map(lambda task: sources[task[0]].squares(task[1], size), tasks)
-        for (part, places), batch in zip(tasks, found, strict=True):
-            yield from ((part, place, square) for place, square in zip(places.tolist(), batch, strict=True))
+    def look(batch):
+        part, places = batch
+        return [
+            square if isinstance(square, ImageError) else (hashlib.sha256(square.tobytes()).digest(), thumbnail(square))
+            for square in sources[part].squares(places, side)
+        ]
 
-    for part, place, square in track(images(), total, "looking at images", verbose):
-        if isinstance(square, ImageError):
-            damaged[square.name] = square.reason
-        else:
-            squares[len(kept)] = square
-            kept.append((part, place))
-    return _Decoded(squares[: len(kept)], kept), damaged
+    found = (
+        (part, place, result)
+        for (part, places), results in zip(batches, pool.map(look, batches), strict=True)
+        for place, result in zip(places.tolist(), results, strict=True)
+    )
+    for part, place, result in track(found, total, "looking at images", verbose):
+        if isinstance(result, ImageError):
+            damaged[part][result.name] = result.reason
+            continue
+        if len(places) < len(thumbnails):
+            thumbnails[len(places)] = result[1]
+        places.append((part, place))
+        digests.append(result[0])
+    return _Decoded(places, digests, thumbnails[: len(places)]), {
+        part: reasons for part, reasons in damaged.items() if reasons
+    }
 
 
-def _size(sources, wanted):
-    """Side of squares that every part has."""
-    return min([wanted, *(source.store.size for source in sources.values() if source.store.size is not None)])
-
-
-def _member(sources, place):
-    part, index = place
+def _member(sources, part, place):
     source = sources[part]
-    return Member(part, str(source.class_names[source.labels[index]]), source.name(index))
-
-
-# --- Duplicates
-
-
-def _exact(sources, images, pool):
-    """`(groups, firsts)`: places of images with the same pixels, and one place of each image that differs.
-
-    Small squares only propose: a plain one may hide a small difference, so larger ones decide.
-    """
-    size = _size(sources, LARGE)
-
-    def digest(place):
-        part, index = images.places[place]
-        square = sources[part].squares(np.array([index]), size)[0]
-        # An image that was there a moment ago and is no longer is equal to no other.
-        return place if isinstance(square, ImageError) else hashlib.sha256(square.tobytes()).digest()
-
-    groups, firsts = [], []
-    for group in _alike(range(len(images.places)), (hashlib.sha256(s.tobytes()).digest() for s in images.squares)):
-        same = [group] if len(group) == 1 else _alike(group, pool.map(digest, group))
-        firsts += [members[0] for members in same]
-        groups += [members for members in same if len(members) > 1]
-    return groups, np.sort(np.array(firsts, int))
-
-
-def _alike(members, keys):
-    """Lists of members with the same key."""
-    found = {}
-    for member, key in zip(members, keys, strict=True):
-        found.setdefault(key, []).append(member)
-    return list(found.values())
-
-
-def difference_hash(square):
-    """64 bits of a square: whether each of 8 x 8 places is darker than the next one on its right."""
-    grey = np.asarray(Image.fromarray(square).convert("L").resize((9, 8), Image.Resampling.BOX))
-    return int.from_bytes(np.packbits(grey[:, :-1] < grey[:, 1:]).tobytes())
-
-
-def near_pairs(hashes, squares):
-    """Pairs `(n, 2)` of places whose hashes differ in `HASH_BITS` at most, and pixels in `LEVELS` on average.
-
-    The hash finds them, the pixels decide: hashes of plain and of line drawings are often alike.
-
-    Args:
-        hashes: uint64 `(m,)`.
-        squares: uint8 `(m, size, size, 3)`.
-    """
-    found = [np.empty((0, 2), int)]
-    means = squares.mean(axis=(1, 2), dtype=np.float32)
-    rows = max(1, 2**22 // max(1, len(hashes)))
-    for first in range(0, len(hashes), rows):
-        block = hashes[first : first + rows]
-        left, right = np.nonzero(np.bitwise_count(block[:, None] ^ hashes[None, first:]) <= HASH_BITS)
-        left, right = left[left < right] + first, right[left < right] + first
-        # Averages cannot be further apart than pixels are.
-        close = np.abs(means[left] - means[right]).mean(axis=1) <= LEVELS
-        left, right = left[close], right[close]
-        for start in range(0, len(left), 4096):
-            pair = left[start : start + 4096], right[start : start + 4096]
-            difference = np.abs(squares[pair[0]].astype(np.int16) - squares[pair[1]]).mean(axis=(1, 2, 3))
-            found.append(np.stack(pair, axis=1)[difference <= LEVELS])
-    return np.concatenate(found)
-
-
-def relations(groups):
-    """How many groups of members lie across parts, across classes, or in neither sense."""
-    counts = Counter()
-    for group in groups:
-        parts, classes = ({getattr(member, field) for member in group} for field in ("part", "class_name"))
-        counts["across parts"] += len(parts) > 1
-        counts["across classes"] += len(classes) > 1
-        counts["within a class of a part"] += len(parts) == len(classes) == 1
-    return counts
+    return Member(part, str(source.class_names[source.labels[place]]), source.name(place))
 
 
 # --- Showing
 
-_TILE, _GAP, _LABEL, _WIDTH = 64, 4, 18, 1600
 
-
-def contact_sheet(sources, class_names):
-    """A PIL image with a few images of each class: eight of few classes, two of many."""
-    each = 8 if len(class_names) <= 40 else 4 if len(class_names) <= 200 else 2
-    strip, height = each * (_TILE + _GAP) + 2 * _GAP, _LABEL + _TILE + 2 * _GAP
-    columns = min(max(1, _WIDTH // strip), max(1, len(class_names)))
-    sheet = Image.new("RGB", (columns * strip, -(-len(class_names) // columns) * height), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default()
-    size = _size(sources, _TILE)
-
-    def pictures(name):
-        for source in sources.values():
-            if name in labels[id(source)]:
-                members = np.flatnonzero(source.labels == labels[id(source)][name])
-                if len(members):
-                    return source.squares(members[np.unique(np.linspace(0, len(members) - 1, each).astype(int))], size)
-        return []
-
-    labels = {id(source): {name: k for k, name in enumerate(source.class_names)} for source in sources.values()}
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for number, (name, found) in enumerate(zip(class_names, pool.map(pictures, class_names), strict=True)):
-            x, y = number % columns * strip + _GAP, number // columns * height + _GAP
-            _draw_label(draw, (x, y), printable(str(name)), strip - 2 * _GAP, font)
-            for place, square in enumerate(found):
-                corner = x + place * (_TILE + _GAP), y + _LABEL - _GAP
-                if isinstance(square, ImageError):  # a crossed frame
-                    box = (*corner, corner[0] + _TILE - 1, corner[1] + _TILE - 1)
-                    draw.rectangle(box, outline="red")
-                    draw.line(box, fill="red")
-                else:
-                    sheet.paste(Image.fromarray(square).resize((_TILE, _TILE)), corner)
-    return sheet
-
-
-def _draw_label(draw, corner, text, width, font):
-    """A class's name, cut where the strip ends."""
-    if not isinstance(font, ImageFont.FreeTypeFont):  # Pillow without FreeType has Latin letters only
-        text = text.encode("latin-1", "replace").decode("latin-1")
-    text = text[:200]
-    while text and draw.textlength(text, font=font) > width:
-        text = text[:-1]
-    draw.text(corner, text, fill="black", font=font)
-
-
-def _counted(reasons):
-    shown = [f"{name} {reason}" for name, reason in itertools.islice(reasons.items(), _SHOWN)]
-    return [f"{len(reasons):,}", *shown, *["..."] * (len(reasons) > _SHOWN)]
+def _few(texts, separator=", "):
+    texts = list(itertools.islice(texts, _SHOWN + 1))
+    return separator.join(texts[:_SHOWN] + ["..."] * (len(texts) > _SHOWN))
 
 
 def _first(reasons):
@@ -483,13 +408,23 @@ def _first(reasons):
 
 def _groups_to_json(groups):
     return {
-        "count": len(groups),
-        **{relation.replace(" ", "_"): count for relation, count in relations(groups).items()},
+        "groups": len(groups),
+        "images": sum(map(len, groups)),
+        **{relation.replace(" ", "_"): count for relation, count in count_relations(groups).items()},
         "first": [[member._asdict() for member in group[:_LISTED]] for group in groups[:_LISTED]],
     }
 
 
-def _escaped(text):
+def _encodable(value):
+    """The same, where names that are no UTF-8 have their bytes written out: not every program reads lone surrogates."""
+    if isinstance(value, dict):
+        return {_encodable(key): _encodable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_encodable(item) for item in value]
+    return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
+
+
+def _escape(text):
     return html.escape(printable(text))
 
 
@@ -503,18 +438,23 @@ def _replace(path, write):
 _PAGE = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
 <title>{title}</title>
 <style>
-  body {{ font: 14px/1.5 system-ui, sans-serif; color: #202124; margin: 2rem; }}
-  table {{ border-collapse: collapse; margin: 0 0 2rem; }}
-  th, td {{ text-align: left; vertical-align: top; padding: .2rem .8rem .2rem 0; border-bottom: 1px solid #e8eaed; }}
-  img {{ max-width: 100%; }}
+  body {{ font: 15px/1.5 system-ui, sans-serif; color: #202124; margin: 2rem auto; padding: 0 1rem; max-width: 72rem; }}
+  h1 {{ font-size: 1.6rem; }}
+  table {{ border-collapse: collapse; margin: 0 0 2.5rem; }}
+  th, td {{ text-align: left; vertical-align: top; padding: .35rem 1.2rem .35rem 0; border-bottom: 1px solid #e8eaed; }}
+  th {{ font-weight: 600; white-space: nowrap; }}
+  td {{ overflow-wrap: anywhere; min-width: 5rem; }}
+  .classes td {{ vertical-align: middle; }}
+  th.count, .count {{ text-align: right; font-variant-numeric: tabular-nums; }}
+  div {{ background-image: url(contact_sheet.png); }}
 </style>
 <h1>{title}</h1>
 <table>
 {facts}</table>
-<img src="contact_sheet.png" alt="A few images of each class">
-<table>
+<table class="classes">
 {classes}</table>
 </html>
 """

@@ -91,10 +91,11 @@ class Summary:
         }
 
     def write(self, path):
-        """The files passed over as CSV, `file,reason`; nothing is written while there are none."""
-        if not self.passed_over:
-            return
+        """The files passed over as CSV, `file,reason`; while there are none, there is no such file."""
         path = Path(path)
+        if not self.passed_over:
+            path.unlink(missing_ok=True)  # an older list
+            return
         unfinished = path.with_name(path.name + ".tmp")
         with unfinished.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
             writer = csv.writer(file)

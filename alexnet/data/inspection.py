@@ -127,7 +127,9 @@ class Inspection:
         return [f"{number}: {relations}", *shown, *["..."] * (len(groups) > _SHOWN)]
 
     def _group(self, group, sign):
-        """Members, each with its part and class, or both said once where they are the same."""
+        """Members, each with its part and class, or both said once where they are the same. First one of each."""
+        kinds = {(member.part, member.class_name): member for member in reversed(group)}
+        group = list(dict.fromkeys([*reversed(kinds.values()), *group]))
         names = [self._short(member.name) for member in group]
         where = [f"{'' if member.part == 'all' else f'{member.part} '}{member.class_name}: " for member in group]
         if len(set(where)) == 1:

@@ -6,12 +6,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from alexnet.data.decoding import NOT_READ
+from alexnet.data.source import ENDING
+
 _SHOWN = 5
 
 
 def printable(text):
     """Text on one line, whatever the names of files in it are."""
     return text.encode(errors="backslashreplace").decode().replace("\n", "\\n")
+
+
+def _by_ending(names):
+    """`(reason, names)` of files whose ending is not read; those that are images all the same, with what to do."""
+    found = {ENDING: []}
+    for name in names:
+        ending = os.path.splitext(name)[1].lower()
+        reason = f"{ending}: {NOT_READ[ending]}" if ending in NOT_READ else ENDING
+        found.setdefault(reason, []).append(name)
+    return [(reason, some) for reason, some in found.items() if some]
 
 
 @dataclass(frozen=True)
@@ -47,7 +60,8 @@ class Summary:
         passed_over = {}
         for source in sources.values():
             for reason, names in source.passed_over:
-                passed_over.setdefault(reason, {}).update(dict.fromkeys(names))
+                for told, some in _by_ending(names) if reason == ENDING else [(reason, names)]:
+                    passed_over.setdefault(told, {}).update(dict.fromkeys(some))
         return cls(
             str(data_dir),
             first.kind,

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from alexnet.data import packed, shapes
-from alexnet.data.decoding import EXTENSIONS
+from alexnet.data.decoding import EXTENSIONS, NOT_READ
 from alexnet.data.source import ENDING, OTHER_SPLITS, DataError
 from alexnet.data.sources import arrays, columns, folders, ilsvrc, table_labels
 from alexnet.data.sources.parts import is_plain_part, part_of
@@ -184,7 +184,9 @@ def _what_lies_there(listing):
     )
     if not endings:
         return ""
-    return f" ({', '.join(f'{count:,} {ending}' for ending, count in endings.most_common(3))} there)"
+    counts = ", ".join(f"{count:,} {ending}" for ending, count in endings.most_common(3))
+    reasons = [f"; {ending}: {NOT_READ[ending]}" for ending, _ in endings.most_common(3) if ending in NOT_READ]
+    return f" ({counts} there{''.join(reasons)})"
 
 
 def _levels(tree):

@@ -109,10 +109,10 @@ def _add_predict(commands):
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="an image file")
     _add_fields(
         parser,
-        "views",
-        "resize",
-        "backend",
+        *("views", "resize", "max_megapixels", "white_level", "backend"),
         resize="the run's own, or 256 for a crop of 224 or 227 and in proportion for others",
+        max_megapixels=f"the run's own, or {Recipe.model_fields['max_megapixels'].default:g}",
+        white_level="the run's own, or None",
     )
 
 
@@ -141,7 +141,7 @@ def _add_inspect(commands):
         "Say what a run would take DIR for: what says the classes, where validation comes from, what is passed over; "
         "images of each class, their sizes, and duplicates across parts and classes. Of many images a sample of 2,000 "
         "is decoded. The exit status is 2 where a run would not begin, and 1 where too many images cannot be read.",
-        "inspect DIR --output DIR-inspected",
+        "inspect flowers --output flowers-inspected",
     )
     parser.add_argument("source", metavar="DIR", help="anything that data_dir may be")
     parser.add_argument("--all", action="store_true", help="decode every image, not a sample of 2,000")

@@ -165,10 +165,18 @@ def test_what_is_not_read_is_counted(tmp_path):
     fill(folder, "cat/a.jfif", "cat/b.jpe", "cat/.hidden.jpg", "cat/c.psd", "zebra/notes.txt", "cover.jpg")
     training, validation = load(folder)
     assert both((training, validation)) == {"cat": 8, "dog": 6}
-    assert training.summary.counts == {"ending not read": 2, "hidden": 1, "outside the class folders": 1}
+    psd = ".psd: this format is not read (convert it)"
+    assert training.summary.counts == {psd: 1, "ending not read": 1, "hidden": 1, "outside the class folders": 1}
     assert "zebra holds no image" in str(training.summary) and "\n" not in str(training.summary)
     training.summary.write(tmp_path / "passed_over.csv")
-    assert (tmp_path / "passed_over.csv").read_text().splitlines()[:2] == ["file,reason", "cat/c.psd,ending not read"]
+    lines = (tmp_path / "passed_over.csv").read_text().splitlines()
+    assert lines[:2] == ["file,reason", "zebra/notes.txt,ending not read"] and f"cat/c.psd,{psd}" in lines
+    for path in folder.rglob("*.j*"):
+        path.rename(path.with_suffix(".NEF"))
+    with pytest.raises(
+        DataError, match=r"no images \(\d+ \.nef, 1 \.psd, 1 \.txt there; \.nef: raw photographs are not read"
+    ):
+        load(folder)
 
 
 def test_names_in_other_bytes_and_forms(tmp_path):

@@ -65,7 +65,7 @@ def test_params_replace_the_brief(tmp_path):
 @pytest.mark.once
 def test_help_is_worth_reading():
     for arguments, words in (
-        (["--help"], ["train", "evaluate", "predict", "convert", "batch", "parity", "bench"]),
+        (["--help"], ["train", "evaluate", "predict", "convert", "inspect", "batch", "parity", "bench"]),
         (["evaluate", "--help"], ["--views", "1, 10", "example:", "the run's own validation images"]),
         (["train", "--help"], ["--weight_decay", "inside the momentum", "example:", "default 0.0005"]),
         (["batch", "--help"], ["--grid", "--jobs", "example:"]),

@@ -168,6 +168,9 @@ def test_the_list_of_what_was_left_out(folder, tmp_path):
         rows = list(csv.DictReader(file))
     assert [row["image"][-13:] for row in rows] == ["ring/0000.jpg", "ring/0001.jpg"]
     assert rows[0]["reason"].startswith("is not an image") and rows[1]["reason"] == "is empty"
+    images.skipped.reasons.clear()
+    images.skipped.write(tmp_path / "skipped.csv")
+    assert not (tmp_path / "skipped.csv").exists()  # no list of another time
 
 
 def test_a_thread_that_fails_is_named_and_nothing_hangs(folder, monkeypatch):

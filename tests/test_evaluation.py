@@ -3,7 +3,9 @@ import json
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
+from alexnet.cli import main
 from alexnet.data import imagenet
 from alexnet.evaluation import about, assess, evaluate, features, look, nearest, occlusion, rank
 from alexnet.model import AlexNet, save_checkpoint
@@ -244,6 +246,38 @@ def test_what_belongs_to_a_model(model, tmp_path):
     assert about(tmp_path, model)[0] is None
     thousand = AlexNet("torchvision", width=1 / 16)
     assert about(tmp_path / "model.keras", thousand) == (list(imagenet.names()), 256)
+
+
+@pytest.mark.once
+def test_predict_decodes_as_its_run_or_the_flags_say(model, tmp_path, monkeypatch, capsys):
+    """Grey images of 12 bits kept in 16, whose white nobody can tell from the file."""
+    seen = []
+
+    def remember(model, squares, views, batch_size):
+        seen.append(squares)
+        return np.full((1, 7), 1 / 7)
+
+    monkeypatch.setattr("alexnet.evaluation.look", remember)
+    save_checkpoint(model, tmp_path / "model.keras")
+    image = tmp_path / "scan.png"
+    Image.fromarray(np.full((80, 90), 2048, np.uint16)).save(image)
+
+    def predict(*flags):
+        backend = keras.backend.backend()
+        status = main(["predict", "--weights", str(tmp_path), str(image), "--backend", backend, *flags])
+        return status, capsys.readouterr().err
+
+    status, error = predict()
+    assert status == 1 and "white_level" in error and not seen
+    assert predict("--white_level", "4095") == (0, "")
+    assert (seen.pop() == 128).all()
+    status, error = predict("--white_level", "4095", "--max_megapixels", "0.007")
+    assert status == 1 and "max_megapixels allows 0.007" in error
+    (tmp_path / "params.yaml").write_text("white_level: 8190\n")  # a run's
+    assert predict() == (0, "")
+    assert (seen.pop() == 64).all()
+    assert predict("--white_level", "4095") == (0, "")
+    assert (seen.pop() == 128).all()
 
 
 @pytest.mark.once

@@ -44,7 +44,6 @@ def evaluate(options):
 
 def _choose_images(options, models, known):
     """What to evaluate on, as a recipe and its images: of a run's own folder what the run held out."""
-    from alexnet.checkpoints import recognize
     from alexnet.data import DataError, load_test_data
     from alexnet.evaluation import input_size
 
@@ -53,8 +52,7 @@ def _choose_images(options, models, known):
         for name in (*DATA_FIELDS, "resize", "views", "batch_size", "cache_gb", "workers", "max_skipped")
         if getattr(options, name) is not None
     }
-    files = [recognize(path)[0].parent / "params.yaml" for path in options.weights]
-    runs = [(file.parent, Recipe.read_run(file)) for file in files if file.is_file()]
+    runs = [run for path in options.weights if (run := _run_of(path))]
     if "data_dir" not in given:
         if not runs:
             raise DataError("--data_dir is needed: the folder of images to evaluate on.")
@@ -77,6 +75,14 @@ def _choose_images(options, models, known):
             raise DataError(f"data_dir: the checkpoint has {classes} classes, the folder {len(images.class_names)}.")
         print("The checkpoint names no classes; the folder's are taken in alphabetical order.")
     return recipe, images
+
+
+def _run_of(weights):
+    """`(folder, recipe)` of the run that a checkpoint belongs to, None if it belongs to none."""
+    from alexnet.checkpoints import recognize
+
+    file = recognize(weights)[0].parent / "params.yaml"
+    return (file.parent, Recipe.read_run(file)) if file.is_file() else None
 
 
 def _is_same(first, second):
@@ -198,12 +204,16 @@ def predict(options):
     model = load_checkpoint(options.weights, options.preset)
     names, resize = about(options.weights, model)
     names = names or [f"class {k}" for k in range(model.output.shape[-1])]
-    given = {name: getattr(options, name) for name in ("resize", "views") if getattr(options, name) is not None}
-    recipe = Recipe(**{"resize": resize, **given, "image_size": input_size(model)})
+    decoding = ("max_megapixels", "white_level")
+    run = _run_of(options.weights)
+    own = {name: getattr(run[1], name) for name in decoding} if run else {}
+    flags = ("resize", "views", *decoding)
+    given = {name: getattr(options, name) for name in flags if getattr(options, name) is not None}
+    recipe = Recipe(**{"resize": resize, **own, **given, "image_size": input_size(model)})
     status = 0
     for path in options.images:
         try:
-            square = read_square(path, recipe.resize)
+            square = read_square(path, recipe.resize, int(recipe.max_megapixels * 1e6), recipe.white_level)
         except ImageError as error:
             status = fail(error, FAILED)
             continue

@@ -6,6 +6,8 @@ from alexnet.cli.benchmark import bench
 from alexnet.cli.checkpoints import convert, parity
 from alexnet.cli.common import BAD_USAGE
 from alexnet.cli.evaluation import evaluate, predict
+from alexnet.cli.inspection import FIELDS as INSPECTION_FIELDS
+from alexnet.cli.inspection import inspect
 from alexnet.cli.packing import FIELDS, pack
 from alexnet.cli.training import batch, train
 from alexnet.recipe import DATA_FIELDS, Recipe, allowed, nearest
@@ -29,7 +31,10 @@ def build_parser():
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_add_train, _add_evaluate, _add_predict, _add_convert, _add_pack, _add_batch, _add_parity, _add_bench):
+    for add in (
+        *(_add_train, _add_evaluate, _add_predict, _add_convert, _add_inspect, _add_pack),
+        *(_add_batch, _add_parity, _add_bench),
+    ):
         add(commands)
     return parser
 
@@ -104,10 +109,10 @@ def _add_predict(commands):
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="an image file")
     _add_fields(
         parser,
-        "views",
-        "resize",
-        "backend",
+        *("views", "resize", "max_megapixels", "white_level", "backend"),
         resize="the run's own, or 256 for a crop of 224 or 227 and in proportion for others",
+        max_megapixels=f"the run's own, or {Recipe.model_fields['max_megapixels'].default:g}",
+        white_level="the run's own, or None",
     )
 
 
@@ -125,6 +130,26 @@ def _add_convert(commands):
     parser.add_argument("target", metavar="OUT", help="the file to write")
     parser.add_argument("--preset", metavar="NAME", help="which network IN holds, where it does not tell")
     _add_fields(parser, "backend")
+
+
+def _add_inspect(commands):
+    parser = _add_command(
+        commands,
+        "inspect",
+        inspect,
+        "what a data set is taken for, its classes, sizes and duplicates",
+        "Say what a run would take DIR for: what says the classes, where validation comes from, what is passed over; "
+        "images of each class, their sizes, and duplicates across parts and classes. Of many images a sample of 2,000 "
+        "is decoded. The exit status is 2 where a run would not begin, and 1 where too many images cannot be read.",
+        "inspect flowers --output flowers-inspected",
+    )
+    parser.add_argument("source", metavar="DIR", help="anything that data_dir may be")
+    parser.add_argument("--all", action="store_true", help="decode every image, not a sample of 2,000")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead")
+    parser.add_argument(
+        "--output", metavar="FOLDER", help="write index.html, contact_sheet.png, duplicates.csv, passed_over.csv there"
+    )
+    _add_fields(parser, *INSPECTION_FIELDS)
 
 
 def _add_pack(commands):

@@ -72,10 +72,10 @@ EXTENSIONS += (".ppm", ".pgm", ".pbm", ".pnm") + (".avif",) * _AVIF + (".heic", 
 NOT_READ = {
     **dict.fromkeys((".heic", ".heif"), "needs pillow-heif (pip install pillow-heif)"),
     ".avif": "needs a Pillow that reads AVIF (11.3 or newer)",
-    **dict.fromkeys((".jp2", ".j2k", ".jpx"), "JPEG 2000 is not read; convert it"),
-    **dict.fromkeys((".jxl", ".tga", ".psd", ".svg", ".ico", ".exr", ".hdr"), "this format is not read; convert it"),
+    **dict.fromkeys((".jp2", ".j2k", ".jpx"), "JPEG 2000 is not read (convert it)"),
+    **dict.fromkeys((".jxl", ".tga", ".psd", ".svg", ".ico", ".exr", ".hdr"), "this format is not read (convert it)"),
     **dict.fromkeys((".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2"), "raw photographs are not read"),
-    **dict.fromkeys((".dcm", ".dicom", ".nii", ".mha", ".svs", ".ndpi"), "medical formats are not read; convert them"),
+    **dict.fromkeys((".dcm", ".dicom", ".nii", ".mha", ".svs", ".ndpi"), "medical formats are not read (convert them)"),
 }
 NOT_READ = {ending: reason for ending, reason in NOT_READ.items() if ending not in EXTENSIONS}
 
@@ -195,6 +195,29 @@ def decode_square(content, size, name, max_pixels=MAX_PIXELS, white_level=None):
         raise
     except Exception as error:  # PIL raises whatever a damaged file leads it to, struct.error and TypeError among them
         raise ImageError(name, f"cannot be decoded: {error}") from None
+
+
+def image_size(content, name):
+    """`(width, height)` of an image as it is shown, from its file's header: no pixel is decoded.
+
+    Raises:
+        ImageError: no image, or a damaged header.
+    """
+    try:
+        header = _jpeg_header(content) if content.startswith(_JPEG) else None
+        if header is not None:
+            width, height, orientation = header.width, header.height, header.orientation
+        else:
+            orientation = _png_pixels(content)[1] if content.startswith(_PNG) else None
+            with _open(content) as image:
+                (width, height), orientation = image.size, orientation or _told_orientation(image)
+                if image.format == "TIFF":  # PIL turns it by itself, but not in every version
+                    width, height = image.tag_v2[TiffImagePlugin.IMAGEWIDTH], image.tag_v2[TiffImagePlugin.IMAGELENGTH]
+    except _Refused as refused:
+        raise ImageError(name, str(refused)) from None
+    except Exception as error:  # as in decode_square
+        raise ImageError(name, f"cannot be read: {error}") from None
+    return (height, width) if orientation >= 5 else (width, height)
 
 
 def _require(width, height, max_pixels):

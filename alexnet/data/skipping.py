@@ -48,10 +48,11 @@ class Skipped:
             raise DamageError(name, f"{reason}; with it {len(self):,} of {self.images:,} images cannot be read{limit}.")
 
     def write(self, path):
-        """The list as CSV, `image,reason`; nothing is written while it is empty."""
-        if not self.reasons:
-            return
+        """The list as CSV, `image,reason`; while it is empty, there is no such file."""
         path = Path(path)
+        if not self.reasons:
+            path.unlink(missing_ok=True)  # an older list
+            return
         unfinished = path.with_name(path.name + ".tmp")
         with unfinished.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
             writer = csv.writer(file)

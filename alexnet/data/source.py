@@ -105,6 +105,11 @@ class Source:
         return replace(self, labels=place[self.labels], class_names=list(class_names))
 
 
+def side_of(sources, wanted):
+    """The side of squares that all sources have: `wanted`, or less where they are stored smaller."""
+    return min([wanted, *(source.store.size for source in sources if source.store.size is not None)])
+
+
 class SquareCache:
     """Squares of a source, kept in memory after their first decoding if `keep` is true."""
 

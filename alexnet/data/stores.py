@@ -65,6 +65,14 @@ class Store:
         """What it is called wherever the data set lies, text."""
         return os.path.basename(self.name(index))
 
+    def image_size(self, index):
+        """`(width, height)` of the image at `index`, without decoding it.
+
+        Raises:
+            ImageError: it cannot be read.
+        """
+        return self.size, self.size
+
     def square(self, index, size):
         """The central square of the image at `index`, `(size, size, 3)` uint8 RGB.
 
@@ -102,12 +110,17 @@ class Encoded(Store):
         """
         raise NotImplementedError
 
+    def image_size(self, index):
+        return decoding.image_size(self._content(index), self.name(index))
+
     def square(self, index, size):
+        return decoding.decode_square(self._content(index), size, self.name(index), self.max_pixels, self.white_level)
+
+    def _content(self, index):
         try:
-            content = self.read(index)
+            return self.read(index)
         except OSError as error:
             raise ImageError(self.name(index), f"cannot be read ({error.strerror or error})") from None
-        return decoding.decode_square(content, size, self.name(index), self.max_pixels, self.white_level)
 
 
 class Folder(Encoded):
@@ -227,6 +240,9 @@ class Arrays(Store):
 
     def name(self, index):
         return str(index)
+
+    def image_size(self, index):
+        return self.array.shape[2], self.array.shape[1]
 
     def square(self, index, size):
         return decoding.square(decoding.to_rgb(Image.fromarray(self.array[index])), size)

@@ -6,7 +6,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from alexnet.data.decoding import NOT_READ
+from alexnet.data.source import ENDING
+
 _SHOWN = 5
+
+
+def printable(text):
+    """Text on one line, whatever the names of files in it are."""
+    return text.encode(errors="backslashreplace").decode().replace("\n", "\\n")
+
+
+def _by_ending(names):
+    """`(reason, names)` of files whose ending is not read; those that are images all the same, with what to do."""
+    found = {ENDING: []}
+    for name in names:
+        ending = os.path.splitext(name)[1].lower()
+        reason = f"{ending}: {NOT_READ[ending]}" if ending in NOT_READ else ENDING
+        found.setdefault(reason, []).append(name)
+    return [(reason, some) for reason, some in found.items() if some]
 
 
 @dataclass(frozen=True)
@@ -42,7 +60,8 @@ class Summary:
         passed_over = {}
         for source in sources.values():
             for reason, names in source.passed_over:
-                passed_over.setdefault(reason, {}).update(dict.fromkeys(names))
+                for told, some in _by_ending(names) if reason == ENDING else [(reason, names)]:
+                    passed_over.setdefault(told, {}).update(dict.fromkeys(some))
         return cls(
             str(data_dir),
             first.kind,
@@ -73,8 +92,7 @@ class Summary:
         if self.passed_over:
             counts = ", ".join(f"{count:,} {reason}" for reason, count in self.counts.items())
             parts.append(f"passed over: {counts}")
-        line = "; ".join([f"{self.data_dir}: {parts[0]}", *parts[1:], *self.notes])
-        return line.encode(errors="backslashreplace").decode().replace("\n", "\\n")
+        return printable("; ".join([f"{self.data_dir}: {parts[0]}", *parts[1:], *self.notes]))
 
     def to_json(self):
         """For `metrics.json`."""
@@ -87,10 +105,11 @@ class Summary:
         }
 
     def write(self, path):
-        """The files passed over as CSV, `file,reason`; nothing is written while there are none."""
-        if not self.passed_over:
-            return
+        """The files passed over as CSV, `file,reason`; while there are none, there is no such file."""
         path = Path(path)
+        if not self.passed_over:
+            path.unlink(missing_ok=True)  # an older list
+            return
         unfinished = path.with_name(path.name + ".tmp")
         with unfinished.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
             writer = csv.writer(file)

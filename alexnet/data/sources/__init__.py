@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from alexnet.data import packed, shapes
-from alexnet.data.decoding import EXTENSIONS
+from alexnet.data.decoding import EXTENSIONS, NOT_READ
 from alexnet.data.source import ENDING, OTHER_SPLITS, DataError
 from alexnet.data.sources import arrays, columns, folders, ilsvrc, table_labels
 from alexnet.data.sources.parts import is_plain_part, part_of
@@ -36,8 +36,35 @@ def find_sources(recipe):
     Raises:
         DataError: nothing usable there.
     """
-    data_dir = recipe.data_dir
+    return _to_train(recipe, *_with_limits(recipe, *_find(recipe)))
+
+
+def find_parts(recipe):
+    """`({part: source}, why)` of whatever lies in a recipe's `data_dir`, also where nobody could train on it.
+
+    The parts are those of `find_sources`, and `why` is None. Otherwise they are `training`, `validation`, or `all`
+    where no part has a name, and `why` is the sentence with which `find_sources` refuses them.
+
+    Raises:
+        DataError: nothing there that could be understood.
+    """
     training, validation = _with_limits(recipe, *_find(recipe))
+    try:
+        training, validation = _to_train(recipe, training, validation)
+        why = None
+    except DataError as error:
+        why = str(error)
+    parts = {"training": training, "validation": validation}
+    parts = {part: source for part, source in parts.items() if source is not None}
+    if len(parts) == 1:
+        ((part, source),) = parts.items()
+        parts = {part if source.origin else "all": source}
+    return parts, why
+
+
+def _to_train(recipe, training, validation):
+    """The parts made fit for training, as `find_sources` says."""
+    data_dir = recipe.data_dir
     if training is None:
         refused = [f" ({path} {reason})" for path, reason in validation.unreadable][:1]
         raise DataError(f"data_dir: {data_dir} has no training images{''.join(refused)}.")
@@ -157,7 +184,9 @@ def _what_lies_there(listing):
     )
     if not endings:
         return ""
-    return f" ({', '.join(f'{count:,} {ending}' for ending, count in endings.most_common(3))} there)"
+    counts = ", ".join(f"{count:,} {ending}" for ending, count in endings.most_common(3))
+    reasons = [f"; {ending}: {NOT_READ[ending]}" for ending, _ in endings.most_common(3) if ending in NOT_READ]
+    return f" ({counts} there{''.join(reasons)})"
 
 
 def _levels(tree):

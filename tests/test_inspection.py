@@ -235,6 +235,38 @@ def test_exact_and_near_duplicates_across_parts_and_classes(folder, capsys):
     )
 
 
+@pytest.mark.parametrize("form", ["folder", "zip", "npz"])
+def test_equal_files_are_found_among_all_images(tmp_path, monkeypatch, form):
+    """Also where neither is decoded; not those of which only the size and the end are the same."""
+    monkeypatch.setattr(inspecting, "SAMPLE", 2)
+    folder = write_class_folders(tmp_path / "set", {"train": 12, "val": 6}, classes=["ring", "star"])
+    shutil.copy(folder / "train" / "ring" / "0005.jpg", folder / "val" / "ring" / "0003.jpg")
+    content = bytearray((folder / "train" / "star" / "0005.jpg").read_bytes())
+    content[15] ^= 1
+    (folder / "val" / "star" / "0003.jpg").write_bytes(content)
+    if form == "zip":
+        shutil.make_archive(str(folder), "zip", folder)
+    elif form == "npz":
+        arrays = {}
+        for part in ("train", "val"):
+            files = sorted((folder / part).rglob("*.jpg"))
+            arrays[f"x_{part}"] = np.array([decode_square(file.read_bytes(), 32, "") for file in files])
+            arrays[f"y_{part}"] = np.arange(len(files)) * 2 // len(files)
+        np.savez(folder.with_suffix(".npz"), **arrays)
+    found = inspect(folder if form == "folder" else folder.with_suffix(f".{form}"))
+    equal = [[(m.part, m.class_name, m.name.rpartition("/")[2]) for m in group] for group in found.exact]
+    ring, star = ("0", "1") if form == "npz" else ("ring", "star")
+    same = [("training", ring, "0005.jpg"), ("validation", ring, "0003.jpg")]
+    if form != "npz":
+        assert equal == [same] and found.decoded == 2 and "looked for among all" in str(found)
+    else:  # of the pixels, in which the byte that was changed is none
+        expected = [
+            [("training", ring, "5"), ("validation", ring, "3")],
+            [("training", star, "17"), ("validation", star, "9")],
+        ]
+        assert equal == expected
+
+
 def test_plain_images_that_differ_a_little_are_no_exact_duplicates(tmp_path):
     folder = tmp_path / "set"
     for k, name in enumerate(("a/0", "a/1", "b/0", "b/1")):
@@ -317,7 +349,7 @@ def test_the_sample_has_of_each_part_as_many(folder, monkeypatch):
     monkeypatch.setattr(inspecting, "MEASURED", 4)
     found = inspect(folder)
     assert (found.decoded, found.measured) == (8, 4)
-    assert "8 of 18 images; the rest is about these. --all decodes all" in str(found)
+    assert "8 of 18 images; files that are equal are looked for among all" in str(found)
     assert inspect(folder, decode_all=True).decoded == 18
     sources = found.sources
     assert {part: len(places) for part, places in inspecting._sample(sources, 8, 0).items()} == {

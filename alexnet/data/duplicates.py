@@ -25,6 +25,16 @@ def group_equal(members, keys):
     return list(groups.values())
 
 
+def join_groups(groups):
+    """Lists of members, those that share one made into one."""
+    members = list(dict.fromkeys(member for group in groups for member in group))
+    numbers = {member: number for number, member in enumerate(members)}
+    joined = _Groups(len(members))
+    for group in groups:
+        joined.join(np.array([(numbers[group[0]], numbers[other]) for other in group[1:]], int).reshape(-1, 2))
+    return group_equal(members, joined.roots().tolist())
+
+
 def group_similar(thumbnails):
     """Groups of thumbnails that look alike: lists of at least two indices. Each looks like another one of its group.
 

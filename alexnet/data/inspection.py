@@ -14,7 +14,7 @@ import numpy as np
 
 from alexnet.data import contact_sheet
 from alexnet.data.decoding import ImageError
-from alexnet.data.duplicates import SIDE, group_equal, group_similar, thumbnail
+from alexnet.data.duplicates import SIDE, group_equal, group_similar, join_groups, thumbnail
 from alexnet.data.source import side_of
 from alexnet.data.sources import find_parts
 from alexnet.data.summary import Summary, printable
@@ -49,7 +49,9 @@ class Inspection:
         decoded: How many images were decoded, or tried.
         damaged: `{name: reason}` of those that cannot be.
         expected_damaged: How many of all images that makes: those of a part stand for the whole part.
-        exact: Groups, lists of `Member`, whose central squares have the same pixels.
+        exact: Groups, lists of `Member`, of the same image: files that are equal byte for byte, of all, and central
+            squares with the same pixels, of those decoded.
+        compared_files: Whether files were compared; of some layouts only pixels are.
         near: Groups that look alike, as `group_similar` finds them. The first one of exact duplicates stands for all.
         not_compared: How many of the decoded images were too many to look for near duplicates.
     """
@@ -65,6 +67,7 @@ class Inspection:
     damaged: dict
     expected_damaged: float
     exact: list
+    compared_files: bool
     near: list
     not_compared: int
 
@@ -110,7 +113,9 @@ class Inspection:
         if self.decoded == self.images:
             yield "decoded", [f"all {self.images:,} images"]
         else:
-            yield "decoded", [f"{self.decoded:,} of {self.images:,} images; the rest is about these. --all decodes all"]
+            equal = "; files that are equal are looked for among all" * self.compared_files
+            lines = [f"{self.decoded:,} of {self.images:,} images{equal}", "the rest is about these: --all decodes all"]
+            yield "decoded", lines
         yield "damaged", self._reasons(self.damaged) if self.damaged else ["none"]
         yield "exact duplicates", self._groups(self.exact, " = ")
         near = self._groups(self.near, " ~ ")
@@ -259,13 +264,16 @@ def inspect(recipe, decode_all=False, verbose=None):
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         sizes, measured = _measure(sources, _sample(sources, MEASURED, recipe.seed), pool)
         decoded, damaged = _decode(sources, sample, pool, verbose)
-    exact = group_equal(range(len(decoded.places)), decoded.digests)
-    firsts = np.array([group[0] for group in exact], int)
+        files = _group_files(sources, pool)
+    same = group_equal(range(len(decoded.places)), decoded.digests)
+    firsts = np.array([group[0] for group in same], int)
+    exact = join_groups([*files, *([decoded.places[place] for place in group] for group in same if len(group) > 1)])
     compared = firsts[firsts < len(decoded.thumbnails)]
-    near = [compared[group].tolist() for group in group_similar(decoded.thumbnails[compared])]
+    near = group_similar(decoded.thumbnails[compared])
+    near = [[decoded.places[compared[place]] for place in group] for group in near]
 
     def members(groups):
-        found = [[_member(sources, *decoded.places[place]) for place in group] for group in groups if len(group) > 1]
+        found = [[_member(sources, *place) for place in group] for group in groups]
         return sorted(found, key=lambda group: [not crosses for crosses in _relations(group).values()])
 
     return Inspection(
@@ -280,6 +288,7 @@ def inspect(recipe, decode_all=False, verbose=None):
         {name: reason for reasons in damaged.values() for name, reason in reasons.items()},
         sum(len(reasons) * len(sources[part]) / len(sample[part]) for part, reasons in damaged.items()),
         members(exact),
+        bool(sources) and all(source.store.has_marks for source in sources.values()),
         members(near),
         len(firsts) - len(compared),
     )
@@ -388,6 +397,30 @@ def _decode(sources, sample, pool, verbose):
     return _Decoded(places, digests, thumbnails[: len(places)]), {
         part: reasons for part, reasons in damaged.items() if reasons
     }
+
+
+def _group_files(sources, pool):
+    """Groups of `(part, place)` of files that are equal byte for byte. Only those with equal marks are read whole."""
+
+    def mark(place):
+        return _tried(place, lambda store, index: store.mark(index))
+
+    def digest(place):
+        return _tried(place, lambda store, index: hashlib.sha256(store.read(index)).digest())
+
+    def _tried(place, function):
+        source = sources[place[0]]
+        try:
+            return function(source.store, source.indices[place[1]])
+        except (ImageError, OSError):
+            return place  # equal to no other one
+
+    places = [
+        (part, place) for part, source in sources.items() if source.store.has_marks for place in range(len(source))
+    ]
+    groups = [group for group in group_equal(places, pool.map(mark, places)) if len(group) > 1]
+    places = [place for group in groups for place in group]
+    return [group for group in group_equal(places, pool.map(digest, places)) if len(group) > 1]
 
 
 def _member(sources, part, place):

@@ -1,5 +1,6 @@
 """Where images lie, each known by a number and not read yet: files, parts of one file, or an array in memory."""
 
+import hashlib
 import os
 import struct
 import zipfile
@@ -48,9 +49,11 @@ class Store:
         fast: Whether reading costs so little that keeping squares in memory gains nothing.
         colors: `Colors` of the images where the store knows them, otherwise None.
         size: Side of the largest squares that it has, None for any.
+        has_marks: Whether `mark` and `read` have something.
     """
 
     fast = False
+    has_marks = False
     colors = None
     size = None
 
@@ -72,6 +75,22 @@ class Store:
             ImageError: it cannot be read.
         """
         return self.size, self.size
+
+    def mark(self, index):
+        """Something hashable that equal files share and most others do not, read sooner than a whole file.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        raise NotImplementedError
+
+    def read(self, index):
+        """The content of the file at `index`, or what an array has there, bytes.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        raise NotImplementedError
 
     def square(self, index, size):
         """The central square of the image at `index`, `(size, size, 3)` uint8 RGB.
@@ -102,21 +121,13 @@ class Encoded(Store):
     max_pixels = decoding.MAX_PIXELS
     white_level = None
 
-    def read(self, index):
-        """The content of the file at `index`, bytes.
-
-        Raises:
-            OSError: it cannot be read.
-        """
-        raise NotImplementedError
-
     def image_size(self, index):
-        return decoding.image_size(self._content(index), self.name(index))
+        return decoding.image_size(self._read(index), self.name(index))
 
     def square(self, index, size):
-        return decoding.decode_square(self._content(index), size, self.name(index), self.max_pixels, self.white_level)
+        return decoding.decode_square(self._read(index), size, self.name(index), self.max_pixels, self.white_level)
 
-    def _content(self, index):
+    def _read(self, index):
         try:
             return self.read(index)
         except OSError as error:
@@ -130,6 +141,8 @@ class Folder(Encoded):
         root: The folder.
         names: `Names` of the files, relative to it.
     """
+
+    has_marks = True
 
     def __init__(self, root, names):
         self.root = str(root)
@@ -145,6 +158,10 @@ class Folder(Encoded):
         with open(self.name(index), "rb") as file:
             return file.read()
 
+    def mark(self, index):
+        with open(self.name(index), "rb", buffering=0) as file:
+            return _mark(file, 0, os.fstat(file.fileno()).st_size)
+
 
 class Slices(Encoded):
     """Files that lie one after the other in a large one, as in a tar.
@@ -155,6 +172,8 @@ class Slices(Encoded):
         offsets: Where each begins, int64 `(n,)`.
         sizes: How many bytes each has, int64 `(n,)`.
     """
+
+    has_marks = True
 
     def __init__(self, path, names, offsets, sizes):
         self.path = str(path)
@@ -172,6 +191,9 @@ class Slices(Encoded):
     def read(self, index):
         return read_at(self._file, int(self.offsets[index]), int(self.sizes[index]))
 
+    def mark(self, index):
+        return _mark(self._file, int(self.offsets[index]), int(self.sizes[index]))
+
 
 class Zip(Encoded):
     """Files in a zip, read in place by any number of threads: `zipfile` lists them, but would need a lock to read.
@@ -180,6 +202,8 @@ class Zip(Encoded):
         path: The zip.
         members: The `zipfile.ZipInfo` of each file.
     """
+
+    has_marks = True
 
     def __init__(self, path, members):
         self.path = str(path)
@@ -191,6 +215,9 @@ class Zip(Encoded):
 
     def name(self, index):
         return f"{self.path}/{self.members[index].filename}"
+
+    def mark(self, index):
+        return self.members[index].CRC, self.members[index].file_size
 
     def read(self, index):
         member = self.members[index]
@@ -229,8 +256,16 @@ def read_at(file, offset, size):
     return content
 
 
+def _mark(file, offset, size):
+    """The size of a file that lies in `file`, and its end, in which compressed images differ."""
+    end = min(size, 512)
+    return size, read_at(file, offset + size - end, end)
+
+
 class Arrays(Store):
     """One uint8 array `(n, height, width)` or `(n, height, width, 3)`; a fourth channel is transparency."""
+
+    has_marks = True
 
     def __init__(self, array):
         self.array = array
@@ -243,6 +278,12 @@ class Arrays(Store):
 
     def image_size(self, index):
         return self.array.shape[2], self.array.shape[1]
+
+    def mark(self, index):
+        return hashlib.sha256(self.read(index)).digest()
+
+    def read(self, index):
+        return self.array[index].tobytes()
 
     def square(self, index, size):
         return decoding.square(decoding.to_rgb(Image.fromarray(self.array[index])), size)

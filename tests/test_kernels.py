@@ -155,6 +155,11 @@ def test_slow_fusions_of_xla_are_left_out_unless_the_user_decides(given):
     assert found == ["False", repr(given)]  # a child process inherits nothing of ours
 
 
+def test_a_rule_of_steps_that_is_not_the_papers_is_refused():
+    with pytest.raises(ValueError, match="nesterov"):
+        SGD(nesterov=True)
+
+
 @pytest.mark.parametrize("shape", [(9, 5), (7,)])
 def test_momentum_step(shape):
     """Against the paper's two lines in float64, over steps with a changing learning rate; in a graph on TensorFlow."""

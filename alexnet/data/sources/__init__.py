@@ -12,7 +12,8 @@ import numpy as np
 from alexnet.data import packed, shapes
 from alexnet.data.decoding import EXTENSIONS
 from alexnet.data.source import ENDING, OTHER_SPLITS, DataError
-from alexnet.data.sources import arrays, columns, folders, ilsvrc, table_labels
+from alexnet.data.sources import arrays, columns, flat_parts, flowers, folders, ilsvrc, lists, table_labels
+from alexnet.data.sources.copies import drop_copies
 from alexnet.data.sources.parts import is_plain_part, part_of
 from alexnet.data.sources.tables import ENDINGS
 from alexnet.data.sources.trees import FolderTree, ZipTree
@@ -134,7 +135,7 @@ def _find_in(tree, recipe, test_only, tables=()):
                 return found
     listing = tree.images()
     if len(listing.names):
-        return _find_images(tree, listing, recipe, tables)
+        return _find_images(tree, drop_copies(tree, listing), recipe, tables)
     for level in _levels(tree):
         for find in (_arrays, _zipped):
             if found := find(level, recipe, test_only):
@@ -172,7 +173,7 @@ def _levels(tree):
 def _find_images(tree, listing, recipe, outer=()):
     """`(training, validation)` of files in folders: tables, folders and file names, which must not contradict."""
     layout = folders.read(tree, listing, recipe)
-    readings, remarks = table_labels.read_all([*outer, *_tables(tree, listing)], listing, recipe)
+    readings, remarks = table_labels.read_all([*outer, *_tables(tree, listing, recipe)], listing, recipe)
     if recipe.classes_from == "table" or (
         readings and recipe.classes_from is None and _table_counts(layout, readings, listing)
     ):
@@ -181,11 +182,18 @@ def _find_images(tree, listing, recipe, outer=()):
                 f"data_dir: {tree.name}: classes_from is table, but no table there names its images. "
                 + "; ".join(remarks)
             )
-        return table_labels.to_sources(tree, listing, readings, remarks)
+        return _by_lists(tree, listing, *table_labels.to_sources(tree, listing, readings, remarks))
     if layout.question:
         raise DataError(layout.question)
-    remarks += [f"{reading.table.name} is not used: the folders say the classes" for reading in readings]
     training, validation, passed_over = folders.to_sources(tree, listing, layout)
+    used = None
+    if training is not None and validation is None:
+        validation, used = flat_parts.find(tree, listing, training, readings, recipe)
+    remarks += [
+        f"{reading.table.name} is not used: the folders say the classes"
+        for reading in readings
+        if reading.table.name != used
+    ]
     source = training if training is not None else validation
     if source is None:
         raise DataError(
@@ -198,7 +206,26 @@ def _find_images(tree, listing, recipe, outer=()):
         passed_over=table_labels.merge(listing.passed_over, passed_over),
         notes=(*source.notes, *layout.notes, *remarks),
     )
-    return (source, validation) if training is not None else (None, source)
+    if training is None:
+        return None, source
+    if used is not None:
+        source = _without(source, [used, *(validation.name(index) for index in range(len(validation)))])
+    return _by_lists(tree, listing, source, validation)
+
+
+def _by_lists(tree, listing, training, validation):
+    """The same, with a validation part where lists of parts say one and nothing else did."""
+    if training is None or validation is not None:
+        return training, validation
+    training, validation, used = lists.split(tree, listing, training)
+    return _without(training, used), validation
+
+
+def _without(source, names):
+    """A source that does not count some files as passed over, since they serve."""
+    names = set(names)
+    passed_over = [(reason, [name for name in found if name not in names]) for reason, found in source.passed_over]
+    return replace(source, passed_over=table_labels.merge(passed_over))
 
 
 def _table_counts(layout, readings, listing):
@@ -217,6 +244,9 @@ def _table_counts(layout, readings, listing):
     for reading in readings:
         columns = {reading.label_column: reading.labels} if reading.question is None else reading.candidates
         compared = {column: table_labels.agrees(labels, reading.images, by_image) for column, labels in columns.items()}
+        apart = compared and not any(common for _, common in compared.values())
+        if apart and (reading.part in ("val", "test") or 2 * reading.found < len(by_image)):
+            continue  # about other images, such as those of a test part
         if any(differ == 0 for differ, common in compared.values() if common):
             splits |= reading.question is None and (reading.splits is not None or reading.part in ("val", "test"))
             continue
@@ -230,9 +260,9 @@ def _table_counts(layout, readings, listing):
     return splits and "val" not in layout.classes
 
 
-def _tables(tree, listing):
+def _tables(tree, listing, recipe):
     """`(tree, file, name to show, part or None)` of the tables that may be about a tree's images: around the images'
-    folders, beside them, and in the folders of parts."""
+    folders, beside them, in the folders of parts and in the one that the user trains on."""
     root, found, prefix = folders.Node.tree(listing), [], ""
 
     def add(tree, prefix, part):
@@ -251,7 +281,14 @@ def _tables(tree, listing):
     for name in tree.folders:
         child = node.children.get(name)
         if child is None or not child.total or is_plain_part(name):
-            add(tree.sub(name), f"{prefix}{name}/", part_of(name) if is_plain_part(name) else None)
+            part = part_of(name) if is_plain_part(name) else None
+            inner, inner_prefix = tree.sub(name), f"{prefix}{name}/"
+            add(inner, inner_prefix, part)
+            while child and not child.own and len(inside := child.filled()) == 1:  # Final_Test/Images/
+                child, inner, inner_prefix = inside[0], inner.sub(inside[0].name), f"{inner_prefix}{inside[0].name}/"
+                add(inner, inner_prefix, part)
+        elif child in (root.find(recipe.training_dir or ""), node.find(recipe.training_dir or "")):
+            add(tree.sub(name), f"{prefix}{name}/", None)
     return found
 
 
@@ -269,6 +306,10 @@ def _kaggle(tree, recipe, test_only):
 
 def _tars(tree, recipe, test_only):
     return ilsvrc.find_tars(tree, test_only)
+
+
+def _flowers(tree, recipe, test_only):
+    return flowers.find(tree)
 
 
 def _saved(tree, recipe, test_only):
@@ -314,7 +355,7 @@ def _zipped(tree, recipe, test_only):
     return training, validation
 
 
-_RECOGNIZERS = (_packed, _kaggle, _tars, _saved, _parquet)
+_RECOGNIZERS = (_packed, _kaggle, _tars, _flowers, _saved, _parquet)
 
 
 # --- Held out

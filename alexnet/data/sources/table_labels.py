@@ -5,7 +5,17 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from alexnet.data.source import DUPLICATES, MASKS, NO_FILE, NO_LABEL, NO_ROW, OTHER_SPLITS, DataError, Source
+from alexnet.data.source import (
+    DUPLICATES,
+    MASKS,
+    NO_FILE,
+    NO_LABEL,
+    NO_ROW,
+    OTHER_SPLITS,
+    SEVERAL_LABELS,
+    DataError,
+    Source,
+)
 from alexnet.data.sources import tables
 from alexnet.data.sources.parts import holds_masks, is_plain_part, part_of, words
 from alexnet.data.sources.tables import NONE, SEVERAL, Files, Table, plain
@@ -47,6 +57,7 @@ class Reading:
     splits: tuple = None
     endings: int = 0
     by_name: bool = False  # a header from LABELS, or one that the user named
+    several: set = frozenset()  # rows that name several classes
 
     @property
     def found(self):
@@ -181,7 +192,11 @@ def _choose_labels(reading, recipe):
         if column is None:
             reading.question = f"{where} has no column {recipe.label_column} (label_column). It has {_columns(table)}."
             return
-        _take(reading, column, tables.clean_labels(table.columns[column]), by_name=True)
+        labels = tables.clean_labels(table.columns[column])
+        if separator := _separator(set(labels)):
+            reading.several = {row for row, label in enumerate(labels) if label and separator in label}
+            labels = [None if row in reading.several else label for row, label in enumerate(labels)]
+        _take(reading, column, labels, by_name=True)
         return
     others = {
         column: tables.clean_labels(values)
@@ -203,7 +218,8 @@ def _choose_labels(reading, recipe):
             named = [column]
     if unfit := [column for column in named if kinds[column] in ("numbers", "unique", "several")]:
         if len(unfit) == len(named):
-            reading.question = f"{where}: column {unfit[0]} {_UNFIT[kinds[unfit[0]]]}; name another one: label_column."
+            reading.question = f"{where}: column {unfit[0]} {_UNFIT[kinds[unfit[0]]]}; name another one: label_column"
+            reading.question += ", or this one to leave those images out." if kinds[unfit[0]] == "several" else "."
             return
         named = [column for column in named if column not in unfit]
     fit = named or [column for column in others if kinds[column] == "classes"]
@@ -228,7 +244,8 @@ def _choose_labels(reading, recipe):
         )
     elif several:
         reading.question = (
-            f"{where}: column {several[0]} {_UNFIT['several']}; name one with a class each: label_column."
+            f"{where}: column {several[0]} {_UNFIT['several']}; name one with a class each: label_column, or this one "
+            "to leave those images out."
         )
     else:
         reading.question = (
@@ -258,13 +275,27 @@ def _kind(labels):
         return "numbers"
     if len(present) >= _FEW and len(distinct) > len(present) / 2:
         return "unique"
-    if any("|" in label for label in distinct):
-        parts = [part.strip() for label in distinct for part in label.split("|")]
-        if len(parts) > len(set(parts)):  # the same classes in other company
-            return "several"
+    if _separator(distinct):
+        return "several"
     if len(distinct) == 1:
         return "constant"
     return "classes" if len(distinct) <= max(2, len(present) / 2) else "unique"
+
+
+def _separator(labels):
+    """What stands between several classes of one image; None where each label is one class.
+
+    `|` does where classes come back in other company; what also stands in names, only between labels of other images.
+    """
+    labels = set(labels) - {None}
+    parts = [part.strip() for label in labels for part in label.split("|")]
+    if any("|" in label for label in labels) and len(parts) > len(set(parts)):
+        return "|"
+    for separator in (";", ",", " "):
+        several = {label for label in labels if separator in label}
+        if several and all(part.strip() in labels - several for label in several for part in label.split(separator)):
+            return separator
+    return None
 
 
 def _is_number(label):
@@ -344,7 +375,7 @@ def to_sources(tree, listing, readings, remarks, test_only=False):
                     f"data_dir: {used[image].table.name} and {reading.table.name} share images, {listing.names[image]} "
                     "among them: training on what is validated on says nothing. Name the table that counts: table."
                 )
-    parts = {part: _source(tree, listing, *share, part) for part, share in shares.items()}
+    parts = {part: to_source(tree, listing, *share, part) for part, share in shares.items()}
     first = parts.get("train") or parts.get(None)
     second = parts.get("val") or parts.get("test")
     if first is None and second is None:
@@ -404,17 +435,17 @@ def _folder_part(path):
     return None
 
 
-def _source(tree, listing, rows, reading, part):
+def to_source(tree, listing, rows, reading, part):
     """The images that rows name; None if no row has a label. What is wrong with a row is its own matter."""
     table, column = reading.table.name, reading.table.columns[reading.image_column]
-    labels, unreadable, no_label, no_file, duplicates = {}, dict(listing.unreadable), [], [], []
+    labels, unreadable, no_label, several, no_file, duplicates = {}, dict(listing.unreadable), [], [], [], []
     broken = set()
     for row in rows.tolist():
         image, name, label = int(reading.images[row]), column[row], reading.labels[row]
         if not name:
             continue
         if label is None:
-            no_label.append(name)
+            (several if row in reading.several else no_label).append(name)
         elif image == NONE:
             unreadable[name] = f"is in {table}, but there is no such file"
             no_file.append(name)
@@ -436,7 +467,7 @@ def _source(tree, listing, rows, reading, part):
     number = {name: label for label, name in enumerate(classes)}
     indices = np.array(sorted(labels), np.int64)
     found = np.array([number[labels[index]] for index in indices.tolist()], np.int32)
-    passed_over = ((NO_LABEL, no_label), (NO_FILE, no_file), (DUPLICATES, duplicates))
+    passed_over = ((NO_LABEL, no_label), (SEVERAL_LABELS, several), (NO_FILE, no_file), (DUPLICATES, duplicates))
     notes = [f"{reading.endings:,} files have another ending than in {table}"] if reading.endings else []
     if folded := _alike(classes):
         notes.append(f"classes that differ in case only: {' and '.join(folded)}")

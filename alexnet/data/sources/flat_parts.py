@@ -1,0 +1,86 @@
+"""Validation images in one folder beside class folders: a table says their classes, in the words of the folders."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from alexnet.data.sources import lists, table_labels, tables
+from alexnet.data.sources.tables import Table, plain
+
+
+def find(tree, listing, training, readings, recipe):
+    """The validation source that tables describe, None if none does; and the name of its table.
+
+    Args:
+        training: The source of the class folders.
+        readings: `Reading` of each CSV table that is about no image of these; text files are looked for here.
+    """
+    taken = np.zeros(len(listing.names), bool)
+    taken[training.indices] = True
+    found = []
+    for reading in (*readings, *_read_texts(tree, listing)):
+        part = reading.part if reading.part in ("val", "test") else None
+        images = reading.images[reading.images >= 0]
+        if part is None or not len(images) or taken[images].any():
+            continue
+        if (fitting := _fit(reading, training.class_names, recipe)) is not None:
+            found.append((part == "val", reading.found, fitting))
+    if not found:
+        return None, None
+    reading = max(found, key=lambda row: row[:2])[2]
+    source = table_labels.to_source(tree, listing, np.arange(len(reading.labels)), reading, reading.part)
+    return source, reading.table.name
+
+
+def _read_texts(tree, listing):
+    """`Reading` of text files without headers, like `val_annotations.txt`, that name images and say more of them."""
+    for path, part in lists.find_files(listing).items():
+        if not path.lower().endswith(".txt") or part not in ("val", "test"):
+            continue
+        rows = lists.read_lines(tree, path)
+        if not rows or len(rows[0]) < 2:
+            continue
+        table = Table(path, [""] * len(rows[0]), rows)
+        matches = tables.Files(listing.names, part).match(
+            {column: table.columns[column] for column in tables.likely_paths(table, listing.names)}
+        )
+        for column, (images, endings) in matches.items():
+            if 2 * (images >= 0).sum() > len(table):
+                yield table_labels.Reading(table, part, column, images, endings=endings)
+                break
+
+
+def _fit(reading, class_names, recipe):
+    """The reading with labels that are names of classes, None where no column has such, or several do.
+
+    A column of whole numbers counts only if its header says that it holds classes: a coordinate may look like one.
+    """
+    found = {}
+    for column, values in reading.table.columns.items():
+        labels = tables.clean_labels(values)
+        named = plain(column) in table_labels.LABELS or column == reading.table.find(recipe.label_column or "")
+        for translate in _translations(class_names):
+            own = [label if label is None else translate(label) for label in labels]
+            if column == reading.image_column or any(
+                a is not None and b is None for a, b in zip(labels, own, strict=True)
+            ):
+                continue
+            text = not all(label is None or label.isdigit() for label in labels)
+            if any(own) and (named or text and len(set(own) - {None}) > 1):
+                found[column] = (named, own)
+                break
+    best = [column for column in found if found[column][0]] or list(found)
+    if not best or any(found[column][1] != found[best[0]][1] for column in best[1:]):
+        return None
+    return replace(reading, label_column=best[0], labels=found[best[0]][1], question=None)
+
+
+def _translations(class_names):
+    """Functions from a label to the class that it means, or None: the name itself, the first word, the number."""
+    names = {name: name for name in class_names}
+    yield names.get
+    yield lambda label: names.get(label.split()[0])
+    if all(name.isdigit() for name in class_names):
+        numbers = {int(name): name for name in class_names}
+        if len(numbers) == len(class_names):
+            yield lambda label: numbers.get(int(label)) if label.isdigit() else None

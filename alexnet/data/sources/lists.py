@@ -1,0 +1,204 @@
+"""Text, JSON and MATLAB files that name images and so say which part they belong to: `train.txt`, `test_list.mat`."""
+
+import csv
+import io
+import json
+import os
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from alexnet.data.source import ENDING, NO_LIST, OTHER_SPLITS, DataError
+from alexnet.data.sources import tables
+from alexnet.data.sources.parts import PART_OF, is_plain_part, part_of, words
+from alexnet.data.stores import Names
+
+ENDINGS = (".txt", ".lst", ".json", ".mat")
+_MOST = 40  # files in one folder; where there are more, each is about one image
+_LARGEST = 256 * 2**20
+_SPLITS = {"train", "test"}, {"train", "val"}, {"train", "val", "test"}
+
+
+@dataclass
+class NameList:
+    """A file that names images.
+
+    Attributes:
+        path: Relative to the data set.
+        images: Numbers of the images that it names, int64.
+        rows: How many names there are in it.
+    """
+
+    path: str
+    images: np.ndarray
+    rows: int
+
+
+def find_files(listing):
+    """`{path: part}` of the files that are called as lists of parts are: `"train"`, `"val"`, `"test"`, `"trainval"`,
+    or `"split"` for one about several parts."""
+    folders = {}
+    for reason, names in listing.passed_over:
+        for name in names if reason == ENDING else ():
+            if name.lower().endswith(ENDINGS) and (part := _part(name)):
+                folders.setdefault(name.rpartition("/")[0], {})[name] = part
+    return {name: part for files in folders.values() if len(files) <= _MOST for name, part in files.items()}
+
+
+def _part(path):
+    *above, stem = os.path.splitext(path)[0].split("/")
+    found = {PART_OF[word] for word in words(stem.lower().replace("trainval", "train_val")) if word in PART_OF}
+    if found in _SPLITS and "split" in words(stem):
+        return "split"
+    if found == {"train", "val"}:
+        return "trainval"
+    if len(found) == 1 and found != {"other"}:
+        return found.pop()
+    return part_of(above[-1]) if not found and above and is_plain_part(above[-1]) else None
+
+
+def read_lines(tree, path):
+    """The rows of a text file, each a list of its fields; lines that begin with # are none. Empty where the lines do
+    not have equally many."""
+    text = _read(tree, path).decode("utf-8", errors="replace")
+    lines = [line for line in text.removeprefix("\ufeff").splitlines() if line.strip() and not line.startswith("#")]
+    if not lines:
+        return []
+    for delimiter in "\t,;":
+        if all(delimiter in line for line in lines[:100]):
+            rows = [
+                [cell.strip() for cell in row] for row in csv.reader(io.StringIO("\n".join(lines)), delimiter=delimiter)
+            ]
+            break
+    else:
+        rows = [line.split() for line in lines]
+    return rows if len({len(row) for row in rows}) == 1 else []
+
+
+def _read(tree, path):
+    *above, name = path.split("/")
+    for folder in above:
+        tree = tree.sub(folder)
+    content = tree.read(name)
+    return content if len(content) <= _LARGEST else b""
+
+
+def _columns(tree, path):
+    """`{any name: values}` of what may be a list of images in a file."""
+    ending = os.path.splitext(path)[1].lower()
+    try:
+        if ending == ".json":
+            return {"names": list(_texts(json.loads(_read(tree, path))))}
+        if ending == ".mat":
+            from scipy.io import loadmat  # here and not above: it takes a moment
+
+            arrays = loadmat(io.BytesIO(_read(tree, path)), squeeze_me=True)
+            return {key: [str(v) for v in np.atleast_1d(array)] for key, array in arrays.items()
+                    if isinstance(array, np.ndarray) and array.dtype.kind in "OU" and array.ndim == 1}  # fmt: skip
+    except DataError:
+        raise
+    except Exception:  # SciPy and JSON have many: it is no such list
+        return {}
+    rows = read_lines(tree, path)
+    columns = {str(number): list(values) for number, values in enumerate(zip(*rows, strict=True))}
+    text = _read(tree, path).decode("utf-8", errors="replace")
+    return {**columns, "line": [line.strip() for line in text.splitlines() if line.strip()]}  # names may have spaces
+
+
+def _texts(value):
+    """All text in lists; of objects the values."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (list, dict)):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _texts(inner)
+
+
+class Lists:
+    """The lists of parts that name some images of a listing.
+
+    Args:
+        tree, listing: Of the data set.
+        indices: Which of its images count.
+
+    Attributes:
+        found: `{part: [NameList]}`.
+        notes: Sentences on files that are called so and name only some images.
+    """
+
+    def __init__(self, tree, listing, indices):
+        self.found, self.notes = {}, []
+        self._tree = tree
+        self._indices = np.asarray(indices)
+        self._files = tables.Files([listing.names[index] for index in indices.tolist()])
+        files = find_files(listing)
+        for path, part in files.items():
+            if part != "split":
+                self._add(part, path, _columns(tree, path))
+            elif "split" not in files.values() or path.lower().endswith(".txt"):
+                self._add_numbered(path)
+
+    def _add(self, part, path, columns):
+        columns = {name: values for name, values in columns.items() if values}
+        matches = self._files.match(columns) if columns else {}
+        best = max(matches, key=lambda name: ((matches[name][0] >= 0).mean(), len(columns[name])), default=None)
+        if best is None:
+            return
+        images = matches[best][0]
+        named = int((images >= 0).sum())
+        if 2 * named > len(images):
+            images = self._indices[np.unique(images[images >= 0])]
+            self.found.setdefault(part, []).append(NameList(path, images, len(columns[best])))
+        elif named:
+            self.notes.append(f"{path} is not used: {named:,} of its {len(images):,} lines name an image")
+
+    def _add_numbered(self, path):
+        """A file of numbers of images with 1 for training, and `images.txt` beside it, which says whose they are."""
+        try:
+            rows = read_lines(self._tree, path)
+            names = dict(read_lines(self._tree, os.path.join(os.path.dirname(path), "images.txt")))
+        except (DataError, KeyError, ValueError):
+            return
+        if not rows or len(rows[0]) != 2 or {flag for _, flag in rows} - {"0", "1"}:
+            return
+        for part, wanted in (("train", "1"), ("test", "0")):
+            self._add(part, path, {"names": [names.get(number, "") for number, flag in rows if flag == wanted]})
+
+
+def split(tree, listing, source):
+    """`(training, validation or None, paths of the lists)` of a source, by the lists of parts that lie there.
+
+    Lists that contradict each other are not used; a note says so.
+    """
+    lists = Lists(tree, listing, source.indices)
+    found = lists.found
+    if "train" in found and {"val", "test"} & set(found):
+        found.pop("trainval", None)
+    elif "trainval" in found:
+        found["train"] = found.get("train", []) + found.pop("trainval")
+    parts = {part: own[0].images for part, own in found.items()}
+    paths = [own.path for lists in found.values() for own in lists]
+    source = replace(source, notes=(*source.notes, *lists.notes))
+    everything = np.concatenate([np.zeros(0, np.int64), *parts.values()])
+    if len(everything) == len(source) and len(parts) == 1 or not parts:
+        return source, None, ()
+    differ = any(not np.array_equal(other.images, own[0].images) for own in found.values() for other in own[1:])
+    if differ or len(np.unique(everything)) < len(everything):
+        why = "name different images for one part" if differ else "share images"
+        return replace(source, notes=(*source.notes, f"{', '.join(paths[:4])} {why} and are not used")), None, ()
+    rest = np.setdiff1d(source.indices, everything)
+    second = next((part for part in ("val", "test") if part in parts), None)
+    first = parts.get("train", rest)
+    if not len(first):
+        return source, None, ()
+    passed_over = [(OTHER_SPLITS, images) for part, images in parts.items() if part not in ("train", second)]
+    if "train" in parts:
+        passed_over.append((NO_LIST if second else OTHER_SPLITS, rest))
+    passed_over = [(reason, Names.of(listing.names[i] for i in images)) for reason, images in passed_over]
+    training = source.take(np.flatnonzero(np.isin(source.indices, first)))
+    training = replace(training, passed_over=(*source.passed_over, *(pair for pair in passed_over if len(pair[1]))))
+    if second is None:
+        note = f"{paths[0]} says which images are for training"
+        return replace(training, notes=(*training.notes, note)), None, tuple(paths)
+    validation = source.take(np.flatnonzero(np.isin(source.indices, parts[second])))
+    return training, replace(validation, origin=found[second][0].path, passed_over=(), notes=()), tuple(paths)

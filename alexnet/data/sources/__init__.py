@@ -188,12 +188,12 @@ def _find_images(tree, listing, recipe, outer=()):
     training, validation, passed_over = folders.to_sources(tree, listing, layout)
     used = None
     if training is not None and validation is None:
-        validation, used = flat_parts.find(tree, listing, training, readings, recipe)
-    remarks += [
-        f"{reading.table.name} is not used: the folders say the classes"
-        for reading in readings
-        if reading.table.name != used
-    ]
+        validation, used, notes = flat_parts.find(tree, listing, training, readings, recipe)
+        remarks += notes
+    for reading in readings:
+        if reading.table.name != used:
+            why = "no column of it names their classes" if reading.part in ("val", "test") else "they say the classes"
+            remarks.append(f"{reading.table.name} is not used beside the folders: {why}")
     source = training if training is not None else validation
     if source is None:
         raise DataError(
@@ -209,7 +209,7 @@ def _find_images(tree, listing, recipe, outer=()):
     if training is None:
         return None, source
     if used is not None:
-        source = _without(source, [used, *(validation.name(index) for index in range(len(validation)))])
+        source = _without(source, [used, *(listing.names[index] for index in validation.indices.tolist())])
     return _by_lists(tree, listing, source, validation)
 
 
@@ -277,6 +277,9 @@ def _tables(tree, listing, recipe):
         inside = node.filled()
         if node.own or len(inside) != 1 or is_plain_part(inside[0].name):
             break
+        for name in tree.folders:
+            if name != inside[0].name:
+                add(tree.sub(name), f"{prefix}{name}/", None)
         node, tree, prefix = inside[0], tree.sub(inside[0].name), f"{prefix}{inside[0].name}/"
     for name in tree.folders:
         child = node.children.get(name)

@@ -4,20 +4,24 @@ from dataclasses import replace
 
 import numpy as np
 
+from alexnet.data.source import DataError
 from alexnet.data.sources import lists, table_labels, tables
 from alexnet.data.sources.tables import Table, plain
 
 
 def find(tree, listing, training, readings, recipe):
-    """The validation source that tables describe, None if none does; and the name of its table.
+    """`(validation source or None, name of its table or None, notes)` by tables of flat parts.
 
     Args:
         training: The source of the class folders.
-        readings: `Reading` of each CSV table that is about no image of these; text files are looked for here.
+        readings: `Reading` of each CSV table; text files are looked for here.
+
+    Raises:
+        DataError: a table of a part has a column of classes that are not those of the folders.
     """
     taken = np.zeros(len(listing.names), bool)
     taken[training.indices] = True
-    found = []
+    found, notes = [], []
     for reading in (*readings, *_read_texts(tree, listing)):
         part = reading.part if reading.part in ("val", "test") else None
         images = reading.images[reading.images >= 0]
@@ -25,11 +29,24 @@ def find(tree, listing, training, readings, recipe):
             continue
         if (fitting := _fit(reading, training.class_names, recipe)) is not None:
             found.append((part == "val", reading.found, fitting))
+        elif reading.by_name and reading.question is None and recipe.classes_from != "folders":
+            raise DataError(
+                f"data_dir: column {reading.label_column} of {reading.table.name} has classes "
+                f"({_shown(reading.labels)}) that the folders lack ({_shown(training.class_names)}); classes_from: "
+                "folders leaves that table out."
+            )
+        elif not any(reading is other for other in readings):
+            notes.append(f"{reading.table.name} is not used: no column of it names the classes of the folders")
     if not found:
-        return None, None
+        return None, None, notes
     reading = max(found, key=lambda row: row[:2])[2]
     source = table_labels.to_source(tree, listing, np.arange(len(reading.labels)), reading, reading.part)
-    return source, reading.table.name
+    return source, reading.table.name, notes
+
+
+def _shown(labels):
+    names = tables.sort_labels(label for label in labels if label is not None)
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 def _read_texts(tree, listing):
@@ -79,6 +96,8 @@ def _translations(class_names):
     """Functions from a label to the class that it means, or None: the name itself, the first word, the number."""
     names = {name: name for name in class_names}
     yield names.get
+    folded = {name.casefold(): name for name in class_names}
+    yield lambda label: folded.get(label.casefold())
     yield lambda label: names.get(label.split()[0])
     if all(name.isdigit() for name in class_names):
         numbers = {int(name): name for name in class_names}

@@ -25,13 +25,11 @@ class NameList:
 
     Attributes:
         path: Relative to the data set.
-        images: Numbers of the images that it names, int64.
-        rows: How many names there are in it.
+        images: Numbers of the images that it names, sorted, int64.
     """
 
     path: str
     images: np.ndarray
-    rows: int
 
 
 def find_files(listing):
@@ -123,12 +121,12 @@ class Lists:
 
     Attributes:
         found: `{part: [NameList]}`.
-        notes: Sentences on files that are called so and name only some images.
+        notes: Sentences on files that are called so and name other files.
     """
 
     def __init__(self, tree, listing, indices):
         self.found, self.notes = {}, []
-        self._tree = tree
+        self._tree, self._listing = tree, listing
         self._indices = np.asarray(indices)
         self._files = tables.Files([listing.names[index] for index in indices.tolist()])
         files = find_files(listing)
@@ -146,11 +144,16 @@ class Lists:
             return
         images = matches[best][0]
         named = int((images >= 0).sum())
-        if 2 * named > len(images):
-            images = self._indices[np.unique(images[images >= 0])]
-            self.found.setdefault(part, []).append(NameList(path, images, len(columns[best])))
-        elif named:
+        if not named:
+            return
+        if 2 * named <= len(images):
             self.notes.append(f"{path} is not used: {named:,} of its {len(images):,} lines name an image")
+            return
+        self.found.setdefault(part, []).append(NameList(path, self._indices[np.unique(images[images >= 0])]))
+        if left := [columns[best][row] for row in np.flatnonzero(images < 0).tolist()]:
+            absent = int((tables.Files(self._listing.names).match({"": left})[""][0] == tables.NONE).sum())
+            if absent:
+                self.notes.append(f"{path} names {absent:,} images that are not there")
 
     def _add_numbered(self, path):
         """A file of numbers of images with 1 for training, and `images.txt` beside it, which says whose they are."""

@@ -58,6 +58,7 @@ class Reading:
     endings: int = 0
     by_name: bool = False  # a header from LABELS, or one that the user named
     several: set = frozenset()  # rows that name several classes
+    one_hot: tuple = ()  # headers of the columns of 0 and 1 that are the classes
 
     @property
     def found(self):
@@ -219,7 +220,7 @@ def _choose_labels(reading, recipe):
     if unfit := [column for column in named if kinds[column] in ("numbers", "unique", "several")]:
         if len(unfit) == len(named):
             reading.question = f"{where}: column {unfit[0]} {_UNFIT[kinds[unfit[0]]]}; name another one: label_column"
-            reading.question += ", or this one to leave those images out." if kinds[unfit[0]] == "several" else "."
+            reading.question += f"{_OR_LEFT_OUT if kinds[unfit[0]] == 'several' else ''}."
             return
         named = [column for column in named if column not in unfit]
     fit = named or [column for column in others if kinds[column] == "classes"]
@@ -231,21 +232,22 @@ def _choose_labels(reading, recipe):
         reading.candidates = {column: others[column] for column in fit} | {"one-hot": labels}
         if all(_same(labels, others[column], rows) for column in fit):
             _take(reading, f"{', '.join(columns[:3])}{', ...' if len(columns) > 3 else ''} (one-hot)", labels, True)
+            reading.one_hot = tuple(columns)
             return
-    if fit and all(_same(others[fit[0]], others[column], rows) for column in fit[1:]):
+    several = [] if named else several
+    if fit and not several and all(_same(others[fit[0]], others[column], rows) for column in fit[1:]):
         # One reading under several names; text says more than a number.
         text = [column for column in fit if not all(_is_number(label) for label in set(others[column]) - {None})]
         column = (text or fit)[0]
         _take(reading, column, others[column], by_name=bool(named))
     elif fit:
         reading.question = (
-            f"{where}: several columns could hold the classes: {', '.join(fit[:6])}{', ...' if len(fit) > 6 else ''}; "
-            "say which: label_column."
+            f"{where}: several columns could hold the classes: {', '.join([*several, *fit][:6])}"
+            f"{', ...' if len(several) + len(fit) > 6 else ''}; say which: label_column."
         )
     elif several:
         reading.question = (
-            f"{where}: column {several[0]} {_UNFIT['several']}; name one with a class each: label_column, or this one "
-            "to leave those images out."
+            f"{where}: column {several[0]} {_UNFIT['several']}; name another one: label_column{_OR_LEFT_OUT}."
         )
     else:
         reading.question = (
@@ -257,8 +259,9 @@ def _choose_labels(reading, recipe):
 _UNFIT = {
     "numbers": "holds measured numbers, no classes",
     "unique": "holds another value in nearly every row, no classes",
-    "several": "names several classes for one image (a|b)",
+    "several": "names several classes for one image",
 }
+_OR_LEFT_OUT = ", or this one, so that images with several are left out"
 
 
 def _take(reading, column, labels, by_name):
@@ -359,14 +362,17 @@ def to_sources(tree, listing, readings, remarks, test_only=False):
         DataError: a question is open, tables contradict or share images, or give no image a label.
     """
     training, others = _choose_tables(readings)
-    shares = _shares(training, listing)
-    for reading in others:
-        if reading.question is None:
-            for part, share in _shares(reading, listing).items():
-                part = reading.part if part in ("train", None) else part
-                if part in shares and shares[part][1] is not reading and reading.part != "train":
-                    continue
-                shares[part] = share
+    shares, remarks = _shares(training, listing), list(remarks)
+    for other in others:
+        reading = _like(training, other)
+        if reading is None:
+            remarks.append(f"{other.table.name} is not used: it gives no labels by {training.label_column}")
+            continue
+        for part, share in _shares(reading, listing).items():
+            part = reading.part if part in ("train", None) else part
+            if part in shares and shares[part][1] is not reading and reading.part != "train":
+                continue
+            shares[part] = share
     used = {}
     for rows, reading in shares.values():
         for image in reading.images[rows].tolist():
@@ -390,17 +396,37 @@ def to_sources(tree, listing, readings, remarks, test_only=False):
     return (keeper, second) if first is not None else (None, keeper)
 
 
+def _like(training, reading):
+    """The `Reading` of another part by the same columns as `training`; None where they are not there, and no header
+    says which others hold classes."""
+    columns = training.one_hot or (training.label_column,)
+    if reading.question is None and (reading.label_column == training.label_column or reading.by_name):
+        same = reading
+    elif set(columns) <= set(reading.table.columns):
+        values = {column: tables.clean_labels(reading.table.columns[column]) for column in columns}
+        labels = (
+            values[columns[0]] if not training.one_hot else (_one_hot(values, reading.images != NONE) or (0, []))[1]
+        )
+        same = replace(reading, labels=labels, label_column=training.label_column, question=None)
+    else:
+        return None
+    return same if any(label is not None for label in same.labels) else None
+
+
 def _choose_tables(readings):
     """`(the one of the training images, those of other parts)`."""
     first = [reading for reading in readings if reading.part in ("train", None)]
     others = [reading for reading in readings if reading.part in ("val", "test")]
     if not first:
-        return others[0], others[1:]
+        known = [reading for reading in others if not reading.question]
+        if not known:
+            raise DataError(others[0].question)
+        return known[0], [reading for reading in others if reading is not known[0]]
     open_ = [reading for reading in first if reading.question]
     known = [reading for reading in first if not reading.question]
     known = [reading for reading in known if reading.by_name] or known
     if not known:
-        raise DataError(open_[0].question)
+        raise DataError(max(open_, key=lambda reading: reading.found).question)
     best = max(known, key=lambda reading: (reading.part == "train", reading.found))
     for reading in known:
         if reading is best:

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -204,7 +205,7 @@ def cub(d):
             train = int((i * 7 + k) % 3 > 0)
             file = f"{name}/{name[4:]}_{i:04d}_{796100 + number}.jpg"
             d.image(f"{top}/images/{file}", name, "train" if train else "val")
-            d.image(f"{top}/segmentations/{file[:-4]}.png")
+            d.image(f"segmentations/{file[:-4]}.png")
             images.append([number, file])
             splits.append([number, train])
             labels.append([number, k + 1])
@@ -233,10 +234,16 @@ def signs(d):
     for i in range(12):
         name = names[i * 5 % 3]
         d.image(f"GTSRB/Final_Test/Images/{i:05d}.ppm", name, "val")
-        rows.append([f"{i:05d}.ppm", 53 + i % 2, 54, 6, 5, 48, 49, int(name)])
+        rows.append([f"{i:05d}.ppm", 53 + i % 2, 54, (0, 1, 10)[i % 3], 5, 48, 49, int(name)])  # x looks like a class
     d.table("GTSRB/Final_Test/Images/GT-final_test.test.csv", [row[:-1] for row in rows], ";")
     d.table("GTSRB/GT-final_test.csv", rows, ";")
     d.write("GTSRB/Readme-Images.txt", "GTSRB\n")
+
+
+def signs_without_truth(d):
+    signs(d)
+    (d.folder / "GTSRB/GT-final_test.csv").unlink()
+    d.truth["val"] = {}
 
 
 def signs_on_kaggle(d):
@@ -245,12 +252,15 @@ def signs_on_kaggle(d):
         for i in range(8):
             path = f"Train/{name}/{int(name):05d}_00000_{i:05d}.png"
             d.image(path, name)
+            d.image(path.replace("Train", "train"))  # it holds everything twice
             tables["Train"].append([27 + i, 26, 5, 5, 22, 20, name, path])
         d.image(f"Meta/{name}.png")
+        d.image(f"meta/{name}.png")
     for i in range(12):
         path, name = f"Test/{i:05d}.png", ["0", "1", "10"][i * 5 % 3]
         d.image(path, name, "val")
-        tables["Test"].append([53 + i % 2, 54, 6, 5, 48, 49, name, path])
+        d.image(path.replace("Test", "test"))
+        tables["Test"].append([53 + i % 2, 54, (0, 1, 10)[i % 3], 5, 48, 49, name, path])
     d.table("Train.csv", tables["Train"])
     d.table("Test.csv", tables["Test"])
     rows = [["Path", "ClassId", "ShapeId", "ColorId", "SignId"]]
@@ -262,6 +272,7 @@ def ham10000(d):
     for i in range(36):
         label = ["bkl", "mel", "nv"][i * 5 % 3]
         d.image(f"HAM10000_images_part_{1 + i // 20}/ISIC_{27000 + i:07d}.jpg", label)
+        d.image(f"ham10000_images_part_{1 + i // 20}/ISIC_{27000 + i:07d}.jpg")
         sort = ["histo", "follow_up"][i % 2]
         where = ["back", "scalp"][i % 4 // 2]
         rows.append([f"HAM_{i // 2:07d}", f"ISIC_{27000 + i:07d}", label, sort, 40.0 + i % 5 * 5, "male", where])
@@ -281,7 +292,7 @@ def isic2018(d):
         groups.append([f"ISIC_{24306 + i:07d}", f"HAM_{i:07d}", ["histopathology", "follow_up"][i % 2]])
     d.write("ISIC2018_Task3_Training_Input/ATTRIBUTION.txt", "HAM10000\n")
     d.write("ISIC2018_Task3_Training_Input/LICENSE.txt")
-    d.table("ISIC2018_Task3_Training_GroundTruth.csv", truth)
+    d.table("ISIC2018_Task3_Training_GroundTruth/ISIC2018_Task3_Training_GroundTruth.csv", truth)
     d.table("ISIC2018_Task3_Training_LesionGroupings.csv", groups)
 
 
@@ -298,6 +309,14 @@ def isic2019(d):
         )
     d.table("ISIC_2019_Training_GroundTruth.csv", truth)
     d.table("ISIC_2019_Training_Metadata.csv", meta)
+    truth, meta = [[*truth[0], "score_weight", "validation_weight"]], [meta[0][:3] + ["sex"]]
+    for i in range(24):
+        label = i * 7 % 3
+        d.image(f"ISIC_2019_Test_Input/ISIC_{i + 34321:07d}.jpg", names[label], "val")
+        truth.append([f"ISIC_{i + 34321:07d}", *(float(k == label) for k in range(4)), 1.0, 0.0])
+        meta.append([f"ISIC_{i + 34321:07d}", 50.0 + i % 3 * 5, "head/neck", "male"])
+    d.table("ISIC_2019_Test_GroundTruth.csv", truth)
+    d.table("ISIC_2019_Test_Metadata.csv", meta)
 
 
 NIH = ["Image Index", "Finding Labels", "Follow-up #", "Patient ID", "Patient Age", "Patient Gender", "View Position"]
@@ -312,8 +331,8 @@ def chest_x_ray14(d, label=lambda finding, sex: None if "|" in finding else find
         rows.append([name, finding, i % 3, i // 3 + 1, 50 + i // 3 % 9, sex, ["PA", "AP"][i % 2]])
         lists[part].append([name])
     d.table("Data_Entry_2017.csv", rows)
-    d.table("BBox_List_2017.csv", [["Image Index", "Finding Label", "Bbox [x", "y", "w", "h]", ""], *(
-        [f"{i // 3:08d}_{i % 3:03d}.png", "Cardiomegaly", 225.08, 547.0, 86.8, 79.2, ""] for i in (0, 4, 8))])  # fmt: skip
+    boxes = [[f"{i // 3:08d}_{i % 3:03d}.png", "Cardiomegaly", 225.08, 547.0, 86.8, 79.2, ""] for i in (0, 4, 8)]
+    d.table("BBox_List_2017.csv", [["Image Index", "Finding Label", "Bbox [x", "y", "w", "h]", ""], *boxes])
     d.table("train_val_list.txt", lists["train_val"])
     d.table("test_list.txt", lists["test"])
     d.write("README_CHESTXRAY.pdf")
@@ -347,6 +366,16 @@ def plant_village_twice(d):
 def plant_village_beside(d):
     d.images("PlantVillage/{c}/{i}.JPG", PLANTS)
     d.images("plantvillage/PlantVillage/{c}/{i}.JPG", PLANTS, part=None)
+
+
+def plant_diseases(d):
+    top = "New Plant Diseases Dataset(Augmented)"
+    for outer in (top, top.lower()):  # it holds everything twice
+        ours = outer == top
+        d.images(f"{outer}/{top}/train/{{c}}/{{i}}.JPG", PLANTS, part="train" if ours else None)
+        d.images(f"{outer}/{top}/valid/{{c}}/9{{i}}.JPG", PLANTS, part="val" if ours else None, count=3)
+    for i in range(4):
+        d.image(f"test/test/AppleCedarRust{i + 1}.JPG")
 
 
 def plant_pathology_2020(d):
@@ -474,10 +503,26 @@ def fruits(d):
     d.write("fruits-360_dataset/fruits-360/LICENSE")
 
 
-RECOGNIZED = [imagenette, tiny_imagenet, imagenet_flat_validation, stanford_dogs, pets, flowers, flowers_in_folders, food,
-              caltech101, caltech256, cub, signs, signs_on_kaggle, ham10000, isic2018, isic2019, paddy,
-              plant_village_twice, plant_village_beside, plant_pathology_2020, intel, chest_xray, covid, asl, pet_images,
-              cassava, cifar_on_kaggle, eurosat, eurosat_on_kaggle, fruits]  # fmt: skip
+def fruits_of_two_sizes(d):
+    for size in ("100x100", "original-size"):
+        top, first = f"fruits-360_{size}/fruits-360", size == "100x100"
+        d.images(top + "/Training/{c}/{i}_100.jpg", ["Apple 6", "Pear 1"], part="train" if first else None)
+        d.images(top + "/Test/{c}/5{i}_100.jpg", ["Apple 6", "Pear 1"], part="val" if first else None)
+
+
+def numbered_validation(d):
+    """Class folders, and validation images whose table has numbers, which the folders do not say."""
+    d.images("train/{c}/{c}_{i}.JPEG", WNIDS)
+    d.images("val/{i}.JPEG", [""], part=None)
+    d.table("val.csv", [["file", "label"], *([f"{i}.JPEG", i % 3] for i in range(8))])
+
+
+RECOGNIZED = [
+    *(imagenette, tiny_imagenet, imagenet_flat_validation, stanford_dogs, pets, flowers, flowers_in_folders, food),
+    *(caltech101, caltech256, cub, signs, signs_without_truth, signs_on_kaggle, ham10000, isic2018, isic2019, paddy),
+    *(plant_village_twice, plant_village_beside, plant_diseases, plant_pathology_2020, intel, chest_xray, covid, asl),
+    *(pet_images, cassava, cifar_on_kaggle, eurosat, eurosat_on_kaggle, fruits),
+]
 
 
 def by_sex(d):
@@ -490,6 +535,8 @@ ASKED = [
     (plant_pathology_2021, {"label_column": "labels"}),
     (plant_village, {"training_dir": "color"}),
     (eurosat_with_bands, {"training_dir": "EuroSAT"}),
+    (fruits_of_two_sizes, {"training_dir": "fruits-360_100x100"}),
+    (numbered_validation, {"classes_from": "folders"}),
 ]
 
 
@@ -531,3 +578,73 @@ def test_asked(tmp_path, draw, values):
     with pytest.raises(DataError, match="|".join(values)):
         load(d)
     check(d, load(d, **values))
+
+
+@pytest.mark.parametrize("draw", [tiny_imagenet, stanford_dogs, flowers, cub, signs_on_kaggle, plant_village_twice])
+def test_in_a_zip(tmp_path, draw):
+    d = Drawn(tmp_path / "d")
+    draw(d)
+    shutil.make_archive(tmp_path / "d", "zip", d.folder)
+    d.folder = tmp_path / "d.zip"
+    check(d, load(d))
+
+
+def test_lists_of_parts(tmp_path):
+    d = Drawn(tmp_path / "d")
+    d.images("images/{c}/{i}.jpg", ["cat", "dog"])
+    names = [f"{c}/{i}.jpg" for c in ("cat", "dog") for i in range(8)]
+
+    def parts(**lists):
+        for path in d.folder.glob("*.txt"):
+            path.unlink()
+        for name, chosen in lists.items():
+            d.table(f"{name}.txt", [[path] for path in chosen])
+        pair = load(d)
+        counts = pair[0].summary.counts
+        counts.pop("ending not read", None)
+        return len(pair[0]), len(pair[1]), pair[0].summary.validation_from, counts
+
+    assert parts(train=names[::2], val=names[1::2]) == (8, 8, "val.txt", {})
+    assert parts(train=names[::2], val=names[1::4], test=names[3::4]) == (8, 4, "val.txt", {"other splits": 4})
+    assert parts(trainval=names[::2], test=names[1::2]) == (8, 8, "test.txt", {})
+    assert parts(train=names[::4], trainval=names[::2], val=names[2::4]) == (
+        4,
+        4,
+        "val.txt",
+        {"in no list of parts": 8},
+    )
+    assert parts(test=names[1::4]) == (12, 4, "test.txt", {})
+    assert parts(train=names[::2])[3] == {"other splits": 8}
+    for lists, said in (
+        ({"train": names[::2], "test": names[:3]}, "train.txt share images and are not used"),
+        ({"train": names[::2], "test1": names[1::4], "test2": names[3::4]}, "name different images for one part"),
+        ({"train": names[::2], "test": ["x", "y", *names[1:2]]}, "1 of its 3 lines name an image"),
+        ({"train": names[::2], "test": ["x", *names[1::2]]}, "test.txt names 1 images that are not there"),
+    ):
+        parts(**lists)
+        assert said in str(load(d)[0].summary)
+
+
+@pytest.mark.parametrize(
+    ("labels", "several"),
+    [
+        (["rust", "scab", "rust scab"], True),
+        (["rust", "scab", "rust,scab"], True),
+        (["Pepper, bell", "Pepper, red", "Tomato"], False),
+        (["Apple Red", "Apple Braeburn", "Apple"], False),
+    ],
+)
+def test_several_classes_of_one_image(tmp_path, labels, several):
+    d = Drawn(tmp_path / "d")
+    rows = [["name", "labels"]]
+    for i in range(24):
+        left_out = several and i % 3 == 2
+        d.image(f"images/{i}.jpg", None if left_out else labels[i % 3])
+        rows.append([f"{i}.jpg", f'"{labels[i % 3]}"'])
+    d.table("labels.csv", rows)
+    if several:
+        with pytest.raises(DataError, match="several classes for one image; .*label_column"):
+            load(d)
+    pair = load(d, label_column="labels")
+    check(d, pair)
+    assert pair[0].summary.counts == ({"several labels": 8} if several else {})

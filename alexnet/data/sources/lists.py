@@ -99,8 +99,10 @@ def _columns(tree, path):
         return {}
     rows = read_lines(tree, path)
     columns = {str(number): list(values) for number, values in enumerate(zip(*rows, strict=True))}
-    text = _read(tree, path).decode("utf-8", errors="replace")
-    return {**columns, "line": [line.strip() for line in text.splitlines() if line.strip()]}  # names may have spaces
+    if len(columns) != 1:  # names may have spaces
+        text = _read(tree, path).decode("utf-8", errors="replace")
+        columns["line"] = [line.strip() for line in text.splitlines() if line.strip()]
+    return columns
 
 
 def _texts(value):
@@ -112,60 +114,52 @@ def _texts(value):
             yield from _texts(inner)
 
 
-class Lists:
-    """The lists of parts that name some images of a listing.
+def _numbered(tree, path):
+    """`{part: names}` of a file of numbers of images with 1 for training, and `images.txt` beside it, which says whose
+    numbers they are."""
+    try:
+        rows = read_lines(tree, path)
+        names = dict(read_lines(tree, os.path.join(os.path.dirname(path), "images.txt")))
+    except (DataError, KeyError, ValueError):
+        return {}
+    if not rows or len(rows[0]) != 2 or {flag for _, flag in rows} - {"0", "1"}:
+        return {}
+    return {part: [names.get(number, "") for number, flag in rows if flag == wanted] for part, wanted in _FLAGS}
+
+
+_FLAGS = ("train", "1"), ("test", "0")
+
+
+def read_lists(tree, listing, indices):
+    """`({part: [NameList]}, notes)` of the lists that name images of a listing; a note on each that names other files.
 
     Args:
         tree, listing: Of the data set.
         indices: Which of its images count.
-
-    Attributes:
-        found: `{part: [NameList]}`.
-        notes: Sentences on files that are called so and name other files.
     """
-
-    def __init__(self, tree, listing, indices):
-        self.found, self.notes = {}, []
-        self._tree, self._listing = tree, listing
-        self._indices = np.asarray(indices)
-        self._files = tables.Files([listing.names[index] for index in indices.tolist()])
-        files = find_files(listing)
-        for path, part in files.items():
-            if part != "split":
-                self._add(part, path, _columns(tree, path))
-            elif "split" not in files.values() or path.lower().endswith(".txt"):
-                self._add_numbered(path)
-
-    def _add(self, part, path, columns):
-        columns = {name: values for name, values in columns.items() if values}
-        matches = self._files.match(columns) if columns else {}
-        best = max(matches, key=lambda name: ((matches[name][0] >= 0).mean(), len(columns[name])), default=None)
-        if best is None:
-            return
+    columns = {}  # of all files, as matching them goes through all images
+    for path, part in find_files(listing).items():
+        if part != "split":
+            columns |= {(part, path, name): values for name, values in _columns(tree, path).items()}
+        elif path.lower().endswith(".txt"):
+            columns |= {(part, path, "names"): names for part, names in _numbered(tree, path).items()}
+    columns = {key: values for key, values in columns.items() if values}
+    if not columns:
+        return {}, []
+    matches = tables.Files([listing.names[index] for index in indices.tolist()]).match(columns)
+    found, notes = {}, []
+    for part, path in dict.fromkeys(key[:2] for key in columns):
+        best = max((key for key in columns if key[:2] == (part, path)), key=lambda key: (matches[key][0] >= 0).mean())
         images = matches[best][0]
         named = int((images >= 0).sum())
-        if not named:
-            return
-        if 2 * named <= len(images):
-            self.notes.append(f"{path} is not used: {named:,} of its {len(images):,} lines name an image")
-            return
-        self.found.setdefault(part, []).append(NameList(path, self._indices[np.unique(images[images >= 0])]))
-        if left := [columns[best][row] for row in np.flatnonzero(images < 0).tolist()]:
-            absent = int((tables.Files(self._listing.names).match({"": left})[""][0] == tables.NONE).sum())
-            if absent:
-                self.notes.append(f"{path} names {absent:,} images that are not there")
-
-    def _add_numbered(self, path):
-        """A file of numbers of images with 1 for training, and `images.txt` beside it, which says whose they are."""
-        try:
-            rows = read_lines(self._tree, path)
-            names = dict(read_lines(self._tree, os.path.join(os.path.dirname(path), "images.txt")))
-        except (DataError, KeyError, ValueError):
-            return
-        if not rows or len(rows[0]) != 2 or {flag for _, flag in rows} - {"0", "1"}:
-            return
-        for part, wanted in (("train", "1"), ("test", "0")):
-            self._add(part, path, {"names": [names.get(number, "") for number, flag in rows if flag == wanted]})
+        if 2 * named > len(images):
+            found.setdefault(part, []).append(NameList(path, indices[np.unique(images[images >= 0])]))
+            if left := [columns[best][row] for row in np.flatnonzero(images < 0).tolist()]:
+                absent = int((tables.Files(listing.names).match({"": left})[""][0] == tables.NONE).sum())
+                notes += [f"{path} names {absent:,} images that are not there"] * bool(absent)
+        elif named:
+            notes.append(f"{path} is not used: {named:,} of its {len(images):,} lines name an image")
+    return found, notes
 
 
 def split(tree, listing, source):
@@ -173,15 +167,14 @@ def split(tree, listing, source):
 
     Lists that contradict each other are not used; a note says so.
     """
-    lists = Lists(tree, listing, source.indices)
-    found = lists.found
+    found, notes = read_lists(tree, listing, source.indices)
     if "train" in found and {"val", "test"} & set(found):
         found.pop("trainval", None)
     elif "trainval" in found:
         found["train"] = found.get("train", []) + found.pop("trainval")
     parts = {part: own[0].images for part, own in found.items()}
     paths = [own.path for lists in found.values() for own in lists]
-    source = replace(source, notes=(*source.notes, *lists.notes))
+    source = replace(source, notes=(*source.notes, *notes))
     everything = np.concatenate([np.zeros(0, np.int64), *parts.values()])
     if len(everything) == len(source) and len(parts) == 1 or not parts:
         return source, None, ()

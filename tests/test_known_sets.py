@@ -283,6 +283,17 @@ def ham10000(d):
     d.table("hmnist_8_8_L.csv", pixels)
 
 
+def ham10000_with_test(d):
+    ham10000(d)
+    rows = [["lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization"]]
+    for i in range(24):
+        label = ["bkl", "mel", "nv"][i * 7 % 3]
+        d.image(f"ISIC2018_Task3_Test_Images/ISIC_{34524 + i:07d}.jpg", label, "val")
+        d.image(f"HAM10000_segmentations_lesion_tschandl/ISIC_{27000 + i:07d}_segmentation.png")
+        rows.append([f"HAMTEST_{i:07d}", f"ISIC_{34524 + i:07d}", label, "histo", 40.0, "male", "back"])
+    d.table("ISIC2018_Task3_Test_GroundTruth.csv", rows)
+
+
 def isic2018(d):
     names = ["MEL", "NV", "BCC", "AKIEC"]
     truth, groups = [["image", *names]], [["image", "lesion_id", "diagnosis_confirm_type"]]
@@ -336,6 +347,17 @@ def chest_x_ray14(d, label=lambda finding, sex: None if "|" in finding else find
     d.table("train_val_list.txt", lists["train_val"])
     d.table("test_list.txt", lists["test"])
     d.write("README_CHESTXRAY.pdf")
+
+
+def chest_x_ray14_sample(d):
+    rows = [NIH]
+    for i in range(30):
+        finding = ["Cardiomegaly", "No Finding", "Effusion", "Cardiomegaly|Effusion"][i * 5 % 4]
+        d.image(f"sample/images/{i:08d}_000.png", None if "|" in finding else finding)
+        d.image(f"sample/sample/images/{i:08d}_000.png")  # it holds everything twice
+        rows.append([f"{i:08d}_000.png", finding, i % 3, i, 50 + i % 9, "FM"[i // 3 % 2], ["PA", "AP"][i % 2]])
+    for path in ("", "sample/", "sample/sample/"):
+        d.table(f"{path}sample_labels.csv", rows)
 
 
 def paddy(d):
@@ -519,8 +541,29 @@ def numbered_validation(d):
 
 RECOGNIZED = [
     *(imagenette, tiny_imagenet, imagenet_flat_validation, stanford_dogs, pets, flowers, flowers_in_folders, food),
-    *(caltech101, caltech256, cub, signs, signs_without_truth, signs_on_kaggle, ham10000, isic2018, isic2019, paddy),
-    *(plant_village_twice, plant_village_beside, plant_diseases, plant_pathology_2020, intel, chest_xray, covid, asl),
+    *(
+        caltech101,
+        caltech256,
+        cub,
+        signs,
+        signs_without_truth,
+        signs_on_kaggle,
+        ham10000,
+        ham10000_with_test,
+        isic2018,
+        isic2019,
+    ),
+    *(
+        paddy,
+        plant_village_twice,
+        plant_village_beside,
+        plant_diseases,
+        plant_pathology_2020,
+        intel,
+        chest_xray,
+        covid,
+        asl,
+    ),
     *(pet_images, cassava, cifar_on_kaggle, eurosat, eurosat_on_kaggle, fruits),
 ]
 
@@ -532,6 +575,7 @@ def by_sex(d):
 ASKED = [
     (chest_x_ray14, {"label_column": "Finding Labels"}),
     (by_sex, {"label_column": "Patient Gender"}),
+    (chest_x_ray14_sample, {"label_column": "Finding Labels"}),
     (plant_pathology_2021, {"label_column": "labels"}),
     (plant_village, {"training_dir": "color"}),
     (eurosat_with_bands, {"training_dir": "EuroSAT"}),

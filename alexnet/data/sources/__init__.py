@@ -275,7 +275,7 @@ def _tables(tree, listing, recipe):
     while True:
         add(tree, prefix, None)
         inside = node.filled()
-        if node.own or len(inside) != 1 or is_plain_part(inside[0].name):
+        if node.own or len(inside) != 1 or (is_plain_part(inside[0].name) and part_of(inside[0].name) != "other"):
             break
         for name in tree.folders:
             if name != inside[0].name:

@@ -1,12 +1,12 @@
 """Oxford's flowers: images by number, their classes and parts in MATLAB's files."""
 
-import io
 import os
 import re
 
 import numpy as np
 
 from alexnet.data.source import NO_ROW, OTHER_SPLITS, DataError, Source
+from alexnet.data.sources.lists import load_mat
 from alexnet.data.stores import Names
 
 LABELS, PARTS = "imagelabels.mat", "setid.mat"
@@ -68,11 +68,8 @@ def find(tree):
 
 def _arrays(tree, name, *keys):
     """`{key: whole numbers (n,)}` of one file."""
-    from scipy.io import loadmat  # here and not above: it takes a moment
-
-    content = tree.read(name)
+    found = load_mat(tree, name, tree.read(name))
     try:
-        found = loadmat(io.BytesIO(content), variable_names=keys)
         return {key: found[key].reshape(-1).astype(np.int64) for key in keys}
-    except Exception as error:  # SciPy has many, and the arrays may be others
+    except (KeyError, ValueError, TypeError) as error:
         raise DataError(f"data_dir: {tree.name}/{name} cannot be used ({type(error).__name__}: {error}).") from None

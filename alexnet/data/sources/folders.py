@@ -316,7 +316,7 @@ class _Reader:
                 break
             inner = inside[0]
             again = inner.name == node.name  # test_set/test_set/<class>, as some zips unfold
-            if is_plain_part(inner.name) and not again:
+            if is_plain_part(inner.name) and part_of(inner.name) != "other" and not again:
                 break
             if not (again or inner.filled() or holds_images(inner.name) or self._in_names(inner)):
                 break  # one class
@@ -381,7 +381,8 @@ class _Reader:
             )
         if how is None:
             self._check(node, children)
-        if len(children) > 1 and how is None and are_containers([child.name for child in children]):
+        shares = [c.name for c in children if not holds_masks(c.name) and part_of(c.name) in (None, "train")]
+        if len(shares) > 1 and how is None and are_containers(shares):
             self.layout.hint = (
                 f" The folders {_shown(children)} look like shares of one set; classes_from: folders takes "
                 "them as classes."

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from alexnet.data.decoding import optional
 from alexnet.data.source import ENDING, NO_LIST, OTHER_SPLITS, DataError
 from alexnet.data.sources import tables
 from alexnet.data.sources.parts import PART_OF, is_plain_part, part_of, words
@@ -81,22 +82,33 @@ def _read(tree, path):
     return content if len(content) <= _LARGEST else b""
 
 
+def load_mat(tree, name, content):
+    """The variables in a file of MATLAB's.
+
+    Raises:
+        DataError: it cannot be read, or SciPy is not there.
+    """
+    loader = optional("scipy.io")
+    if loader is None:
+        raise DataError(f"data_dir: {tree.name} holds .mat files, which need SciPy: pip install scipy.")
+    try:
+        return loader.loadmat(io.BytesIO(content), squeeze_me=True)
+    except Exception as error:  # SciPy raises whatever it stumbles over
+        raise DataError(f"data_dir: {tree.name}/{name} cannot be read ({type(error).__name__}: {error}).") from None
+
+
 def _columns(tree, path):
     """`{any name: values}` of what may be a list of images in a file."""
     ending = os.path.splitext(path)[1].lower()
-    try:
-        if ending == ".json":
+    if ending == ".mat":
+        arrays = load_mat(tree, path, _read(tree, path)).items()
+        return {key: list(map(str, np.atleast_1d(array))) for key, array in arrays
+                if isinstance(array, np.ndarray) and array.dtype.kind in "OU" and array.ndim == 1}  # fmt: skip
+    if ending == ".json":
+        try:
             return {"names": list(_texts(json.loads(_read(tree, path))))}
-        if ending == ".mat":
-            from scipy.io import loadmat  # here and not above: it takes a moment
-
-            arrays = loadmat(io.BytesIO(_read(tree, path)), squeeze_me=True)
-            return {key: [str(v) for v in np.atleast_1d(array)] for key, array in arrays.items()
-                    if isinstance(array, np.ndarray) and array.dtype.kind in "OU" and array.ndim == 1}  # fmt: skip
-    except DataError:
-        raise
-    except Exception:  # SciPy and JSON have many: it is no such list
-        return {}
+        except (ValueError, RecursionError):
+            return {}
     rows = read_lines(tree, path)
     columns = {str(number): list(values) for number, values in enumerate(zip(*rows, strict=True))}
     if len(columns) != 1:  # names may have spaces

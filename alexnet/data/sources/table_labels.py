@@ -17,7 +17,7 @@ from alexnet.data.source import (
     Source,
 )
 from alexnet.data.sources import tables
-from alexnet.data.sources.parts import holds_masks, is_plain_part, part_of, words
+from alexnet.data.sources.parts import PART_OF, holds_masks, is_plain_part, part_of, words
 from alexnet.data.sources.tables import NONE, SEVERAL, Files, Table, plain
 from alexnet.data.stores import Names
 from alexnet.recipe import nearest
@@ -77,7 +77,8 @@ def read_all(found, listing, recipe):
     """
     if recipe.table is not None:
         names = [shown for _, _, shown, _ in found]
-        found = [row for row in found if row[2] == recipe.table or os.path.basename(row[2]) == recipe.table]
+        exact = [row for row in found if row[2] == recipe.table]
+        found = exact or [row for row in found if os.path.basename(row[2]) == recipe.table]
         if len(found) != 1:
             raise DataError(
                 f"data_dir: table: there is no table {recipe.table} here. Tables: {', '.join(names) or 'none'}."
@@ -85,9 +86,11 @@ def read_all(found, listing, recipe):
             )
     readings, remarks = [], []
     for tree, name, shown, part in found:
-        if recipe.table is None and part_of(os.path.splitext(name)[0]) == "other":
-            remarks.append(f"{shown} is a sample of a submission by its name and not used")
-            continue
+        if part == "other":
+            if recipe.table is None and any(PART_OF.get(w) == "other" and w != "sample" for w in words(shown)):
+                remarks.append(f"{shown} is a sample of a submission by its name and not used")
+                continue
+            part = None  # sample_labels.csv: of a share of the images
         table = tables.read(tree, name, recipe.table_encoding)
         if table is None or not len(table):
             remarks.append(f"{shown} is empty")
@@ -433,7 +436,8 @@ def _choose_tables(readings):
             continue
         by_image = {image: label for image, label in zip(best.images.tolist(), best.labels, strict=True) if image >= 0}
         differ, common = agrees(reading.labels, reading.images, by_image)
-        if differ or common < reading.found:
+        labelled = sum(i >= 0 and b is not None for i, b in zip(reading.images.tolist(), reading.labels, strict=True))
+        if differ or common < labelled:
             raise DataError(
                 f"data_dir: {best.table.name} (column {best.label_column}) and {reading.table.name} (column "
                 f"{reading.label_column}) both say what images show, and not the same; say which counts: table."
@@ -450,6 +454,7 @@ def _shares(reading, listing):
         parts = np.array(
             [(ours and i >= 0 and _folder_part(listing.names[i])) or named for i in reading.images.tolist()]
         )
+        parts[parts == "other"] = named  # a table says more than a folder called sample
     return {str(part): (np.flatnonzero(parts == part), reading) for part in dict.fromkeys(parts.tolist())}
 
 

@@ -662,11 +662,46 @@ def test_lists_of_parts(tmp_path):
     for lists, said in (
         ({"train": names[::2], "test": names[:3]}, "train.txt share images and are not used"),
         ({"train": names[::2], "test1": names[1::4], "test2": names[3::4]}, "name different images for one part"),
-        ({"train": names[::2], "test": ["x", "y", *names[1:2]]}, "1 of its 3 lines name an image"),
+        ({"train": names[::2], "test": ["x", "y", *names[1:2]]}, "1 of its 3 lines name one image"),
         ({"train": names[::2], "test": ["x", *names[1::2]]}, "test.txt names 1 images that are not there"),
     ):
         parts(**lists)
         assert said in str(load(d)[0].summary)
+
+
+def test_files_that_are_no_lists(tmp_path):
+    d = Drawn(tmp_path / "d")
+    d.images("images/{c}/{i}.jpg", ["cat", "dog"])
+    for name, content in {
+        "train_data.mat": "?",
+        "test.json": "{",
+        "val.txt": "a b\nc",
+        "train.txt": "",
+        "test.lst": "é",
+    }.items():
+        d.write(name, content)
+    d.table("train_test_split.txt", [[i, i % 2] for i in range(16)], " ")
+    d.table("test_small.txt", [["cat/0.jpg"]] * 3)
+    d.write("train_small.txt", "cat/1.jpg\n")
+    pair = load(d)
+    check(d, pair)
+    said = str(pair[0].summary)
+    assert "train_data.mat is not used" in said and "name 2 of 16 images and are not used" in said
+
+
+def test_the_user_names_the_validation_folder(tmp_path):
+    d = Drawn(tmp_path / "d")
+    rows = [["file", "label"]]
+    for i in range(24):
+        d.image(f"{'ab'[i % 2]}/{i}.jpg", ["x", "y", "z"][i % 3], ["train", "val"][i % 2])
+        rows.append([f"{i}.jpg", ["x", "y", "z"][i % 3]])
+    d.table("labels.csv", rows)
+    check(d, load(d, validation_dir="b", classes_from="table"))
+    d = Drawn(tmp_path / "e")
+    d.images("train/{c}/{i}.jpg", ["cat", "dog"])
+    d.images("new/{i}.jpg", [""])
+    with pytest.raises(DataError, match="validation_dir: nothing says what images in new show"):
+        load(d, validation_dir="new")
 
 
 @pytest.mark.parametrize(

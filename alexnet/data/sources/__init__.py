@@ -182,7 +182,7 @@ def _find_images(tree, listing, recipe, outer=()):
                 f"data_dir: {tree.name}: classes_from is table, but no table there names its images. "
                 + "; ".join(remarks)
             )
-        return _by_lists(tree, listing, *table_labels.to_sources(tree, listing, readings, remarks))
+        return _second_part(tree, listing, recipe, *table_labels.to_sources(tree, listing, readings, remarks))
     if layout.question:
         raise DataError(layout.question)
     training, validation, passed_over = folders.to_sources(tree, listing, layout)
@@ -210,13 +210,26 @@ def _find_images(tree, listing, recipe, outer=()):
         return None, source
     if used is not None:
         source = _without(source, [used, *(listing.names[index] for index in validation.indices.tolist())])
-    return _by_lists(tree, listing, source, validation)
+    return _second_part(tree, listing, recipe, source, validation)
 
 
-def _by_lists(tree, listing, training, validation):
-    """The same, with a validation part where lists of parts say one and nothing else did."""
+def _second_part(tree, listing, recipe, training, validation):
+    """The same, with a validation part where the user or lists of parts say one and nothing else did.
+
+    Raises:
+        DataError: nothing says what the images show that the user names.
+    """
     if training is None or validation is not None:
         return training, validation
+    if recipe.validation_dir is not None:
+        folder = f"/{recipe.validation_dir.strip('/')}/"
+        inside = np.array([folder in f"/{listing.names[index]}" for index in training.indices.tolist()])
+        if inside.all() or not inside.any():
+            raise DataError(
+                f"data_dir: validation_dir: nothing says what images in {recipe.validation_dir} show, or it holds all."
+            )
+        validation = replace(training.take(np.flatnonzero(inside)), origin=folder[1:], passed_over=(), notes=())
+        return training.take(np.flatnonzero(~inside)), validation
     training, validation, used = lists.split(tree, listing, training)
     return _without(training, used), validation
 

@@ -54,7 +54,10 @@ def _read_texts(tree, listing):
     for path, part in lists.find_files(listing).items():
         if not path.lower().endswith(".txt") or part not in ("val", "test"):
             continue
-        rows = lists.read_lines(tree, path)
+        try:
+            rows = lists.read_lines(tree, path)
+        except DataError:  # it is no table either
+            continue
         if not rows or len(rows[0]) < 2:
             continue
         table = Table(path, [""] * len(rows[0]), rows)
@@ -82,7 +85,7 @@ def _fit(reading, class_names, recipe):
                 a is not None and b is None for a, b in zip(labels, own, strict=True)
             ):
                 continue
-            text = not all(label is None or label.isdigit() for label in labels)
+            text = not all(label is None or label.isdecimal() for label in labels)
             if any(own) and (named or text and len(set(own) - {None}) > 1):
                 found[column] = (named, own)
                 break
@@ -98,8 +101,14 @@ def _translations(class_names):
     yield names.get
     folded = {name.casefold(): name for name in class_names}
     yield lambda label: folded.get(label.casefold())
-    yield lambda label: names.get(label.split()[0])
-    if all(name.isdigit() for name in class_names):
+    yield lambda label: names.get(_before_boxes(label))
+    if all(name.isdecimal() for name in class_names):
         numbers = {int(name): name for name in class_names}
         if len(numbers) == len(class_names):
-            yield lambda label: numbers.get(int(label)) if label.isdigit() else None
+            yield lambda label: numbers.get(int(label)) if label.isdecimal() else None
+
+
+def _before_boxes(label):
+    """The class in `n01440764 10 20 200 300 n01440764 5 6 7 8`, None in other text of several words."""
+    first, *others = label.split()
+    return first if all(word == first or word.isdecimal() for word in others) else None

@@ -16,7 +16,7 @@ from alexnet.data.stores import Names
 
 ENDINGS = (".txt", ".lst", ".json", ".mat")
 _MOST = 40  # files in one folder; where there are more, each is about one image
-_LARGEST = 256 * 2**20
+_LARGEST = 64 * 2**20
 _SPLITS = {"train", "test"}, {"train", "val"}, {"train", "val", "test"}
 
 
@@ -78,8 +78,9 @@ def _read(tree, path):
     *above, name = path.split("/")
     for folder in above:
         tree = tree.sub(folder)
-    content = tree.read(name)
-    return content if len(content) <= _LARGEST else b""
+    if tree.path and (tree.path / name).stat().st_size > _LARGEST:
+        raise DataError(f"data_dir: {tree.name}/{name} is too large for a list of parts.")
+    return tree.read(name)
 
 
 def load_mat(tree, name, content):
@@ -129,10 +130,10 @@ def _texts(value):
 def _numbered(tree, path):
     """`{part: names}` of a file of numbers of images with 1 for training, and `images.txt` beside it, which says whose
     numbers they are."""
+    rows = read_lines(tree, path)
     try:
-        rows = read_lines(tree, path)
         names = dict(read_lines(tree, os.path.join(os.path.dirname(path), "images.txt")))
-    except (DataError, KeyError, ValueError):
+    except (DataError, ValueError, OSError):  # there is none, or one of another form
         return {}
     if not rows or len(rows[0]) != 2 or {flag for _, flag in rows} - {"0", "1"}:
         return {}
@@ -150,16 +151,19 @@ def read_lists(tree, listing, indices):
         indices: Which of its images count.
     """
     columns = {}  # of all files, as matching them goes through all images
+    found, notes = {}, []
     for path, part in find_files(listing).items():
-        if part != "split":
-            columns |= {(part, path, name): values for name, values in _columns(tree, path).items()}
-        elif path.lower().endswith(".txt"):
-            columns |= {(part, path, "names"): names for part, names in _numbered(tree, path).items()}
+        try:
+            if part != "split":
+                columns |= {(part, path, name): values for name, values in _columns(tree, path).items()}
+            elif path.lower().endswith(".txt"):
+                columns |= {(part, path, "names"): names for part, names in _numbered(tree, path).items()}
+        except DataError as error:
+            notes.append(f"{path} is not used ({str(error).removeprefix('data_dir: ')})")
     columns = {key: values for key, values in columns.items() if values}
     if not columns:
-        return {}, []
+        return {}, notes
     matches = tables.Files([listing.names[index] for index in indices.tolist()]).match(columns)
-    found, notes = {}, []
     for part, path in dict.fromkeys(key[:2] for key in columns):
         best = max((key for key in columns if key[:2] == (part, path)), key=lambda key: (matches[key][0] >= 0).mean())
         images = matches[best][0]
@@ -169,8 +173,8 @@ def read_lists(tree, listing, indices):
             if left := [columns[best][row] for row in np.flatnonzero(images < 0).tolist()]:
                 absent = int((tables.Files(listing.names).match({"": left})[""][0] == tables.NONE).sum())
                 notes += [f"{path} names {absent:,} images that are not there"] * bool(absent)
-        elif named:
-            notes.append(f"{path} is not used: {named:,} of its {len(images):,} lines name an image")
+        elif (images != tables.NONE).any():
+            notes.append(f"{path} is not used: {named:,} of its {len(images):,} lines name one image")
     return found, notes
 
 
@@ -180,10 +184,10 @@ def split(tree, listing, source):
     Lists that contradict each other are not used; a note says so.
     """
     found, notes = read_lists(tree, listing, source.indices)
-    if "train" in found and {"val", "test"} & set(found):
+    if {"train", "val"} <= set(found):
         found.pop("trainval", None)
     elif "trainval" in found:
-        found["train"] = found.get("train", []) + found.pop("trainval")
+        found["train"] = found.pop("trainval")
     parts = {part: own[0].images for part, own in found.items()}
     paths = [own.path for lists in found.values() for own in lists]
     source = replace(source, notes=(*source.notes, *notes))
@@ -195,6 +199,9 @@ def split(tree, listing, source):
         why = "name different images for one part" if differ else "share images"
         return replace(source, notes=(*source.notes, f"{', '.join(paths[:4])} {why} and are not used")), None, ()
     rest = np.setdiff1d(source.indices, everything)
+    if "train" in parts and 2 * len(rest) > len(source):
+        note = f"{', '.join(paths[:4])} name {len(everything):,} of {len(source):,} images and are not used"
+        return replace(source, notes=(*source.notes, note)), None, ()
     second = next((part for part in ("val", "test") if part in parts), None)
     first = parts.get("train", rest)
     if not len(first):

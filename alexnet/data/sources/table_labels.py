@@ -87,10 +87,10 @@ def read_all(found, listing, recipe):
     readings, remarks = [], []
     for tree, name, shown, part in found:
         if part == "other":
-            if recipe.table is None and any(PART_OF.get(w) == "other" and w != "sample" for w in words(shown)):
+            if recipe.table is None and not _is_share(shown):
                 remarks.append(f"{shown} is a sample of a submission by its name and not used")
                 continue
-            part = None  # sample_labels.csv: of a share of the images
+            part = None
         table = tables.read(tree, name, recipe.table_encoding)
         if table is None or not len(table):
             remarks.append(f"{shown} is empty")
@@ -110,6 +110,13 @@ def read_all(found, listing, recipe):
     if recipe.image_column and found and not readings:
         raise DataError(f"data_dir: image_column {recipe.image_column} names no image: {'; '.join(remarks)}.")
     return readings, remarks
+
+
+def _is_share(path):
+    """Whether a table called `sample` is about a share of the images, and no form to fill in: `sample_labels.csv`."""
+    stem = words(os.path.splitext(os.path.basename(path))[0])
+    others = {word for word in words(path) if PART_OF.get(word) == "other"}
+    return others == {"sample"} and ("sample" not in stem or bool({"label", "labels", "metadata"} & set(stem)))
 
 
 def _columns(table):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alexnet.data import DataError, load_data
+from alexnet.data import DataError, load_data, load_test_data
 from alexnet.recipe import Recipe
 
 pytestmark = pytest.mark.once
@@ -539,6 +539,15 @@ def numbered_validation(d):
     d.table("val.csv", [["file", "label"], *([f"{i}.JPEG", i % 3] for i in range(8))])
 
 
+def lists_with_labels(d):
+    """As Caffe takes them: a path and a number in each line."""
+    for part, used, count in (("train", "train", 24), ("val", "val", 9)):
+        rows = [[f"images/{part}_{i}.jpg", i * 5 % 3] for i in range(count)]
+        for path, label in rows:
+            d.image(path, str(label), used)
+        d.table(f"{part}.txt", rows, " ")
+
+
 RECOGNIZED = [
     *(imagenette, tiny_imagenet, imagenet_flat_validation, stanford_dogs, pets, flowers, flowers_in_folders, food),
     *(
@@ -564,7 +573,7 @@ RECOGNIZED = [
         covid,
         asl,
     ),
-    *(pet_images, cassava, cifar_on_kaggle, eurosat, eurosat_on_kaggle, fruits),
+    *(pet_images, cassava, cifar_on_kaggle, eurosat, eurosat_on_kaggle, fruits, lists_with_labels),
 ]
 
 
@@ -631,6 +640,17 @@ def test_in_a_zip(tmp_path, draw):
     shutil.make_archive(tmp_path / "d", "zip", d.folder)
     d.folder = tmp_path / "d.zip"
     check(d, load(d))
+
+
+def test_the_validation_folder_alone(tmp_path):
+    d = Drawn(tmp_path / "d")
+    tiny_imagenet(d)
+    top = d.folder / "tiny-imagenet-200/val"
+    values = {"data_dir": str(top), "resize": 67, "run_dir": str(tmp_path / "runs")}
+    with pytest.raises(DataError, match="column 2, column 3; say which: label_column"):
+        load_test_data(Recipe(**values))
+    found = said(load_test_data(Recipe(**values, label_column="column 2")), top)
+    assert found == {path[22:]: wnid for path, wnid in d.truth["val"].items()}
 
 
 def test_lists_of_parts(tmp_path):

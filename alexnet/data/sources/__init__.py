@@ -174,6 +174,10 @@ def _find_images(tree, listing, recipe, outer=()):
     """`(training, validation)` of files in folders: tables, folders and file names, which must not contradict."""
     layout = folders.read(tree, listing, recipe)
     readings, remarks = table_labels.read_all([*outer, *_tables(tree, listing, recipe)], listing, recipe)
+    if not (readings or layout.classes or layout.question):  # train.txt: a name and a class in each line
+        readings = list(flat_parts.read_texts(tree, listing, ("train", "val", "test")))
+        for reading in readings:
+            table_labels.choose_labels(reading, recipe)
     if recipe.classes_from == "table" or (
         readings and recipe.classes_from is None and _table_counts(layout, readings, listing)
     ):

@@ -22,7 +22,7 @@ def find(tree, listing, training, readings, recipe):
     taken = np.zeros(len(listing.names), bool)
     taken[training.indices] = True
     found, notes = [], []
-    for reading in (*readings, *_read_texts(tree, listing)):
+    for reading in (*readings, *read_texts(tree, listing)):
         part = reading.part if reading.part in ("val", "test") else None
         images = reading.images[reading.images >= 0]
         if part is None or not len(images) or taken[images].any():
@@ -49,10 +49,15 @@ def _shown(labels):
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
-def _read_texts(tree, listing):
-    """`Reading` of text files without headers, like `val_annotations.txt`, that name images and say more of them."""
+def read_texts(tree, listing, parts=("val", "test")):
+    """`Reading` of text files without headers, like `val_annotations.txt`, that name images and say more of them; what
+    their columns mean is not decided.
+
+    Args:
+        parts: Which files are read, by their names.
+    """
     for path, part in lists.find_files(listing).items():
-        if not path.lower().endswith(".txt") or part not in ("val", "test"):
+        if not path.lower().endswith(".txt") or part not in parts:
             continue
         try:
             rows = lists.read_lines(tree, path)

@@ -420,7 +420,7 @@ class _Reader:
         if split:
             raise _Question(
                 f"{os.path.join(where, split[0].name)} holds folders only ({', '.join(inside[split[0].name][:4])}): "
-                f"is {split[0].name} a class, or are they? classes_from: folders or subfolders."
+                f"is {split[0].name} a class, or are they? classes_from: folders or subfolders; or training_dir."
             )
         if len(children) > 1:
             masks = [child for child in children if holds_masks(child.name)]

@@ -152,7 +152,7 @@ def _read(listing, table, part, recipe, alone):
     reading = Reading(table, part, column, images, question=question, endings=endings)
     reading.splits = tables.split_column(table)
     if question is None:
-        _choose_labels(reading, recipe)
+        choose_labels(reading, recipe)
     return reading
 
 
@@ -194,8 +194,8 @@ def _choose_images(table, matches):
     return best, None
 
 
-def _choose_labels(reading, recipe):
-    """Fill in what the classes are, or the question that decides it."""
+def choose_labels(reading, recipe):
+    """Fill in a `Reading` what the classes are, or the question that decides it."""
     table, rows = reading.table, reading.images != NONE
     where = f"data_dir: {table.name}"
     if recipe.label_column is not None:

@@ -12,7 +12,8 @@ import numpy as np
 from alexnet.data import packed, shapes
 from alexnet.data.decoding import EXTENSIONS, NOT_READ
 from alexnet.data.source import ENDING, OTHER_SPLITS, DataError
-from alexnet.data.sources import arrays, columns, folders, ilsvrc, table_labels
+from alexnet.data.sources import arrays, columns, flat_parts, flowers, folders, ilsvrc, lists, table_labels
+from alexnet.data.sources.copies import drop_copies
 from alexnet.data.sources.parts import is_plain_part, part_of
 from alexnet.data.sources.tables import ENDINGS
 from alexnet.data.sources.trees import FolderTree, ZipTree
@@ -161,7 +162,7 @@ def _find_in(tree, recipe, test_only, tables=()):
                 return found
     listing = tree.images()
     if len(listing.names):
-        return _find_images(tree, listing, recipe, tables)
+        return _find_images(tree, drop_copies(tree, listing), recipe, tables)
     for level in _levels(tree):
         for find in (_arrays, _zipped):
             if found := find(level, recipe, test_only):
@@ -201,7 +202,11 @@ def _levels(tree):
 def _find_images(tree, listing, recipe, outer=()):
     """`(training, validation)` of files in folders: tables, folders and file names, which must not contradict."""
     layout = folders.read(tree, listing, recipe)
-    readings, remarks = table_labels.read_all([*outer, *_tables(tree, listing)], listing, recipe)
+    readings, remarks = table_labels.read_all([*outer, *_tables(tree, listing, recipe)], listing, recipe)
+    if not (readings or layout.classes or layout.question):  # train.txt: a name and a class in each line
+        readings = list(flat_parts.read_texts(tree, listing, ("train", "val", "test")))
+        for reading in readings:
+            table_labels.choose_labels(reading, recipe)
     if recipe.classes_from == "table" or (
         readings and recipe.classes_from is None and _table_counts(layout, readings, listing)
     ):
@@ -210,11 +215,18 @@ def _find_images(tree, listing, recipe, outer=()):
                 f"data_dir: {tree.name}: classes_from is table, but no table there names its images. "
                 + "; ".join(remarks)
             )
-        return table_labels.to_sources(tree, listing, readings, remarks)
+        return _second_part(tree, listing, recipe, *table_labels.to_sources(tree, listing, readings, remarks))
     if layout.question:
         raise DataError(layout.question)
-    remarks += [f"{reading.table.name} is not used: the folders say the classes" for reading in readings]
     training, validation, passed_over = folders.to_sources(tree, listing, layout)
+    used = None
+    if training is not None and validation is None:
+        validation, used, notes = flat_parts.find(tree, listing, training, readings, recipe)
+        remarks += notes
+    for reading in readings:
+        if reading.table.name != used:
+            why = "no column of it names their classes" if reading.part in ("val", "test") else "they say the classes"
+            remarks.append(f"{reading.table.name} is not used beside the folders: {why}")
     source = training if training is not None else validation
     if source is None:
         raise DataError(
@@ -227,7 +239,39 @@ def _find_images(tree, listing, recipe, outer=()):
         passed_over=table_labels.merge(listing.passed_over, passed_over),
         notes=(*source.notes, *layout.notes, *remarks),
     )
-    return (source, validation) if training is not None else (None, source)
+    if training is None:
+        return None, source
+    if used is not None:
+        source = _without(source, [used, *(listing.names[index] for index in validation.indices.tolist())])
+    return _second_part(tree, listing, recipe, source, validation)
+
+
+def _second_part(tree, listing, recipe, training, validation):
+    """The same, with a validation part where the user or lists of parts say one and nothing else did.
+
+    Raises:
+        DataError: nothing says what the images show that the user names.
+    """
+    if training is None or validation is not None:
+        return training, validation
+    if recipe.validation_dir is not None:
+        folder = f"/{recipe.validation_dir.strip('/')}/"
+        inside = np.array([folder in f"/{listing.names[index]}" for index in training.indices.tolist()])
+        if inside.all() or not inside.any():
+            raise DataError(
+                f"data_dir: validation_dir: nothing says what images in {recipe.validation_dir} show, or it holds all."
+            )
+        validation = replace(training.take(np.flatnonzero(inside)), origin=folder[1:], passed_over=(), notes=())
+        return training.take(np.flatnonzero(~inside)), validation
+    training, validation, used = lists.split(tree, listing, training)
+    return _without(training, used), validation
+
+
+def _without(source, names):
+    """A source that does not count some files as passed over, since they serve."""
+    names = set(names)
+    passed_over = [(reason, [name for name in found if name not in names]) for reason, found in source.passed_over]
+    return replace(source, passed_over=table_labels.merge(passed_over))
 
 
 def _table_counts(layout, readings, listing):
@@ -246,6 +290,9 @@ def _table_counts(layout, readings, listing):
     for reading in readings:
         columns = {reading.label_column: reading.labels} if reading.question is None else reading.candidates
         compared = {column: table_labels.agrees(labels, reading.images, by_image) for column, labels in columns.items()}
+        apart = compared and not any(common for _, common in compared.values())
+        if apart and (reading.part in ("val", "test") or 2 * reading.found < len(by_image)):
+            continue  # about other images, such as those of a test part
         if any(differ == 0 for differ, common in compared.values() if common):
             splits |= reading.question is None and (reading.splits is not None or reading.part in ("val", "test"))
             continue
@@ -259,9 +306,9 @@ def _table_counts(layout, readings, listing):
     return splits and "val" not in layout.classes
 
 
-def _tables(tree, listing):
+def _tables(tree, listing, recipe):
     """`(tree, file, name to show, part or None)` of the tables that may be about a tree's images: around the images'
-    folders, beside them, and in the folders of parts."""
+    folders, beside them, in the folders of parts and in the one that the user trains on."""
     root, found, prefix = folders.Node.tree(listing), [], ""
 
     def add(tree, prefix, part):
@@ -274,13 +321,23 @@ def _tables(tree, listing):
     while True:
         add(tree, prefix, None)
         inside = node.filled()
-        if node.own or len(inside) != 1 or is_plain_part(inside[0].name):
+        if node.own or len(inside) != 1 or (is_plain_part(inside[0].name) and part_of(inside[0].name) != "other"):
             break
+        for name in tree.folders:
+            if name != inside[0].name:
+                add(tree.sub(name), f"{prefix}{name}/", None)
         node, tree, prefix = inside[0], tree.sub(inside[0].name), f"{prefix}{inside[0].name}/"
     for name in tree.folders:
         child = node.children.get(name)
         if child is None or not child.total or is_plain_part(name):
-            add(tree.sub(name), f"{prefix}{name}/", part_of(name) if is_plain_part(name) else None)
+            part = part_of(name) if is_plain_part(name) else None
+            inner, inner_prefix = tree.sub(name), f"{prefix}{name}/"
+            add(inner, inner_prefix, part)
+            while child and not child.own and len(inside := child.filled()) == 1:  # Final_Test/Images/
+                child, inner, inner_prefix = inside[0], inner.sub(inside[0].name), f"{inner_prefix}{inside[0].name}/"
+                add(inner, inner_prefix, part)
+        elif child in (root.find(recipe.training_dir or ""), node.find(recipe.training_dir or "")):
+            add(tree.sub(name), f"{prefix}{name}/", None)
     return found
 
 
@@ -298,6 +355,10 @@ def _kaggle(tree, recipe, test_only):
 
 def _tars(tree, recipe, test_only):
     return ilsvrc.find_tars(tree, test_only)
+
+
+def _flowers(tree, recipe, test_only):
+    return flowers.find(tree)
 
 
 def _saved(tree, recipe, test_only):
@@ -343,7 +404,7 @@ def _zipped(tree, recipe, test_only):
     return training, validation
 
 
-_RECOGNIZERS = (_packed, _kaggle, _tars, _saved, _parquet)
+_RECOGNIZERS = (_packed, _kaggle, _tars, _flowers, _saved, _parquet)
 
 
 # --- Held out

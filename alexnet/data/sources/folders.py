@@ -144,6 +144,12 @@ class _Reader:
         inside = [child for child in base.filled() if all(child.find(path) for path in named.values())]
         if all(node and node.total for node in found.values()):
             used = set(map(id, found.values()))
+            whole = self._unwrapped(found.get("train", base))
+            if "val" not in found and _has_training(whole) and self._parts(whole):  # a set of several there
+                for node in base.filled():
+                    if not any(id(below) in used for below in node.below()):
+                        self.layout.passed_over[node.path] = OTHER_SPLITS
+                return
             if "train" not in found:
                 beside = [
                     child for child in base.filled() if part_of(child.name) == "train" and is_plain_part(child.name)
@@ -275,6 +281,11 @@ class _Reader:
         plain = [child for child in second if is_plain_part(child.name)]
         if not plain:
             return False
+        whole = self._unwrapped(others[0])
+        if len(others) == 1 and _has_training(whole) and self._parts(whole):
+            for child in second:  # test/ beside set/train and set/val
+                self.layout.passed_over[child.path] = OTHER_SPLITS
+            return True
         if all(holds_images(child.name) or holds_masks(child.name) for child in others):
             return False  # images/ beside test/: a table may say more
         raise _Question(
@@ -305,7 +316,7 @@ class _Reader:
                 break
             inner = inside[0]
             again = inner.name == node.name  # test_set/test_set/<class>, as some zips unfold
-            if is_plain_part(inner.name) and not again:
+            if is_plain_part(inner.name) and part_of(inner.name) != "other" and not again:
                 break
             if not (again or inner.filled() or holds_images(inner.name) or self._in_names(inner)):
                 break  # one class
@@ -318,11 +329,21 @@ class _Reader:
         images = [
             node for node in nodes if node not in masks and any(map(holds_images, [node.name, *words(node.name)]))
         ]
+        if masks and not images:
+            images = [node for node in nodes if node not in masks]
+            masks = [node for node in masks if images and self._repeats(node, images)]
         if not masks or not images:
             return nodes
         for node in masks:
             self.layout.passed_over[node.path] = MASKS
         return [node for node in nodes if node not in masks]
+
+    def _repeats(self, masks, others):
+        """Whether a folder called `segmentations` has the folders and files of one beside it, but for their endings."""
+        if any(word in ("mask", "masks") for word in words(masks.name)) or masks.own:
+            return False
+        known = {(node.name, stem) for other in others for node in other.below() for stem in self._stems(node)}
+        return all((node.name, stem) in known for node in masks.below() for stem in self._stems(node))
 
     def _add(self, part, node):
         """The classes of one part, from the folders in `node` or the names of its files."""
@@ -360,7 +381,8 @@ class _Reader:
             )
         if how is None:
             self._check(node, children)
-        if len(children) > 1 and how is None and are_containers([child.name for child in children]):
+        shares = [c.name for c in children if not holds_masks(c.name) and part_of(c.name) in (None, "train")]
+        if len(shares) > 1 and how is None and are_containers(shares):
             self.layout.hint = (
                 f" The folders {_shown(children)} look like shares of one set; classes_from: folders takes "
                 "them as classes."
@@ -383,7 +405,8 @@ class _Reader:
         Raises:
             _Question: two readings.
         """
-        inside = {child.name: [inner.name for inner in self._without_masks(child.filled())] for child in children}
+        opened = {child: self._unwrapped(child) for child in children}  # set/set/train, beside other such sets
+        inside = {c.name: [inner.name for inner in self._without_masks(node.filled())] for c, node in opened.items()}
         deep = [set(names) for names in inside.values() if names]
         shared = set.intersection(*deep) if len(deep) > 1 else set()
         where = os.path.join(self.tree.name, node.path) if node.path else self.tree.name
@@ -397,7 +420,7 @@ class _Reader:
         if split:
             raise _Question(
                 f"{os.path.join(where, split[0].name)} holds folders only ({', '.join(inside[split[0].name][:4])}): "
-                f"is {split[0].name} a class, or are they? classes_from: folders or subfolders."
+                f"is {split[0].name} a class, or are they? classes_from: folders or subfolders; or training_dir."
             )
         if len(children) > 1:
             masks = [child for child in children if holds_masks(child.name)]
@@ -437,6 +460,10 @@ class _Reader:
     @staticmethod
     def _name(node):
         return unicodedata.normalize("NFC", node.name)
+
+
+def _has_training(node):
+    return any(part_of(child.name) == "train" and is_plain_part(child.name) for child in node.filled())
 
 
 def _shown(nodes):

@@ -11,7 +11,17 @@ _PART_WORDS = {
     "train": ("train", "training", "trn"),
     "val": ("val", "valid", "validation", "dev", "holdout", "heldout"),
     "test": ("test", "testing", "tst"),
-    "other": ("pred", "prediction", "predictions", "unlabeled", "unlabelled", "extra", "submission", "sample"),
+    "other": (
+        "pred",
+        "prediction",
+        "predictions",
+        "unlabeled",
+        "unlabelled",
+        "extra",
+        "submission",
+        "submissions",
+        "sample",
+    ),
 }
 PART_OF = {word: part for part, words in _PART_WORDS.items() for word in words}
 # Words beside which a part's name is still one: train_images, seg_train, Final_Training, asl_alphabet_test.

@@ -5,9 +5,19 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from alexnet.data.source import DUPLICATES, MASKS, NO_FILE, NO_LABEL, NO_ROW, OTHER_SPLITS, DataError, Source
+from alexnet.data.source import (
+    DUPLICATES,
+    MASKS,
+    NO_FILE,
+    NO_LABEL,
+    NO_ROW,
+    OTHER_SPLITS,
+    SEVERAL_LABELS,
+    DataError,
+    Source,
+)
 from alexnet.data.sources import tables
-from alexnet.data.sources.parts import holds_masks, is_plain_part, part_of, words
+from alexnet.data.sources.parts import PART_OF, holds_masks, is_plain_part, part_of, words
 from alexnet.data.sources.tables import NONE, SEVERAL, Files, Table, plain
 from alexnet.data.stores import Names
 from alexnet.recipe import nearest
@@ -47,6 +57,8 @@ class Reading:
     splits: tuple = None
     endings: int = 0
     by_name: bool = False  # a header from LABELS, or one that the user named
+    several: set = frozenset()  # rows that name several classes
+    one_hot: tuple = ()  # headers of the columns of 0 and 1 that are the classes
 
     @property
     def found(self):
@@ -65,7 +77,8 @@ def read_all(found, listing, recipe):
     """
     if recipe.table is not None:
         names = [shown for _, _, shown, _ in found]
-        found = [row for row in found if row[2] == recipe.table or os.path.basename(row[2]) == recipe.table]
+        exact = [row for row in found if row[2] == recipe.table]
+        found = exact or [row for row in found if os.path.basename(row[2]) == recipe.table]
         if len(found) != 1:
             raise DataError(
                 f"data_dir: table: there is no table {recipe.table} here. Tables: {', '.join(names) or 'none'}."
@@ -73,9 +86,11 @@ def read_all(found, listing, recipe):
             )
     readings, remarks = [], []
     for tree, name, shown, part in found:
-        if recipe.table is None and part_of(os.path.splitext(name)[0]) == "other":
-            remarks.append(f"{shown} is a sample of a submission by its name and not used")
-            continue
+        if part == "other":
+            if recipe.table is None and not _is_share(shown):
+                remarks.append(f"{shown} is a sample of a submission by its name and not used")
+                continue
+            part = None
         table = tables.read(tree, name, recipe.table_encoding)
         if table is None or not len(table):
             remarks.append(f"{shown} is empty")
@@ -95,6 +110,13 @@ def read_all(found, listing, recipe):
     if recipe.image_column and found and not readings:
         raise DataError(f"data_dir: image_column {recipe.image_column} names no image: {'; '.join(remarks)}.")
     return readings, remarks
+
+
+def _is_share(path):
+    """Whether a table called `sample` is about a share of the images, and no form to fill in: `sample_labels.csv`."""
+    stem = words(os.path.splitext(os.path.basename(path))[0])
+    others = {word for word in words(path) if PART_OF.get(word) == "other"}
+    return others == {"sample"} and ("sample" not in stem or bool({"label", "labels", "metadata"} & set(stem)))
 
 
 def _columns(table):
@@ -130,7 +152,7 @@ def _read(listing, table, part, recipe, alone):
     reading = Reading(table, part, column, images, question=question, endings=endings)
     reading.splits = tables.split_column(table)
     if question is None:
-        _choose_labels(reading, recipe)
+        choose_labels(reading, recipe)
     return reading
 
 
@@ -172,8 +194,8 @@ def _choose_images(table, matches):
     return best, None
 
 
-def _choose_labels(reading, recipe):
-    """Fill in what the classes are, or the question that decides it."""
+def choose_labels(reading, recipe):
+    """Fill in a `Reading` what the classes are, or the question that decides it."""
     table, rows = reading.table, reading.images != NONE
     where = f"data_dir: {table.name}"
     if recipe.label_column is not None:
@@ -181,7 +203,11 @@ def _choose_labels(reading, recipe):
         if column is None:
             reading.question = f"{where} has no column {recipe.label_column} (label_column). It has {_columns(table)}."
             return
-        _take(reading, column, tables.clean_labels(table.columns[column]), by_name=True)
+        labels = tables.clean_labels(table.columns[column])
+        if separator := _separator(set(labels)):
+            reading.several = {row for row, label in enumerate(labels) if label and separator in label}
+            labels = [None if row in reading.several else label for row, label in enumerate(labels)]
+        _take(reading, column, labels, by_name=True)
         return
     others = {
         column: tables.clean_labels(values)
@@ -203,7 +229,8 @@ def _choose_labels(reading, recipe):
             named = [column]
     if unfit := [column for column in named if kinds[column] in ("numbers", "unique", "several")]:
         if len(unfit) == len(named):
-            reading.question = f"{where}: column {unfit[0]} {_UNFIT[kinds[unfit[0]]]}; name another one: label_column."
+            reading.question = f"{where}: column {unfit[0]} {_UNFIT[kinds[unfit[0]]]}; name another one: label_column"
+            reading.question += f"{_OR_LEFT_OUT if kinds[unfit[0]] == 'several' else ''}."
             return
         named = [column for column in named if column not in unfit]
     fit = named or [column for column in others if kinds[column] == "classes"]
@@ -215,20 +242,22 @@ def _choose_labels(reading, recipe):
         reading.candidates = {column: others[column] for column in fit} | {"one-hot": labels}
         if all(_same(labels, others[column], rows) for column in fit):
             _take(reading, f"{', '.join(columns[:3])}{', ...' if len(columns) > 3 else ''} (one-hot)", labels, True)
+            reading.one_hot = tuple(columns)
             return
-    if fit and all(_same(others[fit[0]], others[column], rows) for column in fit[1:]):
+    several = [] if named else several
+    if fit and not several and all(_same(others[fit[0]], others[column], rows) for column in fit[1:]):
         # One reading under several names; text says more than a number.
         text = [column for column in fit if not all(_is_number(label) for label in set(others[column]) - {None})]
         column = (text or fit)[0]
         _take(reading, column, others[column], by_name=bool(named))
     elif fit:
         reading.question = (
-            f"{where}: several columns could hold the classes: {', '.join(fit[:6])}{', ...' if len(fit) > 6 else ''}; "
-            "say which: label_column."
+            f"{where}: several columns could hold the classes: {', '.join([*several, *fit][:6])}"
+            f"{', ...' if len(several) + len(fit) > 6 else ''}; say which: label_column."
         )
     elif several:
         reading.question = (
-            f"{where}: column {several[0]} {_UNFIT['several']}; name one with a class each: label_column."
+            f"{where}: column {several[0]} {_UNFIT['several']}; name another one: label_column{_OR_LEFT_OUT}."
         )
     else:
         reading.question = (
@@ -240,8 +269,9 @@ def _choose_labels(reading, recipe):
 _UNFIT = {
     "numbers": "holds measured numbers, no classes",
     "unique": "holds another value in nearly every row, no classes",
-    "several": "names several classes for one image (a|b)",
+    "several": "names several classes for one image",
 }
+_OR_LEFT_OUT = ", or this one, so that images with several are left out"
 
 
 def _take(reading, column, labels, by_name):
@@ -258,13 +288,27 @@ def _kind(labels):
         return "numbers"
     if len(present) >= _FEW and len(distinct) > len(present) / 2:
         return "unique"
-    if any("|" in label for label in distinct):
-        parts = [part.strip() for label in distinct for part in label.split("|")]
-        if len(parts) > len(set(parts)):  # the same classes in other company
-            return "several"
+    if _separator(distinct):
+        return "several"
     if len(distinct) == 1:
         return "constant"
     return "classes" if len(distinct) <= max(2, len(present) / 2) else "unique"
+
+
+def _separator(labels):
+    """What stands between several classes of one image; None where each label is one class.
+
+    `|` does where classes come back in other company; what also stands in names, only between labels of other images.
+    """
+    labels = set(labels) - {None}
+    parts = [part.strip() for label in labels for part in label.split("|")]
+    if any("|" in label for label in labels) and len(parts) > len(set(parts)):
+        return "|"
+    for separator in (";", ",", " "):
+        several = {label for label in labels if separator in label}
+        if several and all(part.strip() in labels - several for label in several for part in label.split(separator)):
+            return separator
+    return None
 
 
 def _is_number(label):
@@ -328,14 +372,17 @@ def to_sources(tree, listing, readings, remarks, test_only=False):
         DataError: a question is open, tables contradict or share images, or give no image a label.
     """
     training, others = _choose_tables(readings)
-    shares = _shares(training, listing)
-    for reading in others:
-        if reading.question is None:
-            for part, share in _shares(reading, listing).items():
-                part = reading.part if part in ("train", None) else part
-                if part in shares and shares[part][1] is not reading and reading.part != "train":
-                    continue
-                shares[part] = share
+    shares, remarks = _shares(training, listing), list(remarks)
+    for other in others:
+        reading = _like(training, other)
+        if reading is None:
+            remarks.append(f"{other.table.name} is not used: it gives no labels by {training.label_column}")
+            continue
+        for part, share in _shares(reading, listing).items():
+            part = reading.part if part in ("train", None) else part
+            if part in shares and shares[part][1] is not reading and reading.part != "train":
+                continue
+            shares[part] = share
     used = {}
     for rows, reading in shares.values():
         for image in reading.images[rows].tolist():
@@ -344,7 +391,7 @@ def to_sources(tree, listing, readings, remarks, test_only=False):
                     f"data_dir: {used[image].table.name} and {reading.table.name} share images, {listing.names[image]} "
                     "among them: training on what is validated on says nothing. Name the table that counts: table."
                 )
-    parts = {part: _source(tree, listing, *share, part) for part, share in shares.items()}
+    parts = {part: to_source(tree, listing, *share, part) for part, share in shares.items()}
     first = parts.get("train") or parts.get(None)
     second = parts.get("val") or parts.get("test")
     if first is None and second is None:
@@ -359,24 +406,45 @@ def to_sources(tree, listing, readings, remarks, test_only=False):
     return (keeper, second) if first is not None else (None, keeper)
 
 
+def _like(training, reading):
+    """The `Reading` of another part by the same columns as `training`; None where they are not there, and no header
+    says which others hold classes."""
+    columns = training.one_hot or (training.label_column,)
+    if reading.question is None and (reading.label_column == training.label_column or reading.by_name):
+        same = reading
+    elif set(columns) <= set(reading.table.columns):
+        values = {column: tables.clean_labels(reading.table.columns[column]) for column in columns}
+        labels = (
+            values[columns[0]] if not training.one_hot else (_one_hot(values, reading.images != NONE) or (0, []))[1]
+        )
+        same = replace(reading, labels=labels, label_column=training.label_column, question=None)
+    else:
+        return None
+    return same if any(label is not None for label in same.labels) else None
+
+
 def _choose_tables(readings):
     """`(the one of the training images, those of other parts)`."""
     first = [reading for reading in readings if reading.part in ("train", None)]
     others = [reading for reading in readings if reading.part in ("val", "test")]
     if not first:
-        return others[0], others[1:]
+        known = [reading for reading in others if not reading.question]
+        if not known:
+            raise DataError(others[0].question)
+        return known[0], [reading for reading in others if reading is not known[0]]
     open_ = [reading for reading in first if reading.question]
     known = [reading for reading in first if not reading.question]
     known = [reading for reading in known if reading.by_name] or known
     if not known:
-        raise DataError(open_[0].question)
+        raise DataError(max(open_, key=lambda reading: reading.found).question)
     best = max(known, key=lambda reading: (reading.part == "train", reading.found))
     for reading in known:
         if reading is best:
             continue
         by_image = {image: label for image, label in zip(best.images.tolist(), best.labels, strict=True) if image >= 0}
         differ, common = agrees(reading.labels, reading.images, by_image)
-        if differ or common < reading.found:
+        labelled = sum(i >= 0 and b is not None for i, b in zip(reading.images.tolist(), reading.labels, strict=True))
+        if differ or common < labelled:
             raise DataError(
                 f"data_dir: {best.table.name} (column {best.label_column}) and {reading.table.name} (column "
                 f"{reading.label_column}) both say what images show, and not the same; say which counts: table."
@@ -393,6 +461,7 @@ def _shares(reading, listing):
         parts = np.array(
             [(ours and i >= 0 and _folder_part(listing.names[i])) or named for i in reading.images.tolist()]
         )
+        parts[parts == "other"] = named  # a table says more than a folder called sample
     return {str(part): (np.flatnonzero(parts == part), reading) for part in dict.fromkeys(parts.tolist())}
 
 
@@ -404,17 +473,17 @@ def _folder_part(path):
     return None
 
 
-def _source(tree, listing, rows, reading, part):
+def to_source(tree, listing, rows, reading, part):
     """The images that rows name; None if no row has a label. What is wrong with a row is its own matter."""
     table, column = reading.table.name, reading.table.columns[reading.image_column]
-    labels, unreadable, no_label, no_file, duplicates = {}, dict(listing.unreadable), [], [], []
+    labels, unreadable, no_label, several, no_file, duplicates = {}, dict(listing.unreadable), [], [], [], []
     broken = set()
     for row in rows.tolist():
         image, name, label = int(reading.images[row]), column[row], reading.labels[row]
         if not name:
             continue
         if label is None:
-            no_label.append(name)
+            (several if row in reading.several else no_label).append(name)
         elif image == NONE:
             unreadable[name] = f"is in {table}, but there is no such file"
             no_file.append(name)
@@ -436,7 +505,7 @@ def _source(tree, listing, rows, reading, part):
     number = {name: label for label, name in enumerate(classes)}
     indices = np.array(sorted(labels), np.int64)
     found = np.array([number[labels[index]] for index in indices.tolist()], np.int32)
-    passed_over = ((NO_LABEL, no_label), (NO_FILE, no_file), (DUPLICATES, duplicates))
+    passed_over = ((NO_LABEL, no_label), (SEVERAL_LABELS, several), (NO_FILE, no_file), (DUPLICATES, duplicates))
     notes = [f"{reading.endings:,} files have another ending than in {table}"] if reading.endings else []
     if folded := _alike(classes):
         notes.append(f"classes that differ in case only: {' and '.join(folded)}")

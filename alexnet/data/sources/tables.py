@@ -11,7 +11,7 @@ import numpy as np
 from alexnet.data.source import DataError
 from alexnet.data.sources.parts import is_plain_part, part_of, words
 
-ENDINGS = (".csv", ".tsv", ".jsonl")
+ENDINGS = (".csv", ".tsv", ".tab", ".jsonl")
 IMAGE_ENDINGS = (
     ".jpg",
     ".jpeg",
@@ -94,7 +94,7 @@ def read(tree, name, encoding=None):
     if name.lower().endswith(".jsonl"):
         return _read_lines(tree, name, text, notes)
     header = text.lstrip("\r\n").partition("\n")[0]
-    delimiter = max("\t;|," if name.lower().endswith(".tsv") else ",;\t|", key=header.count)
+    delimiter = max("\t;|," if name.lower().endswith((".tsv", ".tab")) else ",;\t|", key=header.count)
     try:
         rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
     except csv.Error as error:

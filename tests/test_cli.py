@@ -196,6 +196,10 @@ def test_evaluate_knows_what_a_run_was_trained_on(tiny, tmp_path, capsys):
     assert status == 0 and f"changed since {trained.folder} was trained: {then}, {68 - now} and {now} now" in said.out
     assert "What is held out was held out then" in said.out and f": {now} images of " in said.out
 
+    (folder / "val.txt").write_text("ring/0000.jpg\nring/0001.jpg\ncross/0000.jpg\ntriangle/0000.jpg\n")
+    status, said = evaluated()
+    assert status == 2 and "can no longer be told" in said.err  # another part is the validation now
+    (folder / "val.txt").unlink()
     (trained.folder / "params.yaml").write_text(recipe.replace(split_by="order").to_yaml())
     status, said = evaluated()
     assert status == 2 and "can no longer be told" in said.err

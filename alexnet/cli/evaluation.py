@@ -131,7 +131,8 @@ def _held_out(folder, run, recipe):
     change = f"{recipe.data_dir} has changed since {folder} was trained: {there} then, {len(training)} and "
     change += f"{len(validation)} now"
     drawn = "held out" in validation.source.origin
-    if drawn and (run.split_by == "order" or validation.source.few):
+    elsewhere = known.get("validation_from") != validation.summary.validation_from
+    if elsewhere or drawn and (run.split_by == "order" or validation.source.few):
         raise DataError(
             f"data_dir: {change}. Which images the run held out can no longer be told; evaluate on a folder of other "
             "images: --data_dir."

@@ -29,6 +29,9 @@ lint: $(INSTALLED)
 # One process for each backend: Keras cannot change it. What does not depend on it is tested with the first.
 test-tensorflow: ONLY :=
 test-jax test-torch: ONLY := -m "not once"
+# XLA would compile the same small networks again and again; a test finds what an earlier one compiled.
+test-jax: export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/$(VENV)/compiled
+test-jax: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0.1
 $(BACKENDS:%=test-%): test-%: $(INSTALLED)
 	KERAS_BACKEND=$* $(BIN)/python -m pytest tests --ignore=tests/notebooks $(ONLY)
 	KERAS_BACKEND=$* $(BIN)/python -m pytest -c tests/notebooks/nbval.ini --nbval --nbval-kernel-name python3 \

@@ -8,7 +8,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("MPLBACKEND", "agg")
 
 import pytest  # noqa: E402
-from helpers import write_class_folders  # noqa: E402
+from helpers import RUNS, write_class_folders  # noqa: E402
 
 import alexnet  # noqa: E402
 
@@ -20,6 +20,12 @@ alexnet.tune_process()  # as every training does; on JAX it must come before the
 def shapes_folder(tmp_path_factory):
     """A small drawing of the embedded data set: three classes, 24 + 6 images each."""
     return write_class_folders(tmp_path_factory.mktemp("data") / "small", {"train": 24, "val": 6})
+
+
+@pytest.fixture(autouse=True)
+def runs(tmp_path_factory, monkeypatch):
+    """Runs, and what is remembered beside them, lie in a folder of their own."""
+    monkeypatch.setitem(RUNS, "run_dir", str(tmp_path_factory.mktemp("runs")))
 
 
 @pytest.fixture

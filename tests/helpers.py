@@ -1,10 +1,34 @@
 """What several tests need: small data, gradients on any backend."""
 
+import io
+
 import keras
 import numpy as np
+import pytest
 from keras import ops
 
-from alexnet.data import shapes
+from alexnet.data import DataError, load_data, shapes
+from alexnet.recipe import Recipe
+
+RUNS = {}  # `run_dir`, a folder of its own for each test: `conftest` puts it here
+
+
+def recipe(folder, **values):
+    return Recipe(**{"data_dir": str(folder), "resize": 72, "batch_size": 8, **RUNS, **values})
+
+
+def refused(folder, message, load=load_data):
+    """Loading fails with one sentence that says `message`."""
+    with pytest.raises(DataError, match=message) as error:
+        load(recipe(folder))
+    assert str(error.value).startswith("data_dir: ") and "\n" not in str(error.value)
+
+
+def jpeg(shape="ring", seed=0):
+    """The content of a file."""
+    content = io.BytesIO()
+    shapes.draw(shape, np.random.default_rng(seed)).resize((80, 76)).save(content, format="JPEG")
+    return content.getvalue()
 
 
 def write_class_folders(folder, splits, classes=("cross", "ring", "triangle")):

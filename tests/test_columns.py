@@ -1,6 +1,5 @@
 """Data sets in columns: what `save_to_disk` writes, Parquet and Arrow files, and which column is which."""
 
-import io
 import json
 import sys
 import zipfile
@@ -8,44 +7,18 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from helpers import jpeg, recipe, refused
 
-from alexnet.data import DataError, load_data, load_test_data, shapes
+from alexnet.data import DataError, load_data, load_test_data
 from alexnet.data.decoding import decode_square
 from alexnet.data.source import ENDING, NO_LABEL, NO_ROW, OTHER_SPLITS
 from alexnet.data.sources import columns, shards
 from alexnet.data.sources.trees import FolderTree, ZipTree
-from alexnet.recipe import Recipe
 
 pyarrow = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")
 
 pytestmark = pytest.mark.once
-
-
-@pytest.fixture(autouse=True)
-def short(tmp_path_factory, monkeypatch):
-    """Runs, and what is remembered beside them, lie in a folder of their own."""
-    monkeypatch.setitem(RUNS, "run_dir", str(tmp_path_factory.mktemp("runs")))
-
-
-RUNS = {}
-
-
-def recipe(folder, **values):
-    return Recipe(**{"data_dir": str(folder), "resize": 72, "batch_size": 8, **RUNS, **values})
-
-
-def refused(folder, message, load=load_data):
-    """Loading fails with one sentence that says `message`."""
-    with pytest.raises(DataError, match=message) as error:
-        load(recipe(folder))
-    assert str(error.value).startswith("data_dir: ") and "\n" not in str(error.value)
-
-
-def jpeg(seed=0):
-    content = io.BytesIO()
-    shapes.draw("ring", np.random.default_rng(seed)).resize((80, 76)).save(content, format="JPEG")
-    return content.getvalue()
 
 
 def features(labels=("cat", "dog")):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import write_class_folders
+from helpers import jpeg, recipe, refused, write_class_folders
 
 from alexnet.data import DataError, ImageError, imagenet, load_data, load_test_data, packed, shapes, sources, stores
 from alexnet.data import listing as listings
@@ -21,32 +21,6 @@ from alexnet.data.sources import ilsvrc
 from alexnet.recipe import PROJECT, Recipe
 
 pytestmark = pytest.mark.once
-
-
-@pytest.fixture(autouse=True)
-def short(tmp_path_factory, monkeypatch):
-    """Runs, and what is remembered beside them, lie in a folder of their own."""
-    monkeypatch.setitem(RUNS, "run_dir", str(tmp_path_factory.mktemp("runs")))
-
-
-RUNS = {}
-
-
-def recipe(folder, **values):
-    return Recipe(**{"data_dir": str(folder), "resize": 72, "batch_size": 8, **RUNS, **values})
-
-
-def refused(folder, message, load=load_data):
-    """Loading fails with one sentence that says `message`."""
-    with pytest.raises(DataError, match=message) as error:
-        load(recipe(folder))
-    assert str(error.value).startswith("data_dir: ") and "\n" not in str(error.value)
-
-
-def jpeg(shape="ring", seed=0):
-    content = io.BytesIO()
-    shapes.draw(shape, np.random.default_rng(seed)).resize((80, 76)).save(content, format="JPEG")
-    return content.getvalue()
 
 
 JPEG = jpeg()

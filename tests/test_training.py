@@ -557,7 +557,7 @@ def test_a_full_disk_does_not_end_a_run_that_can_still_train(tiny, monkeypatch, 
 
     with monkeypatch.context() as patch:
         patch.setattr(training.record.Saves, "write", full)
-        patch.setattr(training.record, "_replace_history", full)  # neither the state nor the results
+        patch.setattr(training.record, "replace_csv", full)  # neither the state nor the results
         close = training.Record.close
         patch.setattr(training.Record, "close", lambda self: (patch.undo(), close(self)))  # somebody has made room
         run = train(Recipe(**tiny), verbose=0)

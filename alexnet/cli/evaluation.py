@@ -1,7 +1,6 @@
 """`evaluate` and `predict`."""
 
 import contextlib
-import csv
 import functools
 import json
 import os
@@ -10,6 +9,7 @@ from pathlib import Path
 from alexnet.cli.common import BAD_USAGE, FAILED, expects_errors, fail, output_path, value_of
 from alexnet.locking import FolderLock
 from alexnet.recipe import DATA_FIELDS, Recipe, resolve
+from alexnet.replacing import replace_csv
 
 _HOLD_OUT = ("validation_split", "split_by", "seed")  # the fields that decide which images a run did not train on
 
@@ -161,13 +161,13 @@ def _write(folder, assessment, images):
     """The whole tables as CSV."""
     rows = assessment.per_class()
     names = list(assessment.class_names)
-    _write_csv(folder / "per_class.csv", list(rows[0]), [row.values() for row in rows])
-    _write_csv(
+    replace_csv(folder / "per_class.csv", list(rows[0]), [row.values() for row in rows])
+    replace_csv(
         folder / "confusion.csv",
         ["class", *names],
         [[n, *row] for n, row in zip(names, assessment.confusion(), strict=True)],
     )
-    _write_csv(
+    replace_csv(
         folder / "mistakes.csv",
         ["image", "class", "said", "probability"],
         [
@@ -183,15 +183,6 @@ def _write(folder, assessment, images):
     images.skipped.write(folder / "skipped.csv")
     skipped = ", skipped.csv" * bool(len(images.skipped))
     print(f"\n{folder}: per_class.csv, confusion.csv, mistakes.csv{skipped}")
-
-
-def _write_csv(path, header, rows):
-    unfinished = path.with_name(path.name + ".tmp")
-    with unfinished.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        writer.writerows(rows)
-    os.replace(unfinished, path)
 
 
 @expects_errors

@@ -1,6 +1,5 @@
 """A data set in numbers and pictures: images of each class and part, sizes, duplicates, a contact sheet."""
 
-import csv
 import hashlib
 import html
 import itertools
@@ -19,6 +18,7 @@ from alexnet.data.source import side_of
 from alexnet.data.sources import find_parts
 from alexnet.data.summary import Summary, printable
 from alexnet.progress import track
+from alexnet.replacing import replace_list, replace_text, replacing
 
 SAMPLE, MEASURED = 2000, 500  # images that are decoded, and whose headers are read
 COMPARED = 100_000  # images in which near duplicates are looked for: every one is compared with every other one
@@ -207,22 +207,13 @@ class Inspection:
         `passed_over.csv`; those of an earlier inspection are replaced or removed."""
         folder.mkdir(parents=True, exist_ok=True)
         sheet = contact_sheet.draw(self.sources, self.classes)
-        _replace(folder / "contact_sheet.png", lambda path: sheet.image.save(path, "PNG"))
-        page = self._page(sheet.strips)
-        _replace(folder / "index.html", lambda path: path.write_text(page, "utf-8", "backslashreplace"))
-        if self.exact or self.near:
-            _replace(folder / "duplicates.csv", self._write_duplicates)
-        else:
-            (folder / "duplicates.csv").unlink(missing_ok=True)
+        with replacing(folder / "contact_sheet.png") as path:
+            sheet.image.save(path, "PNG")
+        replace_text(folder / "index.html", self._page(sheet.strips), "backslashreplace")
+        kinds = [("exact", group) for group in self.exact] + [("near", group) for group in self.near]
+        rows = ((number, kind, *member) for number, (kind, group) in enumerate(kinds, 1) for member in group)
+        replace_list(folder / "duplicates.csv", ["group", "kind", *Member._fields], rows)
         self.summary.write(folder / "passed_over.csv")
-
-    def _write_duplicates(self, path):
-        with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-            writer = csv.writer(file)
-            writer.writerow(["group", "kind", *Member._fields])
-            kinds = [("exact", group) for group in self.exact] + [("near", group) for group in self.near]
-            for number, (kind, group) in enumerate(kinds, 1):
-                writer.writerows((number, kind, *member) for member in group)
 
     def _page(self, strips):
         facts = "".join(
@@ -461,13 +452,6 @@ def _encodable(value):
 
 def _escape(text):
     return html.escape(printable(text))
-
-
-def _replace(path, write):
-    """A file that is whole or not there."""
-    unfinished = path.with_name(path.name + ".tmp")
-    write(unfinished)
-    os.replace(unfinished, path)
 
 
 _PAGE = """<!doctype html>

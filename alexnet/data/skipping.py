@@ -1,11 +1,9 @@
 """Images that could not be read: counted and listed, and too many of them stop the work."""
 
-import csv
-import os
 import threading
-from pathlib import Path
 
 from alexnet.data.decoding import ImageError
+from alexnet.replacing import replace_list
 
 
 class DamageError(ImageError):
@@ -49,17 +47,9 @@ class Skipped:
 
     def write(self, path):
         """The list as CSV, `image,reason`; while it is empty, there is no such file."""
-        path = Path(path)
-        if not self.reasons:
-            path.unlink(missing_ok=True)  # an older list
-            return
-        unfinished = path.with_name(path.name + ".tmp")
-        with unfinished.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-            writer = csv.writer(file)
-            writer.writerow(["image", "reason"])
-            with self._lock:
-                writer.writerows(sorted(self.reasons.items()))
-        os.replace(unfinished, path)
+        with self._lock:
+            rows = sorted(self.reasons.items())
+        replace_list(path, ["image", "reason"], rows)
 
     def __str__(self):
         return f"{len(self):,} of {self.images:,} images could not be read and were left out"

@@ -1,13 +1,12 @@
 """What was understood of a data set, in one line that lets a person see a mistake."""
 
-import csv
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from alexnet.data.decoding import NOT_READ
 from alexnet.data.source import ENDING
+from alexnet.replacing import replace_list
 
 _SHOWN = 5
 
@@ -106,13 +105,5 @@ class Summary:
 
     def write(self, path):
         """The files passed over as CSV, `file,reason`; while there are none, there is no such file."""
-        path = Path(path)
-        if not self.passed_over:
-            path.unlink(missing_ok=True)  # an older list
-            return
-        unfinished = path.with_name(path.name + ".tmp")
-        with unfinished.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-            writer = csv.writer(file)
-            writer.writerow(["file", "reason"])
-            writer.writerows((name, reason) for reason, names in self.passed_over for name in names)
-        os.replace(unfinished, path)
+        rows = ((name, reason) for reason, names in self.passed_over for name in names)
+        replace_list(path, ["file", "reason"], rows)

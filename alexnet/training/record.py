@@ -18,8 +18,9 @@ from keras import ops
 from alexnet.backend import without
 from alexnet.locking import FolderLock, LockedError
 from alexnet.recipe import FREE, Recipe
+from alexnet.replacing import replace_csv, replace_text
 from alexnet.training.machine import computed_by, hardware, peak_memory, versions
-from alexnet.training.saves import Saves, replace_text
+from alexnet.training.saves import Saves
 from alexnet.training.stopping import LossError, RunError
 
 HISTORY = (
@@ -248,7 +249,8 @@ class Record:
             last = run.history[-1]
             run.metrics["results"] = {name: last[name] for name in HISTORY[: HISTORY.index("learning_rate")]}
             run.metrics["times"] = self._times()
-            _replace_history(run.folder / "history.csv", run.history)
+            rows = ([f"{epoch[name]:.6g}" if name in epoch else "" for name in HISTORY] for epoch in run.history)
+            replace_csv(run.folder / "history.csv", HISTORY, rows)
         run.metrics["peak_memory_bytes"] = peak_memory()
         run.metrics["skipped_images"] = len(run.training.skipped)
         run.training.skipped.write(run.folder / "skipped.csv")
@@ -402,12 +404,3 @@ class Record:
             (folder / name).unlink(missing_ok=True)
         self.saves.clear()
         shutil.rmtree(folder / "figures", ignore_errors=True)
-
-
-def _replace_history(path, history):
-    unfinished = path.with_name(path.name + ".tmp")
-    with unfinished.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, HISTORY)
-        writer.writeheader()
-        writer.writerows({name: f"{value:.6g}" for name, value in epoch.items()} for epoch in history)
-    os.replace(unfinished, path)

@@ -122,10 +122,3 @@ def _flush_folder(folder):
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-def replace_text(path, text):
-    """Write a text file whole or not at all."""
-    unfinished = path.with_name(path.name + ".tmp")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)

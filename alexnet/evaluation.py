@@ -163,6 +163,9 @@ def look(model, squares, views=1, batch_size=32):
     The last batch is filled up to the others' size, so that a model is compiled for one shape only.
     """
     size = input_size(model)
+    if size is None and views == 10:
+        raise ValueError("The model does not say how large its images are, and ten views are cut to that size.")
+    size = size or squares.shape[1]
     if squares.shape[1] < size:
         raise ValueError(f"The images have {squares.shape[1]} pixels a side, the model takes {size}.")
     crops = ten_views(squares, size) if views == 10 else [centre_crop(squares, size)]
@@ -181,8 +184,9 @@ def _predict(model, images, batch_size):
 
 
 def input_size(model):
-    """Pixels a side of a model's input."""
-    return model.input.shape[1]
+    """Pixels a side of a model's input; None of one that takes any size, or does not say, as a subclass of Keras's."""
+    inputs = getattr(model, "inputs", None)
+    return inputs[0].shape[1] if inputs else None
 
 
 def rank(probabilities, labels):
@@ -224,7 +228,7 @@ def features(model, images, batch_size=32):
     Args:
         images: `(n, side, side, 3)`, the model's input or larger; the central crop is taken.
     """
-    network = keras.Model(model.input, model.get_layer("relu7").output)
+    network = keras.Model(model.inputs[0], model.get_layer("relu7").output)
     return _predict(network, centre_crop(images, input_size(model)), batch_size)
 
 
@@ -247,7 +251,7 @@ def occlusion(model, image, label, places=13, batch_size=32):
     Returns:
         `(places, places)`, probabilities.
     """
-    image = centre_crop(image[None], input_size(model))[0]
+    image = centre_crop(image[None], input_size(model) or len(image))[0]
     side = len(image)
     corners = np.linspace(-side // 10, side - side // 10, places).round().astype(int)
     hidden = np.repeat(image[None], places**2, axis=0)

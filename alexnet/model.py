@@ -210,7 +210,7 @@ def layer_table(model):
     Each has `layer`, `kind`, `output` (its shape without the batch), `parameters` and `multiply_adds` for one image.
     """
     rows = []
-    for layer in model.layers[1:]:
+    for layer in functional(model).layers[1:]:
         output = tuple(layer.output.shape[1:])
         kernel = getattr(layer, "kernel", None)
         positions = math.prod(output[:-1])  # one for a fully connected layer
@@ -232,8 +232,31 @@ def scaled(size, width, columns=1):
 
 
 def logits_model(model):
-    """The same network (shared weights) up to `fc8`, before the softmax: what a loss is computed from."""
-    return keras.Model(model.input, model.get_layer("fc8").output, name=f"{model.name}_logits")
+    """The same network (shared weights) up to `fc8`, before the softmax: what a loss is computed from.
+
+    Raises:
+        ValueError: `fc8` itself applies a softmax or another function, so that the model has no logits.
+    """
+    last = model.get_layer("fc8")
+    if (end := getattr(last, "activation", None)) not in (None, keras.activations.linear):
+        raise ValueError(
+            f"fc8 of {model.name} ends in {end.__name__}, and what comes before it is no output of a layer. Make fc8 "
+            "linear, and what follows it a layer of its own."
+        )
+    return keras.Model(model.inputs[0], last.output, name=f"{model.name}_logits")
+
+
+def functional(model):
+    """The same model (shared layers) with an `input`, an `output` and all its layers, which a `Sequential` has not.
+
+    Raises:
+        ValueError: a `Sequential` that has no shape yet.
+    """
+    if not isinstance(model, keras.Sequential):
+        return model
+    if not model.inputs:
+        raise ValueError(f"{model.name} does not say which images it takes; begin it with keras.Input.")
+    return keras.Model(model.inputs[0], model.outputs[0], name=model.name)
 
 
 def load_checkpoint(path, preset=None):
@@ -310,7 +333,7 @@ def save_checkpoint(model, path):
             model is.
         OSError: the file cannot be written, in a sentence; the disk is full, for example.
     """
-    path = Path(path).expanduser()
+    path, model = Path(path).expanduser(), functional(model)
     ending = ".weights.h5" if path.name.endswith(".weights.h5") else path.suffix
     if ending not in ("", ".keras", ".weights.h5", ".onnx", ".safetensors", ".pth", ".tflite"):
         raise ValueError(
@@ -390,6 +413,10 @@ def _load_keras(path, preset):
             f"weights: {path} does not normalize its pixels itself, so it is not known what it should see. Put "
             "alexnet's PixelNormalization or keras.layers.Rescaling before it, or use keras.saving.load_model."
         )
+    try:
+        model = functional(model)
+    except ValueError as error:
+        raise CheckpointError(f"weights: {path}: {error}") from None
     if preset is not None and preset_of(model) != preset:
         architecture = _architecture(model)
         problems = architecture.differences(preset) if architecture and architecture.input_size else []

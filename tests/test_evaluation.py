@@ -17,7 +17,7 @@ class Fixed:
 
     def __init__(self, probabilities, side=4):
         self.probabilities = np.asarray(probabilities)
-        self.input = keras.KerasTensor((None, side, side, 3))
+        self.inputs = [keras.KerasTensor((None, side, side, 3))]
         self.sizes = set()
 
     def predict_on_batch(self, images):
@@ -49,6 +49,17 @@ def test_by_hand_with_a_short_last_batch():
     assert found["top5"] == pytest.approx(2 / 3)
     assert found["loss"] == pytest.approx(-(np.log(0.7) + np.log(0.2) + np.log(np.finfo(np.float32).tiny)) / 3)
     assert model.sizes == {2}  # one shape, one compilation
+
+
+@pytest.mark.once
+def test_a_model_that_does_not_say_its_size():
+    """A subclass of Keras's gets the images as they are; ten views it cannot have."""
+    model = Fixed(PROBABILITIES)
+    expected = evaluate(model, Numbered([0, 1, 5], 2))
+    del model.inputs
+    assert evaluate(model, Numbered([0, 1, 5], 2)) == expected
+    with pytest.raises(ValueError, match="does not say how large its images are"):
+        evaluate(model, Numbered([0, 1, 5], 2), views=10)
 
 
 @pytest.mark.once

@@ -15,7 +15,8 @@ from test_checkpoints import CAFFE_BGR, field, number_field, pixels, varint
 
 from alexnet.checkpoints import CheckpointError, read
 from alexnet.checkpoints.checkpoint import PUBLISHED
-from alexnet.model import AlexNet, load_checkpoint, logits_model, preset_of, save_checkpoint
+from alexnet.evaluation import evaluate
+from alexnet.model import AlexNet, layer_table, load_checkpoint, logits_model, preset_of, save_checkpoint
 from alexnet.parity import set_numpy_weights
 
 CLASSES, WIDTH, SIDE = 4, 1 / 16, 67
@@ -434,6 +435,28 @@ def test_keras_layers_with_other_settings_are_refused(tmp_path):
     with pytest.raises(CheckpointError, match="tanh"):
         load_checkpoint(tmp_path / "tanh.keras", "caffe")
     assert load_checkpoint(tmp_path / "tanh.keras").get_layer("fc6").activation is keras.activations.tanh
+
+
+@pytest.mark.once
+def test_a_sequential_with_our_names(tmp_path):
+    """Saved, loaded, counted and evaluated as the functional model; what it does not have is said."""
+    model = layers_by_hand()
+    layers = [type(layer).from_config(layer.get_config()) for layer in model.layers[1:]]
+    sequential = keras.Sequential([keras.Input((SIDE, SIDE, 3)), *layers])
+    sequential.set_weights(model.get_weights())
+    images, labels = pixels(2, SIDE), np.array([0, 1])
+    expected = model.predict_on_batch(images)
+    assert preset_of(sequential) == "caffe"
+    assert layer_table(sequential) == layer_table(model)
+    assert evaluate(sequential, (images, labels), verbose=0) == evaluate(model, (images, labels), verbose=0)
+    for ending in (".keras", ".weights.h5", ".pth", ".safetensors"):
+        save_checkpoint(sequential, tmp_path / f"a{ending}")
+        loaded = load_checkpoint(tmp_path / f"a{ending}", "caffe")
+        np.testing.assert_allclose(loaded.predict_on_batch(images), expected, atol=1e-5)
+    with pytest.raises(ValueError, match="fc8 of .* ends in softmax"):
+        logits_model(sequential)
+    with pytest.raises(ValueError, match="does not say which images it takes"):
+        save_checkpoint(keras.Sequential(layers), tmp_path / "b.pth")
 
 
 @pytest.mark.once

@@ -254,7 +254,7 @@ def functional(model):
     """
     if not isinstance(model, keras.Sequential):
         return model
-    if not model.inputs:
+    if not getattr(model, "inputs", None):
         raise ValueError(f"{model.name} does not say which images it takes; begin it with keras.Input.")
     return keras.Model(model.inputs[0], model.outputs[0], name=model.name)
 

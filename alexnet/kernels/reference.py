@@ -95,8 +95,11 @@ def window_sum(values, axis, reach, groups=1):
     reach = min(reach, size - 1)
     if reach < 1:
         return values
-    padded = ops.pad(values, [(reach, reach) if each == axis else (0, 0) for each in range(len(values.shape))])
     before = (slice(None),) * axis
+    edge = ops.zeros_like(
+        values[(*before, slice(reach))]
+    )  # ops.pad numbers its calls: torch.compile compiles each anew
+    padded = ops.concatenate([edge, values, edge], axis)
     copies = (padded[(*before, slice(shift, shift + size))] for shift in range(2 * reach + 1))
     return functools.reduce(operator.add, copies)
 

@@ -12,8 +12,9 @@ pytestmark = pytest.mark.once
 
 ROOT = Path(__file__).resolve().parents[1]
 # A file imports only from those above it.
-ORDER = ["presets", "recipe", "backend", "packages", "locking", "progress", "kernels", "layers", "checkpoints", "model"]
-ORDER += ["data", "batches", "evaluation", "training", "parity", "benchmark", "figures", "batch", "cli"]
+ORDER = ["presets", "recipe", "backend", "packages", "locking", "replacing", "progress", "kernels", "layers"]
+ORDER += ["checkpoints", "model", "data", "batches", "evaluation", "training", "parity", "benchmark", "figures"]
+ORDER += ["batch", "cli"]
 
 
 def imported(path):

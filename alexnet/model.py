@@ -11,9 +11,7 @@ import keras
 import numpy as np
 
 from alexnet import checkpoints
-from alexnet.backend import without
 from alexnet.checkpoints import CheckpointError
-from alexnet.kernels import memory
 from alexnet.layers import (
     AverageMaps,
     Dense,
@@ -24,6 +22,7 @@ from alexnet.layers import (
     SameMapNormalization,
 )
 from alexnet.presets import INITIALIZERS, LAYERS, PRESETS, SMALLEST_INPUT, Convolution
+from alexnet.runtime import trim_memory, without
 
 PIXEL_STD = 75.0  # of natural images, 0-255
 _ZEROS = "zeros"  # for values that are overwritten or never used; JAX would compile the random ones
@@ -309,7 +308,7 @@ def load_checkpoint(path, preset=None):
         weights=checkpoint,
     )
     del checkpoint
-    memory.release()
+    trim_memory()
     return model
 
 

@@ -1,13 +1,27 @@
 """Packages that only a part of the work needs, and what to say where one is missing."""
 
-# Where the name to install is not the name to import.
-_INSTALLED_AS = {
-    "PIL": "pillow",
-    "array_record": "array-record",
-    "cv2": "opencv-python-headless",
-    "google": "protobuf",
-    "yaml": "pyyaml",
+# The extra of this package that brings each, by the name that is imported; see pyproject.toml.
+EXTRAS = {
+    "IPython": "notebooks",
+    "array_record": "pack",
+    "google": "formats",  # protobuf
+    "ipykernel": "notebooks",
+    "jax": "jax",
+    "jaxlib": "jax",
+    "jinja2": "studies",
+    "matplotlib": "plots",
+    "nbconvert": "studies",
+    "nbformat": "studies",
+    "onnx": "formats",
+    "papermill": "notebooks",
+    "pyarrow": "formats",
+    "safetensors": "formats",
+    "scipy": "formats",
+    "tensorflow": "tensorflow",
+    "torch": "torch",
 }
+# Where the name to install is not the name to import.
+_INSTALLED_AS = {"PIL": "pillow", "cv2": "opencv-python-headless", "google": "protobuf", "yaml": "pyyaml"}
 
 
 def missing(error):
@@ -16,6 +30,15 @@ def missing(error):
     Args:
         error: A `ModuleNotFoundError`.
     """
-    module = (error.name or "").partition(".")[0]
-    package = _INSTALLED_AS.get(module, module)
-    return f"the package {package} is not installed here. Install it with: pip install {package}"
+    return f"the package {_package(error.name or '')} is not installed here. {install(error.name or '')}"
+
+
+def install(module):
+    """How to install what a module belongs to, in one sentence."""
+    command, extra = f"pip install {_package(module)}", EXTRAS.get(module.partition(".")[0])
+    return f"Install it with: {command}" + (f", or its extra: pip install 'alexnet-keras[{extra}]'" if extra else "")
+
+
+def _package(module):
+    module = module.partition(".")[0]
+    return _INSTALLED_AS.get(module, module.replace("_", "-"))

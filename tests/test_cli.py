@@ -302,10 +302,8 @@ def test_a_backend_that_is_not_there():
         "from alexnet.cli import main; sys.exit(main(['train', '--backend', 'jax']))"
     )
     found = run(hidden, program=["-c"])
-    assert (
-        found.returncode == 2
-        and found.stderr == "error: backend: jax is not installed here. Install it with: pip install jax\n"
-    )
+    sentence = "error: backend: jax is not installed here. Install it with: pip install jax, or its extra: "
+    assert (found.returncode, found.stderr) == (2, f"{sentence}pip install 'alexnet-keras[jax]'\n")
 
 
 @pytest.mark.once
@@ -353,9 +351,11 @@ def test_packages_that_a_task_does_not_need(tiny, tmp_path):
     statuses = [int(line.split()[1]) for line in found.stdout.splitlines() if line.startswith("status ")]
     assert statuses == [0, 0, 0, 1, 1, 1, 1]
     assert "No figures were drawn: the package matplotlib is not installed here" in found.stdout
-    expected = ["onnx", "safetensors", "nbformat", "psutil"]
+    extras = {"onnx": "formats", "safetensors": "formats", "nbformat": "studies", "psutil": None}
     sentence = "error: the package {0} is not installed here. Install it with: pip install {0}"
-    assert found.stderr.splitlines() == [sentence.format(name) for name in expected]
+    extra = ", or its extra: pip install 'alexnet-keras[{0}]'"
+    lines = [sentence.format(name) + (extra.format(of) if of else "") for name, of in extras.items()]
+    assert found.stderr.splitlines() == lines
     assert json.loads((folder / "metrics.json").read_text())["hardware"]["memory_bytes"] > 0
     assert not list(tmp_path.glob("x.onnx")) and not list(tmp_path.glob("x.safetensors"))
 

@@ -92,7 +92,7 @@ def test_saved_data_sets_that_cannot_be_used(tmp_path, monkeypatch):
     save(tmp_path / "e", [table(2, labels=[-1, -1])])
     refused(tmp_path / "e", "has no labels")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    refused(tmp_path / "b", "needs pyarrow to be read: pip install pyarrow")
+    refused(tmp_path / "b", "needs pyarrow to be read. Install it with: pip install pyarrow")
 
 
 @pytest.mark.parametrize("layout", ["data/{}-{:05d}-of-{:05d}.parquet", "{}/{:04d}.parquet", "x/default/{}/{}.parquet"])

@@ -350,5 +350,6 @@ def test_without_optional_libraries():
     command = [sys.executable, "-c", WITHOUT, "simplejpeg,cv2,array_record"]
     found = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert found.returncode == 0, found.stderr
-    line = "DataError Packed images need array_record, which is not installed: pip install array-record."
+    line = "DataError Packed images need array_record, which is not installed. Install it with: pip install "
+    line += "array-record, or its extra: pip install 'alexnet-keras[pack]'"
     assert found.stdout.splitlines() == [line, line]

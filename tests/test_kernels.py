@@ -186,7 +186,7 @@ def test_momentum_step(shape):
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's settings")
 def test_freed_memory_is_kept_unless_the_user_has_settings_of_his_own():
     program = (
-        "import resource\nfrom alexnet.kernels import memory\nimport numpy\nkept = memory.keep()\nfaults = []\n"
+        "import resource\nimport alexnet, numpy\nkept = alexnet.tune_process()\nfaults = []\n"
         "for _ in range(4):\n    numpy.ones(1 << 24)\n"
         "    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)\n"
         "print(kept, faults[-1] - faults[-2])"
@@ -206,8 +206,8 @@ def test_freed_memory_is_kept_unless_the_user_has_settings_of_his_own():
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's settings")
 def test_kept_memory_can_be_released():
     program = (
-        "import numpy, psutil\nfrom alexnet.kernels import memory\nmemory.keep()\n"
-        "numpy.ones(1 << 25)\nbefore = psutil.Process().memory_info().rss\nmemory.release()\n"
+        "import alexnet, numpy, psutil\nfrom alexnet.runtime import trim_memory\nalexnet.tune_process()\n"
+        "numpy.ones(1 << 25)\nbefore = psutil.Process().memory_info().rss\ntrim_memory()\n"
         "print(before - psutil.Process().memory_info().rss)"
     )
     plain = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}

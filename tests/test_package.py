@@ -12,7 +12,7 @@ pytestmark = pytest.mark.once
 
 ROOT = Path(__file__).resolve().parents[1]
 # A file imports only from those above it.
-ORDER = ["presets", "recipe", "backend", "packages", "locking", "replacing", "progress", "kernels", "layers"]
+ORDER = ["presets", "recipe", "packages", "runtime", "locking", "replacing", "progress", "kernels", "layers"]
 ORDER += ["checkpoints", "model", "data", "batches", "evaluation", "training", "parity", "benchmark", "figures"]
 ORDER += ["batch", "cli"]
 
@@ -79,7 +79,7 @@ def test_every_public_name_is_documented():
 def test_one_thread_does_without_a_package_that_another_imports():
     program = """
 import importlib, sys, threading
-from alexnet.backend import without
+from alexnet.runtime import without
 with without("colorsys"):
     try:
         import colorsys
@@ -89,7 +89,7 @@ with without("colorsys"):
     other = threading.Thread(target=importlib.import_module, args=("colorsys",))
     other.start(); other.join()
     import colorsys
-assert colorsys.rgb_to_hsv and len([f for f in sys.meta_path if type(f).__module__ == "alexnet.backend"]) == 0
+assert colorsys.rgb_to_hsv and len([f for f in sys.meta_path if type(f).__module__ == "alexnet.runtime"]) == 0
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 

@@ -23,6 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from alexnet.batch.report import write_report
 from alexnet.locking import FolderLock, LockedError, is_locked
+from alexnet.packages import install
 from alexnet.recipe import BACKENDS, FREE, Recipe, nearest
 
 
@@ -116,7 +117,7 @@ def _check_backends(backends):
                 f"--backends: received {backend!r}; allowed: {', '.join(BACKENDS)}.{nearest(backend, BACKENDS)}"
             )
         if importlib.util.find_spec(backend) is None:
-            raise BatchError(f"--backends: {backend} is not installed here. Install it with: pip install {backend}")
+            raise BatchError(f"--backends: {backend} is not installed here. {install(backend)}")
 
 
 def _plan(notebooks, values, backends, grid):

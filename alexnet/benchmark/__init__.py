@@ -73,7 +73,7 @@ def run(
         record["growth"] = bench.growth(backends)
     record["targets"] = judge(record)
 
-    from alexnet.backend import import_keras
+    from alexnet.runtime import import_keras
 
     import_keras(backends[0])
     from alexnet.training import hardware, versions

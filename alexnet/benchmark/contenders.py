@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 
+from alexnet.packages import install
 from alexnet.recipe import PROJECT
 
 PEERS = PROJECT / "benchmarks" / "peers"
@@ -135,4 +136,4 @@ def require_peers(backends):
         )
     for backend in backends:
         if importlib.util.find_spec(backend) is None:
-            raise BenchmarkError(f"{backend} is not installed here. Install it with: pip install {backend}")
+            raise BenchmarkError(f"{backend} is not installed here. {install(backend)}")

@@ -44,7 +44,7 @@ def parity(options):
         options.parser.error("--backends takes two or three different backends")
     if options.output:
         output_path(options.output).parent.mkdir(parents=True, exist_ok=True)
-    from alexnet.backend import BackendError, import_keras
+    from alexnet.runtime import BackendError, import_keras
 
     try:
         import_keras(backends[0])

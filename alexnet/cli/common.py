@@ -43,16 +43,15 @@ def expects_errors(command):
 
     @functools.wraps(command)
     def run(options):
-        from alexnet.backend import BackendError, import_keras
+        from alexnet.runtime import BackendError, import_keras, tune_process
 
         try:
             import_keras(Recipe(backend=options.backend).backend)
-            from alexnet import kernels
             from alexnet.checkpoints import CheckpointError
             from alexnet.data import DataError, ImageError
         except BackendError as error:
             return fail(error, BAD_USAGE)
-        kernels.tune_process()
+        tune_process()
         try:
             return command(options)
         except (BackendError, CheckpointError, DataError) as error:

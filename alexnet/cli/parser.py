@@ -1,7 +1,10 @@
 """The flags of every command."""
 
 import argparse
+import sys
+from pathlib import Path
 
+from alexnet import __version__
 from alexnet.cli.benchmark import bench
 from alexnet.cli.checkpoints import convert, parity
 from alexnet.cli.common import BAD_USAGE
@@ -11,6 +14,9 @@ from alexnet.cli.inspection import inspect
 from alexnet.cli.packing import FIELDS, pack
 from alexnet.cli.training import batch, train
 from alexnet.recipe import DATA_FIELDS, Recipe, allowed, nearest
+
+# As it was called: by the command that pip installs, or as a module.
+_PROGRAM = "alexnet" if Path(sys.argv[0]).stem == "alexnet" else "python -m alexnet"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -26,10 +32,11 @@ class _Parser(argparse.ArgumentParser):
 
 def build_parser():
     parser = _Parser(
-        prog="python -m alexnet",
+        prog=_PROGRAM,
         description="AlexNet in Keras 3, on TensorFlow, JAX or PyTorch.",
         allow_abbrev=False,
     )
+    parser.add_argument("--version", action="version", version=f"alexnet {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for add in (
         *(_add_train, _add_evaluate, _add_predict, _add_convert, _add_inspect, _add_pack),
@@ -41,7 +48,7 @@ def build_parser():
 
 def _add_command(commands, name, run, help, description, example):
     parser = commands.add_parser(
-        name, help=help, description=description, epilog=f"example: python -m alexnet {example}", allow_abbrev=False
+        name, help=help, description=description, epilog=f"example: {_PROGRAM} {example}", allow_abbrev=False
     )
     parser.set_defaults(command=run, parser=parser)
     return parser

@@ -10,7 +10,7 @@ def train(options):
     values = {name: value_of(name, text) for name, text in given.items()}
     recipe = Recipe.read(*[params_file(path) for path in options.params], **values)
 
-    from alexnet.backend import BackendError, import_keras
+    from alexnet.runtime import BackendError, import_keras
 
     try:
         import_keras(recipe.backend)

@@ -25,6 +25,7 @@ from alexnet.data.decoding import ImageError, optional
 from alexnet.data.skipping import Skipped
 from alexnet.data.source import DataError, Source
 from alexnet.data.stores import Names, Store
+from alexnet.packages import install
 from alexnet.progress import track
 
 VERSION = 1
@@ -121,7 +122,7 @@ def _array_record():
     """
     module = optional("array_record.python.array_record_module")
     if module is None:
-        raise DataError("Packed images need array_record, which is not installed: pip install array-record.")
+        raise DataError(f"Packed images need array_record, which is not installed. {install('array_record')}")
     return module
 
 

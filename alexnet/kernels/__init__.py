@@ -11,7 +11,7 @@ import importlib
 
 import keras
 
-from alexnet.kernels import memory, reference
+from alexnet.kernels import reference
 
 fast = importlib.import_module(f"alexnet.kernels.on_{keras.backend.backend()}")
 
@@ -35,22 +35,9 @@ dense = _chosen("dense")
 momentum_step = _chosen("momentum_step")
 
 
-def tune_process():
-    """Set this process up for training on a CPU. The command line, `alexnet.train` and the notebooks call it; importing
-    the package does not.
-
-    glibc keeps freed memory for the next step (`memory`), for the life of the process. On JAX, if it has computed
-    nothing yet, XLA leaves convolutions to Eigen; the flag that says so is in the environment only until XLA has read
-    it.
-    """
-    memory.keep()
-    if hasattr(fast, "choose_fusions"):
-        fast.choose_fusions()
-
-
 def convolution_library():
-    """Which one XLA computes convolutions with in this process; None on the other backends. `tune_process` chooses it
-    where JAX has computed nothing yet, and the last digits depend on it."""
-    if not hasattr(fast, "choose_fusions"):
+    """Which one XLA computes convolutions with in this process; None on the other backends. `alexnet.tune_process`
+    chooses it where JAX has computed nothing yet, and the last digits depend on it."""
+    if not hasattr(fast, "fuses_convolutions"):
         return None
     return "YNNPACK" if fast.fuses_convolutions() else "Eigen"

@@ -2,11 +2,9 @@
 
 import functools
 import math
-import os
 
 import jax
 import jax.numpy as jnp
-import jaxlib
 import numpy as np
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
@@ -15,37 +13,11 @@ from jax.interpreters import ad, batching, mlir
 
 from alexnet.kernels import reference
 
-YNNPACK = "--xla_cpu_experimental_ynn_fusion_type"
-SLOWER = ("INDIVIDUAL_CONVOLUTION", "REDUCE")  # of its fusions, than XLA without it
-
-
-def choose_fusions():
-    """Start XLA with the flag for it, as long as JAX has computed nothing and the user has not set it himself.
-
-    This jaxlib computes with YNNPACK what it can. Convolutions: the first layer takes four times as long as with
-    Eigen, the gradients of the second one twice. Reductions: softmax draws the fully connected layers and
-    pool5 into one fusion, with which eight images take five times as long. XLA ends a process whose flags it does not
-    know, and so other versions are left alone; and the flag is taken out of the environment, which children inherit,
-    once XLA has read it.
-    """
-    given = os.environ.get("XLA_FLAGS")
-    if jaxlib.__version__ != "0.10.2" or YNNPACK in (given or ""):
-        return
-    without = ",".join(f"-LIBRARY_FUSION_TYPE_{name}" for name in SLOWER)
-    os.environ["XLA_FLAGS"] = f"{given or ''} {YNNPACK}={without}".strip()
-    try:
-        jax.devices()  # XLA reads its flags when the first backend starts
-    finally:
-        if given is None:
-            del os.environ["XLA_FLAGS"]
-        else:
-            os.environ["XLA_FLAGS"] = given
-
 
 @functools.cache
 def fuses_convolutions():
     """Whether XLA gives convolutions to YNNPACK in this process: it does where JAX had computed something before
-    `choose_fusions` came. The last digits differ, so that a run says which it was."""
+    `alexnet.tune_process` was called. The last digits differ, so that a run says which it was."""
     images, kernel = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((8, 13, 13, 64), (3, 3, 64, 64)))
     program = jax.jit(functools.partial(reference.convolution, padding="same"))
     return "ynn_fusion" in program.lower(images, kernel).compile().as_text()

@@ -7,15 +7,14 @@ import sys
 import keras
 import numpy as np
 
-from alexnet import kernels
 from alexnet.data import load_data, training_colors
 from alexnet.data.colors import Colors
 from alexnet.evaluation import evaluate
-from alexnet.kernels import memory
 from alexnet.model import AlexNet, logits_model
 from alexnet.presets import LAYERS
 from alexnet.progress import someone_watches
 from alexnet.recipe import Recipe, RecipeError, resolve
+from alexnet.runtime import trim_memory, tuned_process
 from alexnet.training import callbacks
 from alexnet.training.machine import hardware, peak_memory, versions
 from alexnet.training.metrics import TopK
@@ -66,14 +65,13 @@ def train(recipe, verbose=None):
         Interrupted: Ctrl-C or SIGTERM, a `KeyboardInterrupt`; the state is saved.
     """
     backend = keras.backend.backend()
-    kernels.tune_process()
     if verbose is None:
         verbose = 1 if someone_watches() else 2
     if recipe.backend not in (None, backend):
         raise RunError(f"The recipe asks for {recipe.backend}, but Keras runs on {backend} in this process.")
     if keras.config.max_epochs() or keras.config.max_steps_per_epoch():
         raise RunError("Keras would cut the training short: take away KERAS_MAX_EPOCHS and KERAS_MAX_STEPS_PER_EPOCH.")
-    with keras_settings(recipe.dtype_policy), contextlib.ExitStack() as stack:
+    with tuned_process(), keras_settings(recipe.dtype_policy), contextlib.ExitStack() as stack:
         return _train(recipe, recipe.run_folder / backend, verbose, stack)
 
 
@@ -107,7 +105,7 @@ def _train(recipe, folder, verbose, stack):
                 raise
             raise cause from None
         finally:
-            memory.release()
+            trim_memory()
     if verbose and len(training.skipped):
         print(f"{training.skipped} ({folder / 'skipped.csv'})", flush=True)
     return run
@@ -234,7 +232,7 @@ def build(recipe, classes, colors=None):
         random.setstate(random_state)
     for name in LAYERS[: recipe.freeze]:
         model.get_layer(name).trainable = False
-    memory.release()  # initializers take twice what they give
+    trim_memory()  # initializers take twice what they give
     return model
 
 

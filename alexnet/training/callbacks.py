@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from alexnet.evaluation import evaluate
-from alexnet.kernels import memory
+from alexnet.runtime import trim_memory
 from alexnet.training.machine import memory_in_use
 from alexnet.training.stopping import LossError
 
@@ -75,7 +75,7 @@ class Steps(keras.callbacks.Callback):
 
 
 class Release(keras.callbacks.Callback):
-    """Gives back the kept memory (`alexnet.kernels.memory`) that training does not need: what compiling took,
+    """Gives back the kept memory (`alexnet.tune_process`) that training does not need: what compiling took,
     after the first step, and what lies between blocks in use, when that has grown."""
 
     GROWTH = 1.25  # times what was held after the first epoch, or at the last release
@@ -87,14 +87,14 @@ class Release(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         if self._first:
-            memory.release()
+            trim_memory()
             self._first = False
 
     def on_epoch_end(self, epoch, logs=None):
         held = memory_in_use()
         self._usual = self._usual or held
         if held and held > self.GROWTH * self._usual:
-            memory.release()
+            trim_memory()
             self._usual = held  # what comes back is needed
 
 

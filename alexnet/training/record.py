@@ -15,10 +15,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from alexnet.backend import without
 from alexnet.locking import FolderLock, LockedError
 from alexnet.recipe import FREE, Recipe
 from alexnet.replacing import replace_csv, replace_text
+from alexnet.runtime import without
 from alexnet.training.machine import computed_by, hardware, peak_memory, versions
 from alexnet.training.saves import Saves
 from alexnet.training.stopping import LossError, RunError

@@ -12,6 +12,7 @@ import numpy as np
 from alexnet.data.decoding import OVERSHOOT, optional
 from alexnet.data.source import DataError, Source
 from alexnet.data.stores import Arrays
+from alexnet.packages import install
 
 KERAS_DATASETS = ("cifar10", "cifar100", "mnist", "fashion_mnist")
 CLASS_NAMES = {
@@ -337,7 +338,7 @@ def _find_svhn(tree):
         return None
     loader = optional("scipy.io")
     if loader is None:
-        raise DataError(f"data_dir: {tree.name} holds .mat files, which need SciPy: pip install scipy.")
+        raise DataError(f"data_dir: {tree.name} holds .mat files, which need SciPy. {install('scipy')}")
     parts = []
     for part in ("train", "test"):
         if f"{part}_32x32.mat" not in names:

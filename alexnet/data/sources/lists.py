@@ -13,6 +13,7 @@ from alexnet.data.source import ENDING, NO_LIST, OTHER_SPLITS, DataError
 from alexnet.data.sources import tables
 from alexnet.data.sources.parts import PART_OF, is_plain_part, part_of, words
 from alexnet.data.stores import Names
+from alexnet.packages import install
 
 ENDINGS = (".txt", ".lst", ".json", ".mat")
 _MOST = 40  # files in one folder; where there are more, each is about one image
@@ -91,7 +92,7 @@ def load_mat(tree, name, content):
     """
     loader = optional("scipy.io")
     if loader is None:
-        raise DataError(f"data_dir: {tree.name} holds .mat files, which need SciPy: pip install scipy.")
+        raise DataError(f"data_dir: {tree.name} holds .mat files, which need SciPy. {install('scipy')}")
     try:
         return loader.loadmat(io.BytesIO(content), squeeze_me=True)
     except Exception as error:  # SciPy raises whatever it stumbles over

@@ -9,6 +9,7 @@ import numpy as np
 
 from alexnet.data.source import DataError
 from alexnet.data.stores import LARGEST, Encoded
+from alexnet.packages import install
 
 ENDINGS = (".parquet", ".pq", ".arrow", ".feather")
 
@@ -268,7 +269,7 @@ def open_shard(path):
         import pyarrow
         import pyarrow.ipc
     except ImportError:
-        raise DataError(f"data_dir: {path} needs pyarrow to be read: pip install pyarrow.") from None
+        raise DataError(f"data_dir: {path} needs pyarrow to be read. {install('pyarrow')}") from None
     with reading(path):
         if path.lower().endswith((".parquet", ".pq")):
             return ParquetShard(path)

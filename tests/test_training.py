@@ -343,6 +343,63 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_been(tiny, monkeypatch):
         np.testing.assert_array_equal(ours, theirs)
 
 
+class Told(keras.callbacks.Callback):
+    """What a user's callback was told; it may stop the run after an epoch, or fail."""
+
+    def __init__(self, stop_after=None, error=None):
+        super().__init__()
+        self.calls, self.logs, self.stop_after, self.error = [], [], stop_after, error
+
+    def on_train_begin(self, logs=None):
+        self.calls.append("begin")
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.calls.append("step")
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.calls.append(epoch)
+        self.logs.append(dict(logs))
+        self.model.stop_training = self.stop_after == epoch + 1
+        if self.error:
+            raise self.error
+
+    def on_train_end(self, logs=None):
+        self.calls.append("end")
+
+
+def test_callbacks_of_the_user(tiny):
+    told = Told(stop_after=2)
+    run = train(Recipe(**{**tiny, "epochs": 5}), [told], verbose=0)
+    steps = ["step"] * run.training.steps_per_epoch
+    assert told.calls == ["begin", *steps, 0, *steps, 1, "end"]
+    names = {"loss", "top1", "top5", "val_loss", "val_top1", "val_top5", "learning_rate"}
+    assert all(set(logs) == names for logs in told.logs)
+    assert [logs["val_loss"] for logs in told.logs] == [epoch["val_loss"] for epoch in run.history]
+    found = metrics(run)
+    assert (found["status"], found["results"]["epoch"], len(run.history)) == ("finished", 2, 2)
+    assert (run.folder / "model.keras").is_file()
+
+    plain = train(Recipe(**tiny).replace(name="plain"), verbose=0)  # nothing of the training depends on them
+    for ours, theirs in zip(run.model.get_weights(), plain.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    with pytest.raises(RuntimeError, match="of the user's"):
+        train(Recipe(**tiny).replace(name="failed"), [Told(error=RuntimeError("of the user's"))], verbose=0)
+    assert json.loads((run.folder.parents[1] / "failed" / BACKEND / "metrics.json").read_text())["status"] == "failed"
+
+
+@pytest.mark.parametrize("callbacks", [Told(), [Told], "tensorboard", [0], 0])
+def test_what_is_no_callback_is_refused(tiny, callbacks):
+    with pytest.raises(TypeError, match="callbacks: a list of keras.callbacks.Callback is needed"):
+        train(Recipe(**tiny), callbacks, verbose=0)
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="Keras writes for TensorBoard with TensorFlow")
+def test_tensorboard(tiny, tmp_path):
+    train(Recipe(**tiny), [keras.callbacks.TensorBoard(tmp_path / "board", write_graph=False)], verbose=0)
+    events = b"".join(path.read_bytes() for path in (tmp_path / "board").rglob("events*"))
+    assert b"epoch_top1" in events and b"epoch_loss" in events
+
+
 def test_a_run_stopped_while_it_validates(tiny, monkeypatch):
     """All steps of the epoch were made; after a signal it goes on with the validation, and not with the epoch."""
     recipe = Recipe(**tiny)
@@ -362,9 +419,9 @@ def test_a_run_stopped_while_it_validates(tiny, monkeypatch):
     save = Saves(recipe.run_folder / BACKEND).newest()
     assert (save.progress["epoch"], save.progress["step"]) == (1, whole.training.steps_per_epoch)
     with monkeypatch.context() as patch:
-        made = count_steps(patch)
-        resumed = train(recipe, verbose=0)
-    assert made == []  # only the validation was left
+        made, told = count_steps(patch), Told()
+        resumed = train(recipe, [told], verbose=0)
+    assert made == [] and told.calls == ["begin", 1, "end"]  # only the validation was left
     assert 0 < resumed.history[1]["training_seconds"] < resumed.history[1]["seconds"]
     assert [epoch["val_loss"] for epoch in resumed.history] == [epoch["val_loss"] for epoch in whole.history]
     assert [epoch["loss"] for epoch in resumed.history] == [epoch["loss"] for epoch in whole.history]

@@ -43,11 +43,15 @@ __all__ = [
 ]
 
 
-def train(recipe, verbose=None):
+def train(recipe, callbacks=(), verbose=None):
     """Train a network as a recipe says and record the run.
 
     Args:
         recipe: `alexnet.Recipe`.
+        callbacks: A list of your own `keras.callbacks.Callback`s. Their `model` is the network up to its logits; after
+            an epoch they find the validation's results and the learning rate in `logs`. One that sets
+            `stop_training` ends the run early, with everything that a finished run has. What they remember is not
+            in a saved state: after an interruption they begin anew.
         verbose: 1 for a progress bar, 2 for a line an epoch, 0 for silence; None takes the bar where a person is
             watching, at a terminal or in an open notebook.
 
@@ -65,6 +69,7 @@ def train(recipe, verbose=None):
         Interrupted: Ctrl-C or SIGTERM, a `KeyboardInterrupt`; the state is saved.
     """
     backend = keras.backend.backend()
+    _check_callbacks(callbacks)
     if verbose is None:
         verbose = 1 if someone_watches() else 2
     if recipe.backend not in (None, backend):
@@ -72,10 +77,16 @@ def train(recipe, verbose=None):
     if keras.config.max_epochs() or keras.config.max_steps_per_epoch():
         raise RunError("Keras would cut the training short: take away KERAS_MAX_EPOCHS and KERAS_MAX_STEPS_PER_EPOCH.")
     with tuned_process(), keras_settings(recipe.dtype_policy), contextlib.ExitStack() as stack:
-        return _train(recipe, recipe.run_folder / backend, verbose, stack)
+        return _train(recipe, recipe.run_folder / backend, list(callbacks), verbose, stack)
 
 
-def _train(recipe, folder, verbose, stack):
+def _check_callbacks(callbacks):
+    for callback in callbacks if isinstance(callbacks, list | tuple) else [callbacks]:
+        if not isinstance(callback, keras.callbacks.Callback) or callback is callbacks:
+            raise TypeError(f"callbacks: a list of keras.callbacks.Callback is needed. Received: {callback!r}")
+
+
+def _train(recipe, folder, users, verbose, stack):
     training, validation = load_data(recipe)
     data = describe(training, validation)
     lock = stack.enter_context(only_run(folder))
@@ -92,7 +103,7 @@ def _train(recipe, folder, verbose, stack):
     with Signals() as signals:
         try:
             with explained_memory(recipe.batch_size):
-                _fit(record, signals, verbose)
+                _fit(record, users, signals, verbose)
                 if recipe.views > 1:
                     images = callbacks.Interruptible(validation, signals)
                     run.metrics["ten_views"] = evaluate(model, images, recipe.views, verbose == 1)
@@ -132,7 +143,7 @@ def _announce(run, save):
         print(f"Going on after epoch {save.progress['epoch']}, step {save.progress['step']}", flush=True)
 
 
-def _fit(record, signals, verbose):
+def _fit(record, users, signals, verbose):
     """The epochs that are left, the first of them perhaps a part of one."""
     run, trainee = record.run, record.trainee
     steps_per_epoch = run.training.steps_per_epoch
@@ -144,6 +155,7 @@ def _fit(record, signals, verbose):
         callbacks.Write(record),
         *([callbacks.Line(run.recipe.epochs)] if verbose == 2 else []),
         record.schedule,
+        *users,
         callbacks.Save(record, signals),
     ]
 
@@ -163,19 +175,18 @@ def _fit(record, signals, verbose):
         _end_epoch(record, after_epoch)
     elif record.step:
         fit(first, record.epoch + 1, steps_per_epoch - record.step)
-    if record.epoch < run.recipe.epochs:
+    if record.epoch < run.recipe.epochs and not trainee.stop_training:
         fit(record.epoch * steps_per_epoch, run.recipe.epochs, steps_per_epoch)
 
 
 def _end_epoch(record, after_epoch):
-    trainee, logs = record.trainee, {}
-    for callback in after_epoch:
-        callback.set_model(trainee)
-    after_epoch[0].on_epoch_begin(record.epoch)
-    logs.update({name: float(value) for name, value in trainee.get_metrics_result().items()})
-    epoch = record.epoch
-    for callback in after_epoch:
-        callback.on_epoch_end(epoch, logs)
+    epoch, trainee = record.epoch, record.trainee
+    called = keras.callbacks.CallbackList(after_epoch, model=trainee, epochs=record.run.recipe.epochs, verbose=0)
+    trainee.stop_training = False
+    called.on_train_begin()
+    called.on_epoch_begin(epoch)
+    called.on_epoch_end(epoch, {name: float(value) for name, value in trainee.get_metrics_result().items()})
+    called.on_train_end()
 
 
 def finished_run(recipe, matching=(), verbose=None):
@@ -191,7 +202,7 @@ def finished_run(recipe, matching=(), verbose=None):
     """
     folder = recipe.run_folder / keras.backend.backend()
     if not (folder / "model.keras").is_file():
-        train(recipe, verbose)
+        train(recipe, verbose=verbose)
         return folder
     made_with = Recipe.read(folder / "params.yaml")
     for name in matching:

@@ -1,15 +1,17 @@
 """One writer at a time for a folder. The system drops the lock with the process, so that a crash leaves none."""
 
 import contextlib
+import logging
 import os
 import platform
-import sys
 from pathlib import Path
 
 try:
     import fcntl
 except ImportError:  # Windows, where nothing is locked
     fcntl = None
+
+logger = logging.getLogger(__name__)
 
 
 class LockedError(RuntimeError):
@@ -78,9 +80,8 @@ class FolderLock:
                 who = f" ({holder})" if holder else ""
                 raise LockedError(f"{self.path.parent} is in use by another process{who}.") from None
             except OSError as error:
-                print(
-                    f"{self.path.parent} cannot be locked ({error.strerror}): see that nothing else writes there.",
-                    file=sys.stderr,
+                logger.warning(
+                    f"{self.path.parent} cannot be locked ({error.strerror}): see that nothing else writes there."
                 )
                 return
             if not self._is_there():  # its last holder has removed it since it was opened

@@ -75,7 +75,7 @@ def test_a_lock_taken_from_a_file_that_was_removed_is_none(tmp_path, monkeypatch
         assert is_locked(tmp_path)
 
 
-def test_where_there_are_no_locks(tmp_path, monkeypatch, capsys):
+def test_where_there_are_no_locks(tmp_path, monkeypatch, caplog):
     def flock(*_):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
@@ -83,7 +83,7 @@ def test_where_there_are_no_locks(tmp_path, monkeypatch, capsys):
         patch.setattr(locking.fcntl, "flock", flock)
         with FolderLock(tmp_path):
             pass
-    assert "cannot be locked (No locks available)" in capsys.readouterr().err
+    assert "cannot be locked (No locks available)" in caplog.text
     monkeypatch.setattr(locking, "fcntl", None)
     with FolderLock(tmp_path / "windows") as lock:
         lock.keep()

@@ -207,7 +207,7 @@ def test_a_folder_that_another_run_has_taken(tiny, monkeypatch):
         train(recipe, verbose=0)
 
 
-def test_another_number_of_threads_is_said(tiny, monkeypatch, capsys):
+def test_another_number_of_threads_is_said(tiny, monkeypatch, caplog):
     recipe = Recipe(**tiny)
     with monkeypatch.context() as patch, pytest.raises(OSError, match="power"):
         stop_after(patch, 7, OSError("power"))
@@ -215,7 +215,7 @@ def test_another_number_of_threads_is_said(tiny, monkeypatch, capsys):
     threads = training.machine.threads()
     monkeypatch.setattr(training.machine, "threads", lambda: 99)
     assert metrics(train(recipe, verbose=0))["hardware"]["threads"] == 99
-    assert f"The run was begun with threads {threads}, now 99. It will not" in capsys.readouterr().err
+    assert f"The run was begun with threads {threads}, now 99. It will not" in caplog.text
 
 
 @pytest.mark.once
@@ -427,7 +427,7 @@ def test_a_run_stopped_while_it_validates(tiny, monkeypatch):
     assert [epoch["loss"] for epoch in resumed.history] == [epoch["loss"] for epoch in whole.history]
 
 
-def test_a_damaged_state_is_passed_over(tiny, monkeypatch, capsys):
+def test_a_damaged_state_is_passed_over(tiny, monkeypatch, caplog):
     recipe = Recipe(**{**tiny, "save_steps": 2})
     whole = train(recipe.replace(name="whole"), verbose=0)
     with monkeypatch.context() as patch, pytest.raises(OSError, match="power"):
@@ -438,7 +438,7 @@ def test_a_damaged_state_is_passed_over(tiny, monkeypatch, capsys):
     content[len(content) // 2 : len(content) // 2 + 200] = bytes(200)
     newest.write_bytes(content)
     resumed = train(recipe, verbose=0)
-    assert "step-000000004.npz is damaged." in capsys.readouterr().err
+    assert "step-000000004.npz is damaged." in caplog.text
     for ours, theirs in zip(resumed.model.get_weights(), whole.model.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
@@ -608,7 +608,7 @@ def test_the_last_good_weights_are_kept(tiny, monkeypatch):
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_a_full_disk_does_not_end_a_run_that_can_still_train(tiny, monkeypatch, capsys):
+def test_a_full_disk_does_not_end_a_run_that_can_still_train(tiny, monkeypatch, caplog):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -618,7 +618,7 @@ def test_a_full_disk_does_not_end_a_run_that_can_still_train(tiny, monkeypatch, 
         close = training.Record.close
         patch.setattr(training.Record, "close", lambda self: (patch.undo(), close(self)))  # somebody has made room
         run = train(Recipe(**tiny), verbose=0)
-    said = capsys.readouterr().err
+    said = caplog.text
     assert said.count("could not be saved (No space left on device)") == 2
     assert said.count("could not be written (No space left on device)") == 2
     assert metrics(run)["status"] == "finished"

@@ -1,5 +1,7 @@
 """The command line: `python -m alexnet COMMAND`; `main.py` is the first of the commands, `train`."""
 
+import contextlib
+import logging
 import sys
 
 from alexnet.cli.common import BAD_USAGE, FAILED, INTERRUPTED, fail
@@ -18,6 +20,25 @@ def main(arguments=None):
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # names of files may be no text
+    with _log_to_screen():
+        return _run(arguments)
+
+
+@contextlib.contextmanager
+def _log_to_screen():
+    """What the package logs becomes a line on the error stream, however other libraries have set up logging."""
+    logger, handler = logging.getLogger("alexnet"), logging.StreamHandler(sys.stderr)
+    before = logger.propagate
+    logger.addHandler(handler)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = before
+
+
+def _run(arguments):
     parser = build_parser()
     options, rest = parser.parse_known_args(arguments)
     if rest:

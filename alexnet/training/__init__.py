@@ -1,8 +1,8 @@
 """`train(recipe)`: from a recipe to a trained network and a folder with everything about how it came to be."""
 
 import contextlib
+import logging
 import random
-import sys
 
 import keras
 import numpy as np
@@ -22,6 +22,8 @@ from alexnet.training.optimizer import SGD, DivideOnPlateau
 from alexnet.training.record import HISTORY, Record, Run, describe, find_unfinished, only_run, read_history
 from alexnet.training.settings import keras_settings
 from alexnet.training.stopping import Interrupted, LossError, RunError, Signals, explained_memory
+
+logger = logging.getLogger(__name__)
 
 __all__ = [
     "HISTORY",
@@ -132,7 +134,7 @@ def _abandon(record, error):
         if isinstance(cause, LossError) and (kept := record.keep_last_good()):
             cause = RunError(f"{cause} The last good weights are in {kept}.")
     except (OSError, RunError) as problem:
-        print(problem, file=sys.stderr)
+        logger.warning(problem)
     record.abandon(cause)
     return cause
 

@@ -4,9 +4,9 @@ import contextlib
 import csv
 import datetime
 import json
+import logging
 import os
 import shutil
-import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +22,8 @@ from alexnet.runtime import without
 from alexnet.training.machine import computed_by, hardware, peak_memory, versions
 from alexnet.training.saves import Saves
 from alexnet.training.stopping import LossError, RunError
+
+logger = logging.getLogger(__name__)
 
 HISTORY = (
     "epoch",
@@ -140,7 +142,7 @@ def find_unfinished(recipe, folder, data):
         for name in known
         if there.get(name) != here.get(name)
     ]:
-        print(f"The run was begun with {'; '.join(changes)}. It will not end with the same numbers.", file=sys.stderr)
+        logger.warning(f"The run was begun with {'; '.join(changes)}. It will not end with the same numbers.")
     return save
 
 
@@ -239,7 +241,7 @@ class Record:
         try:
             self.write()
         except OSError as error:
-            print(f"The results could not be written ({error.strerror or error}).", file=sys.stderr)
+            logger.warning(f"The results could not be written ({error.strerror or error}).")
 
     def write(self):
         """Bring `metrics.json`, `history.csv` and `skipped.csv` up to date."""
@@ -301,7 +303,7 @@ class Record:
             self.saved = (self.epoch, self.step)
             self.write()
         except OSError as error:
-            print(f"The state could not be saved ({error.strerror or error}).", file=sys.stderr)
+            logger.warning(f"The state could not be saved ({error.strerror or error}).")
         self.last_save = time.monotonic()
 
     def _keep_lock(self):
@@ -392,7 +394,7 @@ class Record:
         try:
             self.write()
         except OSError as problem:  # the disk may be what failed; the error itself is on its way up
-            print(f"{self.run.folder} cannot be written ({problem.strerror or problem}).", file=sys.stderr)
+            logger.warning(f"{self.run.folder} cannot be written ({problem.strerror or problem}).")
         except RunError:  # the folder is another run's now, and this is that error
             pass
 

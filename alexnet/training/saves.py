@@ -3,8 +3,8 @@
 import contextlib
 import errno
 import json
+import logging
 import os
-import sys
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from alexnet.training.stopping import RunError
+
+logger = logging.getLogger(__name__)
 
 KEPT = 2
 
@@ -92,7 +94,7 @@ class Saves:
                     raise RunError(f"{path} cannot be read ({error.strerror}).") from None
             except (ValueError, KeyError, EOFError, zipfile.BadZipFile):
                 pass
-            print(f"{path} is damaged.", file=sys.stderr)
+            logger.warning(f"{path} is damaged.")
         if paths:
             raise RunError(f"No state in {self.folder} is whole. Set resume to false to begin afresh.")
         return None

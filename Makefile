@@ -5,6 +5,8 @@
 #   make notebooks  execute the notebooks and store them as they are committed
 #   make bench      our network beside hand-written ones in each framework, into benchmarks/results
 #   make lab        open the notebooks in JupyterLab
+#   make wheel      the package as it is installed: its wheel in an empty environment, with BACKEND=jax or another
+#   make lowest     the same with the lowest versions that pyproject.toml allows
 #   make clean      remove .venv, runs and generated data
 
 PYTHON ?= python3
@@ -12,9 +14,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 BACKENDS := tensorflow jax torch
 INSTALLED := $(VENV)/installed
+BACKEND ?= jax
 
 .DELETE_ON_ERROR:
-.PHONY: run test lint notebooks bench lab clean $(BACKENDS:%=test-%)
+.PHONY: run test lint notebooks bench lab wheel lowest clean $(BACKENDS:%=test-%)
 
 run: $(INSTALLED)
 	@$(BIN)/python -m alexnet batch notebooks/02_train.ipynb --backends $(BACKENDS)
@@ -42,6 +45,9 @@ notebooks: $(INSTALLED)
 
 bench: $(INSTALLED)
 	@$(BIN)/python -m alexnet bench --growth
+
+wheel lowest:
+	$(PYTHON) tests/environments.py $@ --backend $(BACKEND)
 
 lab: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet jupyterlab

@@ -4,7 +4,6 @@ import ast
 import importlib.metadata
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tomllib
@@ -12,6 +11,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from environments import build_wheel
 
 import alexnet
 from alexnet.packages import EXTRAS
@@ -73,13 +73,8 @@ def test_the_lock_lies_within_the_ranges():
 def installed(tmp_path_factory):
     """A folder into which the wheel was installed, built from a copy of the sources."""
     folder = tmp_path_factory.mktemp("wheel")
-    source = folder / "source"
-    shutil.copytree(ROOT / "alexnet", source / "alexnet", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
+    wheel = build_wheel(folder)
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", folder, source], check=True, timeout=300)
-    (wheel,) = folder.glob("*.whl")
     subprocess.run([*pip, "install", "--no-deps", "--target", folder / "site", wheel], check=True, timeout=300)
     return folder / "site", wheel
 

@@ -7,6 +7,7 @@
 #   make lab        open the notebooks in JupyterLab
 #   make wheel      the package as it is installed: its wheel in an empty environment, with BACKEND=jax or another
 #   make lowest     the same with the lowest versions that pyproject.toml allows
+#   make nightly    put Keras's nightly build into .venv
 #   make clean      remove .venv, runs and generated data
 
 PYTHON ?= python3
@@ -17,7 +18,7 @@ INSTALLED := $(VENV)/installed
 BACKEND ?= jax
 
 .DELETE_ON_ERROR:
-.PHONY: run test lint notebooks bench lab wheel lowest clean $(BACKENDS:%=test-%)
+.PHONY: run test lint notebooks bench lab wheel lowest nightly clean $(BACKENDS:%=test-%)
 
 run: $(INSTALLED)
 	@$(BIN)/python -m alexnet batch notebooks/02_train.ipynb --backends $(BACKENDS)
@@ -48,6 +49,10 @@ bench: $(INSTALLED)
 
 wheel lowest:
 	$(PYTHON) tests/environments.py $@ --backend $(BACKEND)
+
+nightly: $(INSTALLED)
+	$(BIN)/python -m pip uninstall --quiet --yes keras  # both are the module keras
+	$(BIN)/python -m pip install --quiet --pre keras-nightly
 
 lab: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet jupyterlab

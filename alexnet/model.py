@@ -3,9 +3,6 @@
 import math
 import numbers
 import random
-import re
-import zipfile
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -22,10 +19,9 @@ from alexnet.layers import (
     SameMapNormalization,
 )
 from alexnet.presets import INITIALIZERS, LAYERS, PRESETS, SMALLEST_INPUT, Convolution
-from alexnet.runtime import trim_memory, without
 
 PIXEL_STD = 75.0  # of natural images, 0-255
-_ZEROS = "zeros"  # for values that are overwritten or never used; JAX would compile the random ones
+ZEROS = "zeros"  # for values that are overwritten or never used; JAX would compile the random ones
 
 
 def AlexNet(
@@ -184,7 +180,7 @@ def _step(step, number, network, dropout, overhang, x):
 
 
 def _initializers(network, spec, initializer, width, fan_in):
-    if initializer == _ZEROS:
+    if initializer == ZEROS:
         kernel, bias = keras.initializers.Zeros(), keras.initializers.Zeros()
     elif initializer == "he_normal":
         kernel = keras.initializers.VarianceScaling(2.0 * he_gain(network) ** 2, "fan_in", "untruncated_normal")
@@ -258,175 +254,7 @@ def functional(model):
     return keras.Model(model.inputs[0], model.outputs[0], name=model.name)
 
 
-def load_checkpoint(path, preset=None):
-    """A checkpoint as a Keras model from RGB pixels 0-255 to probabilities, whatever its makers fed it with.
-
-    Reads torchvision's `.pth`, Caffe's `.caffemodel`, the ONNX zoo's `bvlcalexnet`, `bvlc_alexnet.npy`, safetensors,
-    and our own `.keras`, `.weights.h5`, or the folder of a run. The format is recognized from the content, sizes and
-    number of classes from the arrays.
-
-    Args:
-        path: The file.
-        preset: Which network it holds, where the file does not tell; None to recognize it.
-
-    Returns:
-        `keras.Model`, its input of the size that the network was trained with.
-
-    Raises:
-        CheckpointError: a missing or damaged file, another network than `preset`, or one that cannot be told.
-    """
-    if preset is not None and preset not in PRESETS:
-        raise CheckpointError(f"preset: received {preset!r}; allowed: {', '.join(PRESETS)}.")
-    path, format = checkpoints.recognize(path)
-    if format == "keras":
-        return _load_keras(path, preset)
-    checkpoint = checkpoints.read(path)
-    where = f"weights: {path} ({checkpoints.FORMATS[checkpoint.format]})"
-    preset = preset or checkpoint.preset
-    if preset is None and checkpoint.architecture is not None:
-        nearest = checkpoint.architecture.nearest()
-        raise CheckpointError(
-            f"{where} holds none of the networks known here. Nearest is {nearest}:\n  "
-            + "\n  ".join(checkpoint.differences(nearest))
-        )
-    if preset is None:
-        fitting = checkpoint.candidates()
-        raise CheckpointError(
-            f"{where} does not tell which network it holds. "
-            + (f"Its kernels fit these; give one as preset: {', '.join(fitting)}." if fitting else "None fits.")
-        )
-    _require_the_network(checkpoint, preset)
-    checkpoint.preset = preset
-    model = AlexNet(
-        preset,
-        (*checkpoint.input_size, 3),
-        checkpoint.classes,
-        checkpoint.width,
-        classifier_activation=checkpoint.activation,
-        initializer=_ZEROS,
-        mean=checkpoint.mean,
-        weights=checkpoint,
-    )
-    del checkpoint
-    trim_memory()
-    return model
-
-
-def save_checkpoint(model, path):
-    """Write a model in the format that the path's ending names.
-
-    | ending | |
-    |---|---|
-    | `.keras`, `.weights.h5` | Keras |
-    | `.onnx` | one graph from `pixels` (RGB 0-255, channels last) to `fc8` and `prob`, on every backend |
-    | `.safetensors`, `.pth` | PyTorch's layout; torchvision's names for its preset |
-    | `.tflite` | LiteRT, on TensorFlow |
-    | none | a folder with a TensorFlow SavedModel, on TensorFlow and JAX |
-
-    What LoRA has learned is added to the kernels. `.weights.h5`, `.safetensors` and `.pth` hold the arrays of the eight
-    layers and nothing else: a model that needs more (a mean of its own, another end than softmax, no top) is refused
-    there. A file is whole or not there: until the new one is finished the old one stays.
-
-    Raises:
-        ValueError: another ending, a format that Keras does not write on this backend, or one that cannot keep what the
-            model is.
-        OSError: the file cannot be written, in a sentence; the disk is full, for example.
-    """
-    path, model = Path(path).expanduser(), functional(model)
-    ending = ".weights.h5" if path.name.endswith(".weights.h5") else path.suffix
-    if ending not in ("", ".keras", ".weights.h5", ".onnx", ".safetensors", ".pth", ".tflite"):
-        raise ValueError(
-            f"{path.name}: the ending names the format: .keras, .weights.h5, .onnx, .safetensors, .pth, .tflite, or "
-            "none for a TensorFlow SavedModel."
-        )
-    if ending in ("", ".tflite"):
-        _require_the_backend(path)
-    if ending in (".onnx", ".safetensors", ".pth"):
-        _require_whole_and_square(model, path)
-    if ending in (".weights.h5", ".safetensors", ".pth"):
-        _require_nothing_but_arrays(model, path)
-    with checkpoints.replacing(path, ending) as unfinished, without("tensorflow"):
-        if ending == ".keras":
-            model.save(unfinished)
-        elif ending == ".weights.h5":
-            # By way of memory: HDF5 that meets a full disk is lost for this process, and says so many times.
-            archive = unfinished.with_name("model.keras")
-            model.save(archive)
-            with zipfile.ZipFile(archive) as content:
-                unfinished.write_bytes(content.read("model.weights.h5"))
-        elif ending == ".onnx":
-            checkpoints.write_onnx(model, unfinished, preset_of(model))
-        elif ending in (".safetensors", ".pth"):
-            checkpoints.write_state_dict(model, unfinished, preset_of(model))
-        else:
-            model.export(unfinished, format="litert" if ending else "tf_saved_model", verbose=False)
-
-
-def preset_of(model):
-    """The preset whose layers a model has, in whatever width, or None."""
-    architecture = _architecture(model)
-    return None if architecture is None or architecture.input_size is None else architecture.preset()
-
-
-def _architecture(model):
-    """A model's own account of its layers, or None of one that has none."""
-    try:
-        with without("tensorflow"):
-            config = model.get_config()
-    except NotImplementedError:
-        return None
-    if "layers" not in config:
-        return None
-    found = checkpoints.from_config(config)
-    return found.resolve(found.input_size) if found.input_size else found
-
-
-def _load_keras(path, preset):
-    try:
-        with without("tensorflow"):
-            model = keras.saving.load_model(path, compile=False, safe_mode=True)
-    except (ImportError, MemoryError):
-        raise
-    except Exception as error:  # zipfile, h5py, JSON and Keras each have their own
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        if unknown := re.search(r"Could not locate (class|function) '([^']*)'", str(error)):
-            raise CheckpointError(
-                f"weights: {path} needs the {unknown[1]} {unknown[2]}, which is not known here. Import the module that "
-                "defines and registers it first."
-            ) from None
-        raise CheckpointError(f"weights: {path} is damaged or not safe to load ({reason}).") from None
-    names = {layer.name for layer in getattr(model, "layers", [])}
-    missing = [name for name in LAYERS if name not in names]
-    if missing and all(name.startswith("fc") for name in missing):
-        raise CheckpointError(
-            f"weights: {path} holds an AlexNet without {', '.join(missing)}. keras.saving.load_model loads it as it is."
-        )
-    if missing:
-        raise CheckpointError(
-            f"weights: {path} does not hold an AlexNet: expected layers {', '.join(LAYERS)}, "
-            f"found none called {', '.join(missing)}."
-        )
-    first = next(layer for layer in model.layers if type(layer).__name__ not in ("InputLayer", "ZeroPadding2D"))
-    if first is model.get_layer("conv1"):
-        raise CheckpointError(
-            f"weights: {path} does not normalize its pixels itself, so it is not known what it should see. Put "
-            "alexnet's PixelNormalization or keras.layers.Rescaling before it, or use keras.saving.load_model."
-        )
-    try:
-        model = functional(model)
-    except ValueError as error:
-        raise CheckpointError(f"weights: {path}: {error}") from None
-    if preset is not None and preset_of(model) != preset:
-        architecture = _architecture(model)
-        problems = architecture.differences(preset) if architecture and architecture.input_size else []
-        raise CheckpointError(
-            f"weights: {path} holds {preset_of(model) or 'a network of its own'}. Received: preset={preset!r}"
-            + "".join(f"\n  {problem}" for problem in problems)
-        )
-    return model
-
-
-def _require_the_network(checkpoint, preset):
+def require_the_network(checkpoint, preset):
     if problems := checkpoint.differences(preset):
         _refuse(checkpoint, preset, problems)
 
@@ -475,66 +303,10 @@ def _refuse_the_size(model, checkpoint):
     )
 
 
-def _require_whole_and_square(model, path):
-    if quantized := [layer.name for layer in model.layers if layer.quantization_mode]:
-        raise ValueError(
-            f"{path.name}: this format is written from float32 weights. Received: a model quantized in "
-            f"{', '.join(quantized)}. Write .keras."
-        )
-    missing = set(LAYERS) - {layer.name for layer in model.layers}
-    height, width = model.input.shape[1:3]
-    if missing or height != width:
-        what = f"one without {', '.join(sorted(missing))}" if missing else f"one of {height} x {width} pixels"
-        raise ValueError(f"{path.name}: this format holds whole networks with square inputs. Received: {what}")
-
-
-def _require_nothing_but_arrays(model, path):
-    """For formats that hold nothing but the arrays of the eight layers."""
-    if missing := set(LAYERS) - {layer.name for layer in model.layers}:
-        raise ValueError(
-            f"{path.name}: this format holds whole networks. Received: one without {', '.join(sorted(missing))}. "
-            "Write .keras."
-        )
-    if modes := {layer.quantization_mode for layer in model.layers} - {None, "int8"}:
-        raise ValueError(f"{path.name}: this format has no place for {', '.join(sorted(modes))}. Write .keras.")
-    preset = preset_of(model)
-    if preset is None:
-        architecture = _architecture(model)
-        problems = "it is not a functional model"
-        if architecture is not None and architecture.input_size is not None:
-            problems = "; ".join(architecture.differences(architecture.nearest()))
-        raise ValueError(
-            f"{path.name}: this format has no place for the layers of a network of its own, and without them nobody "
-            f"could tell how to compute it ({problems}). Write .keras."
-        )
-    mean, activation = model.get_layer("mean").mean, _architecture(model).activation
-    if not np.allclose(mean, PRESETS[preset].mean, atol=0.01):
-        numbers = ", ".join(f"{value:.2f}" for value in mean)
-        raise ValueError(
-            f"{path.name}: this format has no place for the mean of the training images ({numbers}), and without it "
-            "the network would see other pixels. Write .keras or .onnx."
-        )
-    if activation != "softmax":
-        raise ValueError(
-            f"{path.name}: this format has no place for what follows fc8, and is read as a network with a softmax. "
-            f"Received: one that ends in {activation or 'the logits'}. Write .keras or .onnx."
-        )
-
-
-def _require_the_backend(path):
-    """What Keras itself writes, it does not write everywhere."""
-    backends = ("tensorflow",) if path.suffix else ("tensorflow", "jax")
-    if keras.backend.backend() not in backends:
-        raise ValueError(
-            f"{path.name}: Keras writes this format on {' and '.join(backends)}. "
-            f"This process runs on {keras.backend.backend()}."
-        )
-
-
 def _check_arguments(preset, input_shape, classes, width, initializer, dropout):
     if preset not in PRESETS:
         raise ValueError(f"Unknown preset. Received: preset={preset!r}. Known: {', '.join(PRESETS)}")
-    if initializer not in (*INITIALIZERS, _ZEROS):
+    if initializer not in (*INITIALIZERS, ZEROS):
         raise ValueError(
             f"Unknown initializer. Received: initializer={initializer!r}. Known: {', '.join(INITIALIZERS)}"
         )

@@ -138,7 +138,8 @@ def accuracy(keras, folder, recipe, validation):
 def speed(keras):
     import numpy as np
 
-    from alexnet.model import AlexNet, save_checkpoint
+    from alexnet.model import AlexNet
+    from alexnet.saving import save_checkpoint
 
     pixels = np.random.default_rng(0).integers(0, 256, (max(BATCH_SIZES), 227, 227, 3), dtype="uint8")
     models = {form: in_form(keras, form, AlexNet) for form in FORMS}

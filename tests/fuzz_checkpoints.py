@@ -18,7 +18,8 @@ from test_strange_checkpoints import SIDE, SMALL, arrays, caffe, graph, layers_b
 from torch.nn import functional as F
 
 from alexnet.checkpoints import CheckpointError
-from alexnet.model import AlexNet, load_checkpoint, logits_model
+from alexnet.model import AlexNet, logits_model
+from alexnet.saving import load_checkpoint
 
 IMAGES = pixels(2, SIDE)
 BGR = (IMAGES[..., ::-1].astype("float32") - np.float32(CAFFE_BGR)).transpose(0, 3, 1, 2).copy()

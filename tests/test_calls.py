@@ -23,8 +23,9 @@ from alexnet.layers import (
     PixelNormalization,
     SameMapNormalization,
 )
-from alexnet.model import AlexNet, save_checkpoint
+from alexnet.model import AlexNet
 from alexnet.parity import set_numpy_weights
+from alexnet.saving import save_checkpoint
 from alexnet.training import SGD
 
 BACKEND = keras.backend.backend()

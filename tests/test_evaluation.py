@@ -8,8 +8,9 @@ from PIL import Image
 from alexnet.cli import main
 from alexnet.data import imagenet
 from alexnet.evaluation import about, assess, evaluate, features, look, nearest, occlusion, rank
-from alexnet.model import AlexNet, save_checkpoint
+from alexnet.model import AlexNet
 from alexnet.parity import difference, set_numpy_weights
+from alexnet.saving import save_checkpoint
 
 
 class Fixed:

@@ -4,9 +4,10 @@ import pytest
 import torch_alexnet
 from helpers import to_numpy
 
-from alexnet.model import AlexNet, he_gain, layer_table, logits_model, preset_of
+from alexnet.model import AlexNet, he_gain, layer_table, logits_model
 from alexnet.parity import Gradients, batch_loss, set_numpy_weights
 from alexnet.presets import PRESETS
+from alexnet.saving import preset_of
 from alexnet.training import SGD
 
 # The paper's section 3.5, counted: output, parameters, multiply-adds at 227 and at 256 pixels.

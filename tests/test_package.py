@@ -13,7 +13,18 @@ pytestmark = pytest.mark.once
 ROOT = Path(__file__).resolve().parents[1]
 # A file imports only from those above it.
 ORDER = ["presets", "recipe", "packages", "runtime", "locking", "replacing", "progress", "kernels", "layers"]
-ORDER += ["checkpoints", "model", "data", "batches", "evaluation", "training", "parity", "benchmark", "figures"]
+ORDER += [
+    "checkpoints",
+    "model",
+    "saving",
+    "data",
+    "batches",
+    "evaluation",
+    "training",
+    "parity",
+    "benchmark",
+    "figures",
+]
 ORDER += ["batch", "cli"]
 
 

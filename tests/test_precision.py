@@ -14,9 +14,10 @@ from test_layers import exact_lrn
 
 from alexnet import training
 from alexnet.layers import LocalResponseNormalization
-from alexnet.model import AlexNet, load_checkpoint, logits_model, save_checkpoint
+from alexnet.model import AlexNet, logits_model
 from alexnet.parity import batch_loss, set_numpy_weights
 from alexnet.recipe import Recipe
+from alexnet.saving import load_checkpoint, save_checkpoint
 from alexnet.training import SGD
 from alexnet.training.callbacks import Steps
 

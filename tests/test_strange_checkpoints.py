@@ -16,8 +16,9 @@ from test_checkpoints import CAFFE_BGR, field, number_field, pixels, varint
 from alexnet.checkpoints import CheckpointError, read
 from alexnet.checkpoints.checkpoint import PUBLISHED
 from alexnet.evaluation import evaluate
-from alexnet.model import AlexNet, layer_table, load_checkpoint, logits_model, preset_of, save_checkpoint
+from alexnet.model import AlexNet, layer_table, logits_model
 from alexnet.parity import set_numpy_weights
+from alexnet.saving import load_checkpoint, preset_of, save_checkpoint
 
 CLASSES, WIDTH, SIDE = 4, 1 / 16, 67
 SMALL = {

@@ -20,8 +20,8 @@ from alexnet import training
 from alexnet.data import DamageError, DataError
 from alexnet.evaluation import rank
 from alexnet.locking import FolderLock
-from alexnet.model import load_checkpoint, preset_of, save_checkpoint
 from alexnet.recipe import Recipe, RecipeError
+from alexnet.saving import load_checkpoint, preset_of, save_checkpoint
 from alexnet.training import SGD, DivideOnPlateau, RunError, train
 from alexnet.training.callbacks import Release, Steps
 from alexnet.training.metrics import in_top_k

@@ -17,7 +17,7 @@ def convert(options):
 @expects_errors
 def _convert_here(options):
     from alexnet.evaluation import about
-    from alexnet.model import load_checkpoint, preset_of, save_checkpoint
+    from alexnet.saving import load_checkpoint, preset_of, save_checkpoint
 
     model = load_checkpoint(options.source, options.preset)
     try:

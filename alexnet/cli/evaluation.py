@@ -17,7 +17,7 @@ _HOLD_OUT = ("validation_split", "split_by", "seed")  # the fields that decide w
 @expects_errors
 def evaluate(options):
     from alexnet.evaluation import about, assess
-    from alexnet.model import load_checkpoint, preset_of
+    from alexnet.saving import load_checkpoint, preset_of
 
     models = [load_checkpoint(path, options.preset) for path in options.weights]
     known = [about(path, model) for path, model in zip(options.weights, models, strict=True)]
@@ -191,7 +191,7 @@ def predict(options):
 
     from alexnet.data import ImageError, read_square, readable
     from alexnet.evaluation import about, input_size, look
-    from alexnet.model import load_checkpoint
+    from alexnet.saving import load_checkpoint
 
     model = load_checkpoint(options.weights, options.preset)
     names, resize = about(options.weights, model)

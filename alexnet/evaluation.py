@@ -7,10 +7,10 @@ import keras
 import numpy as np
 
 from alexnet.batches import batches
-from alexnet.checkpoints import recognize
 from alexnet.data import imagenet
 from alexnet.data.augmentation import centre_crop, ten_views
 from alexnet.progress import track
+from alexnet.weights import recognize
 
 VIEWS = (1, 10)
 

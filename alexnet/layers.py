@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from alexnet import kernels
+from alexnet.ops import convolution, dense, local_response_normalization, max_pooling
 
 
 @keras.saving.register_keras_serializable(package="alexnet")
@@ -214,7 +214,7 @@ class AverageMaps(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="alexnet")
 class GroupedConv2D(keras.layers.Conv2D):
-    """`Conv2D`, whose `groups` are the paper's columns (section 3.2, figure 2), computed as `alexnet.kernels` knows.
+    """`Conv2D`, whose `groups` are the paper's columns (section 3.2, figure 2), computed as `alexnet.ops` knows.
 
     Arguments, kernel, bias and results are `keras.layers.Conv2D`'s.
     """
@@ -223,30 +223,30 @@ class GroupedConv2D(keras.layers.Conv2D):
         if self.data_format == "channels_first" or self.dilation_rate != (1, 1):
             return super().call(inputs)
         kernel, bias = (None if each is None else ops.convert_to_tensor(each) for each in (self.kernel, self.bias))
-        outputs = kernels.convolution(inputs, kernel, bias, self.strides, self.padding, self.groups)
+        outputs = convolution(inputs, kernel, bias, self.strides, self.padding, self.groups)
         return outputs if self.activation is None else self.activation(outputs)
 
 
 @keras.saving.register_keras_serializable(package="alexnet")
 class MaxPooling2D(keras.layers.MaxPooling2D):
-    """`keras.layers.MaxPooling2D`, computed as `alexnet.kernels` knows."""
+    """`keras.layers.MaxPooling2D`, computed as `alexnet.ops` knows."""
 
     def call(self, inputs):
         square = self.pool_size[0] == self.pool_size[1] and self.strides[0] == self.strides[1]
         if not square or self.padding != "valid" or self.data_format == "channels_first":
             return super().call(inputs)
-        return kernels.max_pooling(inputs, self.pool_size[0], self.strides[0])
+        return max_pooling(inputs, self.pool_size[0], self.strides[0])
 
 
 @keras.saving.register_keras_serializable(package="alexnet")
 class Dense(keras.layers.Dense):
-    """`keras.layers.Dense`, computed as `alexnet.kernels` knows."""
+    """`keras.layers.Dense`, computed as `alexnet.ops` knows."""
 
     def call(self, inputs, training=None):
         if len(inputs.shape) != 2:
             return super().call(inputs, training)
         kernel, bias = (None if each is None else ops.convert_to_tensor(each) for each in (self.kernel, self.bias))
-        outputs = kernels.dense(inputs, kernel, bias)
+        outputs = dense(inputs, kernel, bias)
         return outputs if self.activation is None else self.activation(outputs)
 
     def quantize(self, mode=None, type_check=True, config=None):
@@ -286,7 +286,7 @@ def _normalized(layer, inputs, axis, *settings):
     """Response normalization in float32 or better, in the dtype of the inputs, or the layer's for whole numbers."""
     dtype = keras.backend.standardize_dtype(inputs.dtype)
     activities = ops.cast(inputs, keras.backend.result_type(dtype, "float32"))
-    outputs = kernels.local_response_normalization(activities, axis, *settings)
+    outputs = local_response_normalization(activities, axis, *settings)
     return ops.cast(outputs, dtype if keras.backend.is_float_dtype(dtype) else layer.compute_dtype)
 
 

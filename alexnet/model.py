@@ -7,8 +7,6 @@ import random
 import keras
 import numpy as np
 
-from alexnet import checkpoints
-from alexnet.checkpoints import CheckpointError
 from alexnet.layers import (
     AverageMaps,
     Dense,
@@ -19,6 +17,7 @@ from alexnet.layers import (
     SameMapNormalization,
 )
 from alexnet.presets import INITIALIZERS, LAYERS, PRESETS, SMALLEST_INPUT, Convolution
+from alexnet.weights import FORMATS, Checkpoint, CheckpointError, read_checkpoint
 
 PIXEL_STD = 75.0  # of natural images, 0-255
 ZEROS = "zeros"  # for values that are overwritten or never used; JAX would compile the random ones
@@ -95,8 +94,8 @@ def AlexNet(
     _check_arguments(preset, input_shape, classes, width, initializer, dropout)
     network = PRESETS[preset]
     checkpoint = weights
-    if weights is not None and not isinstance(weights, checkpoints.Checkpoint):
-        checkpoint = checkpoints.read(weights)
+    if weights is not None and not isinstance(weights, Checkpoint):
+        checkpoint = read_checkpoint(weights)
     overhang = None
     if checkpoint is not None:
         mean = checkpoint.mean if mean is None else mean
@@ -260,7 +259,7 @@ def require_the_network(checkpoint, preset):
 
 
 def _refuse(checkpoint, preset, problems):
-    where = f"weights: {checkpoint.path} ({checkpoints.FORMATS[checkpoint.format]})"
+    where = f"weights: {checkpoint.path} ({FORMATS[checkpoint.format]})"
     raise CheckpointError(f"{where} holds another network than {preset} here.\n  " + "\n  ".join(problems))
 
 
@@ -298,7 +297,7 @@ def _refuse_the_size(model, checkpoint):
     smallest = 224 if side == 6 else 32 * side + 35
     fitting = f"images of {smallest} to {32 * side + 66} pixels a side" if side * side * maps == inputs else "others"
     raise CheckpointError(
-        f"weights: {checkpoint.path} ({checkpoints.FORMATS[checkpoint.format]}) does not fit images of {height} x "
+        f"weights: {checkpoint.path} ({FORMATS[checkpoint.format]}) does not fit images of {height} x "
         f"{width} pixels: they end in maps of {rows} x {columns}, and its fc6 has {inputs} inputs for {fitting}."
     )
 

@@ -7,11 +7,19 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from alexnet import checkpoints
-from alexnet.checkpoints import CheckpointError
 from alexnet.model import ZEROS, AlexNet, functional, require_the_network
 from alexnet.presets import LAYERS, PRESETS
 from alexnet.runtime import trim_memory, without
+from alexnet.weights import (
+    FORMATS,
+    CheckpointError,
+    from_config,
+    read_checkpoint,
+    recognize,
+    replacing,
+    write_onnx,
+    write_state_dict,
+)
 
 
 def load_checkpoint(path, preset=None):
@@ -33,11 +41,11 @@ def load_checkpoint(path, preset=None):
     """
     if preset is not None and preset not in PRESETS:
         raise CheckpointError(f"preset: received {preset!r}; allowed: {', '.join(PRESETS)}.")
-    path, format = checkpoints.recognize(path)
+    path, format = recognize(path)
     if format == "keras":
         return _load_keras(path, preset)
-    checkpoint = checkpoints.read(path)
-    where = f"weights: {path} ({checkpoints.FORMATS[checkpoint.format]})"
+    checkpoint = read_checkpoint(path)
+    where = f"weights: {path} ({FORMATS[checkpoint.format]})"
     preset = preset or checkpoint.preset
     if preset is None and checkpoint.architecture is not None:
         nearest = checkpoint.architecture.nearest()
@@ -101,7 +109,7 @@ def save_checkpoint(model, path):
         _require_whole_and_square(model, path)
     if ending in (".weights.h5", ".safetensors", ".pth"):
         _require_nothing_but_arrays(model, path)
-    with checkpoints.replacing(path, ending) as unfinished, without("tensorflow"):
+    with replacing(path, ending) as unfinished, without("tensorflow"):
         if ending == ".keras":
             model.save(unfinished)
         elif ending == ".weights.h5":
@@ -111,9 +119,9 @@ def save_checkpoint(model, path):
             with zipfile.ZipFile(archive) as content:
                 unfinished.write_bytes(content.read("model.weights.h5"))
         elif ending == ".onnx":
-            checkpoints.write_onnx(model, unfinished, preset_of(model))
+            write_onnx(model, unfinished, preset_of(model))
         elif ending in (".safetensors", ".pth"):
-            checkpoints.write_state_dict(model, unfinished, preset_of(model))
+            write_state_dict(model, unfinished, preset_of(model))
         else:
             model.export(unfinished, format="litert" if ending else "tf_saved_model", verbose=False)
 
@@ -133,7 +141,7 @@ def _architecture(model):
         return None
     if "layers" not in config:
         return None
-    found = checkpoints.from_config(config)
+    found = from_config(config)
     return found.resolve(found.input_size) if found.input_size else found
 
 

@@ -158,7 +158,7 @@ def repeated(folder, target):
 
 def packed(folder, target, encoding):
     from alexnet.data.packed import Packing
-    from alexnet.data.sources import find_sources
+    from alexnet.data.readers import find_sources
 
     training, validation = find_sources(recipe(folder))
     Packing(target, {"training": training, "validation": validation}, recipe(folder), encoding).run(verbose=0)

@@ -38,7 +38,7 @@ def measure(folder):
     import alexnet
 
     keras = alexnet.import_keras()
-    from alexnet.training.machine import hardware, versions
+    from alexnet.training.system_info import hardware, versions
 
     recipe = alexnet.Recipe.read(Path(folder) / "params.yaml")
     images, validation = alexnet.load_data(recipe)

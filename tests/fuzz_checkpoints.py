@@ -17,9 +17,9 @@ from test_checkpoints import CAFFE_BGR, pixels
 from test_strange_checkpoints import SIDE, SMALL, arrays, caffe, graph, layers_by_hand, state
 from torch.nn import functional as F
 
-from alexnet.checkpoints import CheckpointError
 from alexnet.model import AlexNet, logits_model
 from alexnet.saving import load_checkpoint
+from alexnet.weights import CheckpointError
 
 IMAGES = pixels(2, SIDE)
 BGR = (IMAGES[..., ::-1].astype("float32") - np.float32(CAFFE_BGR)).transpose(0, 3, 1, 2).copy()

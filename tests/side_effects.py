@@ -147,9 +147,9 @@ def using(folder):
         watch.unchanged(f"saving {ending}")
         alexnet.load_checkpoint(path, preset="paper" if ending in (".weights.h5", ".pth") else None)
         watch.unchanged(f"loading {ending}", but=["random"])
-    from alexnet import figures
+    from alexnet import plotting
 
-    figures.filters(model, model)
+    plotting.filters(model, model)
     watch.unchanged("figures")
 
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from alexnet.data import DataError, load_data
-from alexnet.data.sources import arrays
+from alexnet.data.readers import arrays
 from alexnet.recipe import Recipe
 
 pytestmark = pytest.mark.once

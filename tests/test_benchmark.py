@@ -17,7 +17,7 @@ import psutil
 import pytest
 from keras import ops
 
-from alexnet import benchmark, figures
+from alexnet import benchmark, plotting
 from alexnet.benchmark import contenders, here, targets
 from alexnet.benchmark.contest import among_backends, fastest, hold, ratio, ratios
 from alexnet.cli import main
@@ -191,13 +191,13 @@ def test_targets():
 @pytest.mark.once
 def test_pictures_of_a_record():
     record = json.loads(json.dumps(made_up()))
-    drawn = figures.benchmark(record), figures.growth(record)
+    drawn = plotting.benchmark(record), plotting.growth(record)
     rates = [bar.get_width() for bar in drawn[0].axes[0].patches]
     assert rates == pytest.approx([32 / 1.05, 32 / 2.1, 32 / 1.05], rel=0.01)
     assert [bar.get_width() for bar in drawn[0].axes[5].patches] == pytest.approx([100, 290])
     assert len(drawn[1].axes[0].lines) == 4  # training and inference, two backends
     rows = [{"layer": name, "forward_seconds": 0.01, "backward_seconds": 0.02} for name in ("conv1", "relu1")]
-    for figure in (*drawn, figures.layer_times(rows)):
+    for figure in (*drawn, plotting.layer_times(rows)):
         figure.canvas.draw()
     assert plt.get_fignums() == []
 
@@ -299,8 +299,8 @@ def test_measured_in_this_process():
     assert list(seconds) == [(BACKEND, "training"), (BACKEND, "inference"), ("all", "normalization")]
     assert list(seconds[BACKEND, "training"]) == ["ours", PEERS[1]]
     assert all(len(rounds) == 2 and min(rounds) > 0 for times in seconds.values() for rounds in times.values())
-    figures.benchmark(record).canvas.draw()
-    figures.batch_times(rows).canvas.draw()
+    plotting.benchmark(record).canvas.draw()
+    plotting.batch_times(rows).canvas.draw()
     assert str(contenders.PEERS) not in sys.path and plt.get_fignums() == []
 
 

@@ -12,8 +12,7 @@ import pytest
 from helpers import gradient, to_numpy
 from keras import ops
 
-from alexnet import kernels
-from alexnet.kernels import reference
+from alexnet import ops as fast_ops
 from alexnet.layers import (
     AverageMaps,
     Dense,
@@ -24,6 +23,7 @@ from alexnet.layers import (
     SameMapNormalization,
 )
 from alexnet.model import AlexNet
+from alexnet.ops import reference
 from alexnet.parity import set_numpy_weights
 from alexnet.saving import save_checkpoint
 from alexnet.training import SGD
@@ -137,7 +137,7 @@ USES = {"jax": jax_uses, "torch": torch_uses, "tensorflow": tensorflow_uses}[BAC
 def test_every_derivative(name):
     x, v = draw(*SHAPE), draw(*SHAPE, seed=1)
     for (use, fast), (_, plain) in zip(
-        USES(operations(kernels)[name], x, v), USES(operations(reference)[name], x, v), strict=True
+        USES(operations(fast_ops)[name], x, v), USES(operations(reference)[name], x, v), strict=True
     ):
         if BACKEND == "torch" and name == "convolution" and use == "func.vmap":
             continue  # Keras's own convolution does not vmap there
@@ -313,7 +313,7 @@ def test_compiled_by_pytorch():
     import torch
 
     x = torch.randn(*SHAPE, requires_grad=True)
-    function, plain = (operations(form)["across channels"] for form in (kernels, reference))
+    function, plain = (operations(form)["across channels"] for form in (fast_ops, reference))
     found, expected = (
         torch.autograd.grad((each(x) ** 2).sum(), x)[0]
         for each in (torch.compile(function, backend="aot_eager"), plain)

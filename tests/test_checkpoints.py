@@ -16,11 +16,11 @@ import torch
 import torch_alexnet
 from torch import nn
 
-from alexnet.checkpoints import CheckpointError, recognize
 from alexnet.model import AlexNet, logits_model
 from alexnet.parity import set_numpy_weights
 from alexnet.presets import PRESETS
 from alexnet.saving import load_checkpoint, preset_of, save_checkpoint
+from alexnet.weights import CheckpointError, recognize
 
 CLASSES, WIDTH = 7, 1 / 8
 TWO_COLUMNS = [(96, 3), (256, 48), (384, 256), (384, 192), (256, 192)]  # filters and channels seen

@@ -12,20 +12,9 @@ pytestmark = pytest.mark.once
 
 ROOT = Path(__file__).resolve().parents[1]
 # A file imports only from those above it.
-ORDER = ["presets", "recipe", "packages", "runtime", "locking", "replacing", "progress", "kernels", "layers"]
-ORDER += [
-    "checkpoints",
-    "model",
-    "saving",
-    "data",
-    "batches",
-    "evaluation",
-    "training",
-    "parity",
-    "benchmark",
-    "figures",
-]
-ORDER += ["batch", "cli"]
+ORDER = ["presets", "recipe", "packages", "runtime", "locking", "replacing", "progress", "ops", "layers"]
+ORDER += ["weights", "model", "saving", "data", "batches", "evaluation", "training", "parity", "benchmark"]
+ORDER += ["plotting", "studies", "cli"]
 
 
 def imported(path):
@@ -40,7 +29,9 @@ def test_files_import_one_way():
     rooms = {path.stem if path.is_file() else path.name: path for path in (ROOT / "alexnet").iterdir()}
     found = {name for name in rooms if not name.startswith("_")}
     assert found == set(ORDER)
-    assert list(imported(ROOT / "alexnet" / "batch" / "report.py")) == ["figures"]  # both ways of writing it are seen
+    assert list(imported(ROOT / "alexnet" / "studies" / "report.py")) == [
+        "plotting"
+    ]  # both ways of writing it are seen
     for name in ORDER:
         files = rooms[name].rglob("*.py") if rooms[name].is_dir() else [rooms[name]]
         for path in files:

@@ -17,7 +17,7 @@ from alexnet.cli import main
 from alexnet.data import DamageError, DataError, ImageError, load_data, packed, training_colors
 from alexnet.data.colors import Moments
 from alexnet.data.packed import Packing
-from alexnet.data.sources import find_sources
+from alexnet.data.readers import find_sources
 from alexnet.recipe import Recipe
 
 pytestmark = pytest.mark.once

@@ -13,12 +13,12 @@ import pytest
 import torch
 from test_checkpoints import CAFFE_BGR, field, number_field, pixels, varint
 
-from alexnet.checkpoints import CheckpointError, read
-from alexnet.checkpoints.checkpoint import PUBLISHED
 from alexnet.evaluation import evaluate
 from alexnet.model import AlexNet, layer_table, logits_model
 from alexnet.parity import set_numpy_weights
 from alexnet.saving import load_checkpoint, preset_of, save_checkpoint
+from alexnet.weights import CheckpointError, read_checkpoint
+from alexnet.weights.checkpoint import PUBLISHED
 
 CLASSES, WIDTH, SIDE = 4, 1 / 16, 67
 SMALL = {
@@ -367,7 +367,7 @@ def test_a_caffe_model_of_another_network_is_refused(kind, tmp_path):
 @pytest.mark.once
 def test_a_caffe_model_tells_its_size_its_mean_and_its_network(tmp_path):
     path = caffe(tmp_path / "a.caffemodel", double=True, mean=[104.0, 117.0, 123.0])
-    checkpoint = read(path)
+    checkpoint = read_checkpoint(path)
     assert (checkpoint.preset, checkpoint.input_size, checkpoint.mean) == ("caffe", (SIDE, SIDE), (123.0, 117.0, 104.0))
     np.testing.assert_array_equal(checkpoint.layers["fc7"][0], arrays()["fc7"][0].T)  # kept as doubles there
     model = load_checkpoint(path)
@@ -378,14 +378,14 @@ def test_a_caffe_model_tells_its_size_its_mean_and_its_network(tmp_path):
             place = next(n for n, layer in enumerate(layers) if layer[0] == f"norm{i}")
             layers[place : place + 2] = layers[place : place + 2][::-1]
 
-    assert read(caffe(tmp_path / "b.caffemodel", caffenet)).preset == "caffenet"
+    assert read_checkpoint(caffe(tmp_path / "b.caffemodel", caffenet)).preset == "caffenet"
     with pytest.raises(CheckpointError, match="scale 0.00390625"):
         load_checkpoint(caffe(tmp_path / "c.caffemodel", scale=1 / 256))
 
     def renamed(layers):
         next(layer for layer in layers if layer[0] == "fc8")[0] = "fc8_new"
 
-    assert read(caffe(tmp_path / "d.caffemodel", renamed)).blobs["fc8"] == ("fc8_new[0]", "fc8_new[1]")
+    assert read_checkpoint(caffe(tmp_path / "d.caffemodel", renamed)).blobs["fc8"] == ("fc8_new[0]", "fc8_new[1]")
 
 
 # --- Keras -----------------------------------------------------------------------------------------------------------
@@ -501,7 +501,8 @@ def test_what_stands_before_the_names(prefix, format, tmp_path):
     from safetensors.torch import save_file
 
     (torch.save if format == "pth" else save_file)(state(prefix), tmp_path / "a")
-    np.testing.assert_array_equal(read(tmp_path / "a").layers["fc8"][1], state()["classifier.6.bias"].numpy())
+    found = read_checkpoint(tmp_path / "a").layers["fc8"][1]
+    np.testing.assert_array_equal(found, state()["classifier.6.bias"].numpy())
 
 
 @pytest.mark.once
@@ -512,23 +513,23 @@ def test_arrays_of_other_kinds(tmp_path):
         save_file(state(dtype=dtype), tmp_path / "a.safetensors")
         torch.save({"epoch": 1, "net": state(dtype=dtype)}, tmp_path / "a.pth")
         for name in ("a.safetensors", "a.pth"):
-            kernel = read(tmp_path / name).layers["fc7"][0]
+            kernel = read_checkpoint(tmp_path / name).layers["fc7"][0]
             assert kernel.dtype == np.float32
             np.testing.assert_array_equal(kernel, state(dtype=dtype)["classifier.4.weight"].float().numpy().T)
     two = {**state("student."), **state("teacher.")}
     torch.save(two, tmp_path / "two.pth")
     with pytest.raises(CheckpointError, match="several networks, whose names begin with 'student.', 'teacher.'"):
-        read(tmp_path / "two.pth")
+        read_checkpoint(tmp_path / "two.pth")
     torch.save({**state(), "features.1.running_mean": torch.zeros(4)}, tmp_path / "more.pth")
     with pytest.raises(CheckpointError, match="no layer of AlexNet has features.1.running_mean"):
-        read(tmp_path / "more.pth")
+        read_checkpoint(tmp_path / "more.pth")
     torch.save({**state(), "classifier.6.bias": torch.zeros(CLASSES - 1)}, tmp_path / "short.pth")
     with pytest.raises(CheckpointError, match="classifier.6.bias: expected 4 values, as the kernel has, found 3"):
         AlexNet("torchvision", **SMALL, weights=tmp_path / "short.pth")  # where another fc8 would be a new one
     eight = {**state(), "classifier.4.weight": torch.zeros(256, 256, dtype=torch.int8)}
     save_file(eight, tmp_path / "eight.safetensors")
     with pytest.raises(CheckpointError, match="classifier.4.weight: expected floats, found int8 .quantized."):
-        read(tmp_path / "eight.safetensors")
+        read_checkpoint(tmp_path / "eight.safetensors")
 
 
 @pytest.mark.once

@@ -212,8 +212,8 @@ def test_another_number_of_threads_is_said(tiny, monkeypatch, caplog):
     with monkeypatch.context() as patch, pytest.raises(OSError, match="power"):
         stop_after(patch, 7, OSError("power"))
         train(recipe, verbose=0)
-    threads = training.machine.threads()
-    monkeypatch.setattr(training.machine, "threads", lambda: 99)
+    threads = training.system_info.threads()
+    monkeypatch.setattr(training.system_info, "threads", lambda: 99)
     assert metrics(train(recipe, verbose=0))["hardware"]["threads"] == 99
     assert f"The run was begun with threads {threads}, now 99. It will not" in caplog.text
 

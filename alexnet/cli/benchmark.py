@@ -46,13 +46,13 @@ def bench(options):
 
 
 def _write(record, folder):
-    from alexnet import figures
+    from alexnet import plotting
 
     (folder / "bench.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    figures.benchmark(record).savefig(folder / "bench.png", dpi=100)
+    plotting.benchmark(record).savefig(folder / "bench.png", dpi=100)
     written = ["bench.json", "bench.png"]
     if "growth" in record:
-        figures.growth(record).savefig(folder / "bench_growth.png", dpi=100)
+        plotting.growth(record).savefig(folder / "bench_growth.png", dpi=100)
         written.append("bench_growth.png")
     print(f"{folder}: {', '.join(written)}")
 

@@ -24,7 +24,7 @@ def params_file(path):
 
 def value_of(name, text):
     """A flag's text, which Recipe converts; paths start where the shell stands."""
-    from alexnet.data.sources import NAMED, kaggle_folder
+    from alexnet.data.readers import NAMED, kaggle_folder
 
     if name == "data_dir" and not os.path.exists(text) and kaggle_folder(text):
         return text
@@ -47,8 +47,8 @@ def expects_errors(command):
 
         try:
             import_keras(Recipe(backend=options.backend).backend)
-            from alexnet.checkpoints import CheckpointError
             from alexnet.data import DataError, ImageError
+            from alexnet.weights import CheckpointError
         except BackendError as error:
             return fail(error, BAD_USAGE)
         tune_process()

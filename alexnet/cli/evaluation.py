@@ -79,7 +79,7 @@ def _choose_images(options, models, known):
 
 def _run_of(weights):
     """`(folder, recipe)` of the run that a checkpoint belongs to, None if it belongs to none."""
-    from alexnet.checkpoints import recognize
+    from alexnet.weights import recognize
 
     file = recognize(weights)[0].parent / "params.yaml"
     return (file.parent, Recipe.read_run(file)) if file.is_file() else None

@@ -28,7 +28,7 @@ def pack(options):
 
 def _pack(options):
     from alexnet.data.packed import Packing
-    from alexnet.data.sources import find_sources
+    from alexnet.data.readers import find_sources
     from alexnet.data.summary import Summary
 
     given = {name: getattr(options, name) for name in FIELDS if getattr(options, name) is not None}

@@ -17,9 +17,9 @@ def train(options):
     except BackendError as error:
         return fail(error, BAD_USAGE)
 
-    from alexnet.checkpoints import CheckpointError
     from alexnet.data import DataError, ImageError
     from alexnet.training import RunError, build, train
+    from alexnet.weights import CheckpointError
 
     try:
         run = train(recipe)
@@ -28,12 +28,12 @@ def train(options):
     except (RunError, ImageError, OSError) as error:
         return fail(error, FAILED)
     try:
-        from alexnet import figures
+        from alexnet import plotting
     except ModuleNotFoundError as error:
         print(f"No figures were drawn: {missing(error)}")
     else:
-        run.save_figure(figures.curves(run.history), "curves")
-        run.save_figure(figures.filters(run.model, build(recipe, len(run.class_names))), "filters")
+        run.save_figure(plotting.curves(run.history), "curves")
+        run.save_figure(plotting.filters(run.model, build(recipe, len(run.class_names))), "filters")
     results, times = run.metrics["results"], run.metrics["times"]
     print(
         f"val_top1 {results['val_top1']:.4f}, val_top5 {results['val_top5']:.4f}, val_loss {results['val_loss']:.4f} "
@@ -44,7 +44,7 @@ def train(options):
 
 
 def batch(options):
-    from alexnet.batch import BatchError, run_batch
+    from alexnet.studies import BatchError, run_batch
 
     values = {}
     for path in options.params:

@@ -7,11 +7,11 @@ import threading
 import numpy as np
 
 from alexnet.data import augmentation, colors
+from alexnet.data.bad_images import DamageError, Skipped
 from alexnet.data.decoding import ImageError, read_square
 from alexnet.data.imagenet import readable
-from alexnet.data.skipping import DamageError, Skipped
+from alexnet.data.readers import find_sources, find_test_source
 from alexnet.data.source import DataError, SquareCache
-from alexnet.data.sources import find_sources, find_test_source
 from alexnet.data.summary import Summary
 
 __all__ = [

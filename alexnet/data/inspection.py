@@ -14,8 +14,8 @@ import numpy as np
 from alexnet.data import contact_sheet
 from alexnet.data.decoding import ImageError
 from alexnet.data.duplicates import SIDE, group_equal, group_similar, join_groups, thumbnail
+from alexnet.data.readers import find_parts
 from alexnet.data.source import side_of
-from alexnet.data.sources import find_parts
 from alexnet.data.summary import Summary, printable
 from alexnet.progress import track
 from alexnet.replacing import replace_list, replace_text, replacing

@@ -20,9 +20,9 @@ import numpy as np
 from PIL import Image
 
 from alexnet.data import decoding
+from alexnet.data.bad_images import Skipped
 from alexnet.data.colors import Colors, Moments
 from alexnet.data.decoding import ImageError, optional
-from alexnet.data.skipping import Skipped
 from alexnet.data.source import DataError, Source
 from alexnet.data.stores import Names, Store
 from alexnet.packages import install

@@ -16,12 +16,12 @@ from alexnet.progress import someone_watches
 from alexnet.recipe import Recipe, RecipeError, resolve
 from alexnet.runtime import trim_memory, tuned_process
 from alexnet.training import callbacks
-from alexnet.training.machine import hardware, peak_memory, versions
 from alexnet.training.metrics import TopK
 from alexnet.training.optimizer import SGD, DivideOnPlateau
 from alexnet.training.record import HISTORY, Record, Run, describe, find_unfinished, only_run, read_history
 from alexnet.training.settings import keras_settings
 from alexnet.training.stopping import Interrupted, LossError, RunError, Signals, explained_memory
+from alexnet.training.system_info import hardware, peak_memory, versions
 
 logger = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ from keras import ops
 
 from alexnet.evaluation import evaluate
 from alexnet.runtime import trim_memory
-from alexnet.training.machine import memory_in_use
 from alexnet.training.stopping import LossError
+from alexnet.training.system_info import memory_in_use
 
 
 class Steps(keras.callbacks.Callback):

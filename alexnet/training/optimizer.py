@@ -5,7 +5,7 @@ import math
 import keras
 from keras import ops
 
-from alexnet import kernels
+from alexnet.ops import momentum_step
 
 
 @keras.saving.register_keras_serializable(package="alexnet")
@@ -38,7 +38,7 @@ class SGD(keras.optimizers.SGD):
         decay = self.decay if len(variable.shape) > 1 else 0.0  # biases have one axis
         if self.momentum:
             velocity = self.momentums[self._get_variable_index(variable)]
-            kernels.momentum_step(variable, velocity, gradient, learning_rate, self.momentum, decay)
+            momentum_step(variable, velocity, gradient, learning_rate, self.momentum, decay)
         else:
             super().update_step(gradient + decay * variable, variable, learning_rate)
 

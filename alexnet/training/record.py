@@ -19,9 +19,9 @@ from alexnet.locking import FolderLock, LockedError
 from alexnet.recipe import FREE, Recipe
 from alexnet.replacing import replace_csv, replace_text
 from alexnet.runtime import without
-from alexnet.training.machine import computed_by, hardware, peak_memory, versions
 from alexnet.training.saves import Saves
 from alexnet.training.stopping import LossError, RunError
+from alexnet.training.system_info import computed_by, hardware, peak_memory, versions
 
 logger = logging.getLogger(__name__)
 

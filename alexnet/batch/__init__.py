@@ -1,5 +1,0 @@
-"""Notebooks x backends x a grid of parameters, through papermill; and the report on what came out."""
-
-from alexnet.batch.runner import BatchError, run_batch
-
-__all__ = ["BatchError", "run_batch"]

@@ -1,0 +1,119 @@
+"""Validation images in one folder beside class folders: a table says their classes, in the words of the folders."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from alexnet.data.readers import csv_labels, lists, table_labels
+from alexnet.data.readers.csv_labels import Table, plain
+from alexnet.data.source import DataError
+
+
+def find(tree, listing, training, readings, recipe):
+    """`(validation source or None, name of its table or None, notes)` by tables of flat parts.
+
+    Args:
+        training: The source of the class folders.
+        readings: `Reading` of each CSV table; text files are looked for here.
+
+    Raises:
+        DataError: a table of a part has a column of classes that are not those of the folders.
+    """
+    taken = np.zeros(len(listing.names), bool)
+    taken[training.indices] = True
+    found, notes = [], []
+    for reading in (*readings, *read_texts(tree, listing)):
+        part = reading.part if reading.part in ("val", "test") else None
+        images = reading.images[reading.images >= 0]
+        if part is None or not len(images) or taken[images].any():
+            continue
+        if (fitting := _fit(reading, training.class_names, recipe)) is not None:
+            found.append((part == "val", reading.found, fitting))
+        elif reading.by_name and reading.question is None and recipe.classes_from != "folders":
+            raise DataError(
+                f"data_dir: column {reading.label_column} of {reading.table.name} has classes "
+                f"({_shown(reading.labels)}) that the folders lack ({_shown(training.class_names)}); classes_from: "
+                "folders leaves that table out."
+            )
+        elif not any(reading is other for other in readings):
+            notes.append(f"{reading.table.name} is not used: no column of it names the classes of the folders")
+    if not found:
+        return None, None, notes
+    reading = max(found, key=lambda row: row[:2])[2]
+    source = table_labels.to_source(tree, listing, np.arange(len(reading.labels)), reading, reading.part)
+    return source, reading.table.name, notes
+
+
+def _shown(labels):
+    names = csv_labels.sort_labels(label for label in labels if label is not None)
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def read_texts(tree, listing, parts=("val", "test")):
+    """`Reading` of text files without headers, like `val_annotations.txt`, that name images and say more of them; what
+    their columns mean is not decided.
+
+    Args:
+        parts: Which files are read, by their names.
+    """
+    for path, part in lists.find_files(listing).items():
+        if not path.lower().endswith(".txt") or part not in parts:
+            continue
+        try:
+            rows = lists.read_lines(tree, path)
+        except DataError:  # it is no table either
+            continue
+        if not rows or len(rows[0]) < 2:
+            continue
+        table = Table(path, [""] * len(rows[0]), rows)
+        matches = csv_labels.Files(listing.names, part).match(
+            {column: table.columns[column] for column in csv_labels.likely_paths(table, listing.names)}
+        )
+        for column, (images, endings) in matches.items():
+            if 2 * (images >= 0).sum() > len(table):
+                yield table_labels.Reading(table, part, column, images, endings=endings)
+                break
+
+
+def _fit(reading, class_names, recipe):
+    """The reading with labels that are names of classes, None where no column has such, or several do.
+
+    A column of whole numbers counts only if its header says that it holds classes: a coordinate may look like one.
+    """
+    found = {}
+    for column, values in reading.table.columns.items():
+        labels = csv_labels.clean_labels(values)
+        named = plain(column) in table_labels.LABELS or column == reading.table.find(recipe.label_column or "")
+        for translate in _translations(class_names):
+            own = [label if label is None else translate(label) for label in labels]
+            if column == reading.image_column or any(
+                a is not None and b is None for a, b in zip(labels, own, strict=True)
+            ):
+                continue
+            text = not all(label is None or label.isdecimal() for label in labels)
+            if any(own) and (named or text and len(set(own) - {None}) > 1):
+                found[column] = (named, own)
+                break
+    best = [column for column in found if found[column][0]] or list(found)
+    if not best or any(found[column][1] != found[best[0]][1] for column in best[1:]):
+        return None
+    return replace(reading, label_column=best[0], labels=found[best[0]][1], question=None)
+
+
+def _translations(class_names):
+    """Functions from a label to the class that it means, or None: the name itself, the first word, the number."""
+    names = {name: name for name in class_names}
+    yield names.get
+    folded = {name.casefold(): name for name in class_names}
+    yield lambda label: folded.get(label.casefold())
+    yield lambda label: names.get(_before_boxes(label))
+    if all(name.isdecimal() for name in class_names):
+        numbers = {int(name): name for name in class_names}
+        if len(numbers) == len(class_names):
+            yield lambda label: numbers.get(int(label)) if label.isdecimal() else None
+
+
+def _before_boxes(label):
+    """The class in `n01440764 10 20 200 300 n01440764 5 6 7 8`, None in other text of several words."""
+    first, *others = label.split()
+    return first if all(word == first or word.isdecimal() for word in others) else None

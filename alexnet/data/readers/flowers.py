@@ -1,0 +1,75 @@
+"""Oxford's flowers: images by number, their classes and parts in MATLAB's files."""
+
+import os
+import re
+
+import numpy as np
+
+from alexnet.data.readers.lists import load_mat
+from alexnet.data.source import NO_ROW, OTHER_SPLITS, DataError, Source
+from alexnet.data.stores import Names
+
+LABELS, PARTS = "imagelabels.mat", "setid.mat"
+_NUMBER = re.compile(r"image_0*(\d+)")
+
+
+def find(tree):
+    """`(training, validation or None)` of `image_00001.jpg`, ... beside `imagelabels.mat` and `setid.mat`, or None.
+
+    Raises:
+        DataError: these files say something else than the images.
+    """
+    if LABELS not in tree.files:
+        return None
+    labels = _arrays(tree, LABELS, "labels")["labels"]
+    listing = tree.images()
+    images, others = {}, []
+    for index, name in enumerate(listing.names):
+        match = _NUMBER.fullmatch(os.path.splitext(os.path.basename(name))[0])
+        number = int(match[1]) if match else 0
+        if not 0 < number <= len(labels):
+            others.append(name)
+        elif images.setdefault(number, index) != index:
+            raise DataError(f"data_dir: {tree.name} holds image {number} of {LABELS} twice: {name}.")
+    if not images:
+        return None
+    parts = {"trnid": np.arange(1, len(labels) + 1), "valid": [], "tstid": []}
+    if PARTS in tree.files:
+        parts = _arrays(tree, PARTS, "trnid", "valid", "tstid")
+    numbers = np.concatenate(list(parts.values()))
+    if len(set(numbers.tolist())) != len(numbers) or not all(0 < number <= len(labels) for number in numbers):
+        raise DataError(f"data_dir: {tree.name}: {PARTS} does not fit {LABELS}, which has {len(labels):,} labels.")
+    left = [listing.names[images[number]] for number in parts["tstid"] if number in images]
+    passed_over = [(reason, names) for reason, names in listing.passed_over]
+    passed_over += [(reason, Names.of(names)) for reason, names in ((OTHER_SPLITS, left), (NO_ROW, others)) if names]
+    classes = np.unique(labels)
+    store = tree.store(listing.names)
+
+    def source(part, origin, passed_over=()):
+        found = sorted((images[number], labels[number - 1]) for number in parts[part] if number in images)
+        missing = [number for number in parts[part] if number not in images]
+        if not found:
+            return None
+        indices, own = np.array(found, np.int64).T
+        return Source(
+            store,
+            indices,
+            np.searchsorted(classes, own).astype(np.int32),
+            [str(label) for label in classes],
+            "images beside MATLAB's files",
+            (*listing.unreadable, *((f"image_{number:05d}", f"is in {LABELS}, but not here") for number in missing)),
+            labels_from=LABELS,
+            origin=origin,
+            passed_over=tuple(passed_over),
+        )
+
+    return source("trnid", "", passed_over), source("valid", f"valid in {PARTS}")
+
+
+def _arrays(tree, name, *keys):
+    """`{key: whole numbers (n,)}` of one file."""
+    found = load_mat(tree, name, tree.read(name))
+    try:
+        return {key: found[key].reshape(-1).astype(np.int64) for key in keys}
+    except (KeyError, ValueError, TypeError) as error:
+        raise DataError(f"data_dir: {tree.name}/{name} cannot be used ({type(error).__name__}: {error}).") from None

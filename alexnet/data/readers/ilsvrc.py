@@ -1,0 +1,122 @@
+"""ImageNet's challenge of 2012: as Kaggle ships it, and as its own tar files."""
+
+import csv
+import io
+import os
+import struct
+import tarfile
+import zlib
+from dataclasses import replace
+
+import numpy as np
+
+from alexnet.data.listing import list_tar
+from alexnet.data.readers import folders
+from alexnet.data.source import DataError, Source
+
+MAPPING, SOLUTION, IMAGES = "LOC_synset_mapping.txt", "LOC_val_solution.csv", "ILSVRC/Data/CLS-LOC"
+TRAINING_TAR, VALIDATION_TAR, DEVKIT = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12"
+META, TRUTH = "meta.mat", "ILSVRC2012_validation_ground_truth.txt"
+
+
+def find_kaggle(tree, test_only=False):
+    """`train/<wnid>/*.JPEG`, and validation images in one folder with their classes in a table."""
+    if MAPPING not in tree.files or not tree.has(IMAGES):
+        return None
+    kind, images = "ImageNet as Kaggle ships it", tree.sub(IMAGES)
+    training = None
+    try:
+        lines = tree.read(MAPPING).decode().splitlines()
+        classes = [line.split()[0] for line in lines if line.strip()]
+        if "train" in images.folders and not test_only:
+            training = replace(folders.labelled(images.sub("train")).relabelled(classes), kind=kind)
+        table = csv.DictReader(io.StringIO(tree.read(SOLUTION).decode(), newline=""))
+        rows = {row["ImageId"]: classes.index(row["PredictionString"].split()[0]) for row in table}
+    except DataError:
+        raise
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, csv.Error) as error:
+        raise DataError(
+            f"data_dir: {tree.name} looks like ImageNet from Kaggle, but {SOLUTION} or {MAPPING} cannot be used "
+            f"({error})."
+        ) from None
+    validation = images.sub("val")
+    listing = validation.images()
+    labels = np.array([rows.get(os.path.splitext(name)[0], -1) for name in listing.names], np.int32)
+    indices = np.flatnonzero(labels >= 0)
+    if not len(indices):
+        raise DataError(f"data_dir: {validation.name} holds none of the images of {SOLUTION}.")
+    return training, Source(
+        validation.store(listing.names), indices, labels[indices], classes, kind, listing.unreadable
+    )
+
+
+def find_tars(tree, test_only=False):
+    """The tar files of image-net.org, read in place: a tar of a thousand tars, and one of validation images.
+
+    What the latter show stands in the development kit, as a folder or a `.tar.gz`.
+    """
+    names = [name for name in (TRAINING_TAR, VALIDATION_TAR) if name in tree.files]
+    if not names or tree.path is None:
+        return None
+    try:
+        return _find_tars(tree, test_only)
+    except (tarfile.TarError, EOFError, zlib.error, struct.error) as error:
+        raise DataError(f"data_dir: {tree.name}: a tar is damaged or not whole ({error}).") from None
+    except OSError as error:
+        raise DataError(
+            f"data_dir: {error.filename or tree.name} cannot be read ({error.strerror or error})."
+        ) from None
+
+
+def _find_tars(tree, test_only):
+    kind, training, validation = "ImageNet in ILSVRC's tar files", None, None
+    classes, truth = _devkit(tree) or (None, None)
+    if VALIDATION_TAR in tree.files and classes:
+        store, _, _, unreadable = list_tar(tree.path / VALIDATION_TAR, tree.cache)
+        if len(store) != len(truth):
+            raise DataError(
+                f"data_dir: {VALIDATION_TAR} has {len(store):,} images, but {TRUTH} has {len(truth):,} lines."
+            )
+        validation = Source.whole(store, truth, classes, kind, unreadable)
+    if TRAINING_TAR in tree.files and not (test_only and validation):
+        store, group, groups, unreadable = list_tar(tree.path / TRAINING_TAR, tree.cache)
+        used = sorted(np.unique(group).tolist(), key=groups.__getitem__)
+        if not used or 0 in used:
+            raise DataError(f"data_dir: {TRAINING_TAR} holds no tar for each class.")
+        labels = np.zeros(len(groups), np.int32)
+        labels[used] = np.arange(len(used))
+        training = Source.whole(store, labels[group], [groups[number] for number in used], kind, unreadable)
+        if validation is not None:
+            training = training.relabelled(classes)
+    if training is None and validation is None:
+        raise DataError(f"data_dir: {tree.name} holds {VALIDATION_TAR}, but no {DEVKIT}, which says what it shows.")
+    return training, validation
+
+
+def _devkit(tree):
+    """`(class ids, labels of the validation images in the order of their names)`, or None without a kit."""
+    if DEVKIT in tree.folders:
+        kit = tree.sub(DEVKIT)
+        kit = kit.sub("data") if "data" in kit.folders else kit
+        meta, truth = kit.read(META), kit.read(TRUTH)
+    elif f"{DEVKIT}.tar.gz" in tree.files:
+        wanted = {}
+        with tarfile.open(tree.path / f"{DEVKIT}.tar.gz", "r:gz") as kit:
+            for member in kit:
+                if member.isreg() and os.path.basename(member.name) in (META, TRUTH):
+                    wanted[os.path.basename(member.name)] = kit.extractfile(member).read()
+        if len(wanted) < 2:
+            raise DataError(f"data_dir: {DEVKIT}.tar.gz holds no {META} or no {TRUTH}.")
+        meta, truth = wanted[META], wanted[TRUTH]
+    else:
+        return None
+    from scipy.io import loadmat  # here and not above: it takes a moment
+
+    try:
+        synsets = np.atleast_1d(loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"])
+        wnids = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in synsets if not int(row["num_children"])}
+        classes = sorted(wnids.values())
+        number = {key: classes.index(wnid) for key, wnid in wnids.items()}
+        return classes, [number[int(line)] for line in truth.split()]
+    except Exception as error:  # scipy raises whatever it stumbles over
+        raise DataError(f"data_dir: {META} or {TRUTH} of {DEVKIT} cannot be used ({type(error).__name__}).") from None

@@ -1,0 +1,220 @@
+"""Text, JSON and MATLAB files that name images and so say which part they belong to: `train.txt`, `test_list.mat`."""
+
+import csv
+import io
+import json
+import os
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from alexnet.data.decoding import optional
+from alexnet.data.readers import csv_labels
+from alexnet.data.readers.parts import PART_OF, is_plain_part, part_of, words
+from alexnet.data.source import ENDING, NO_LIST, OTHER_SPLITS, DataError
+from alexnet.data.stores import Names
+from alexnet.packages import install
+
+ENDINGS = (".txt", ".lst", ".json", ".mat")
+_MOST = 40  # files in one folder; where there are more, each is about one image
+_LARGEST = 64 * 2**20
+_SPLITS = {"train", "test"}, {"train", "val"}, {"train", "val", "test"}
+
+
+@dataclass
+class NameList:
+    """A file that names images.
+
+    Attributes:
+        path: Relative to the data set.
+        images: Numbers of the images that it names, sorted, int64.
+    """
+
+    path: str
+    images: np.ndarray
+
+
+def find_files(listing):
+    """`{path: part}` of the files that are called as lists of parts are: `"train"`, `"val"`, `"test"`, `"trainval"`,
+    or `"split"` for one about several parts."""
+    folders = {}
+    for reason, names in listing.passed_over:
+        for name in names if reason == ENDING else ():
+            if name.lower().endswith(ENDINGS) and (part := _part(name)):
+                folders.setdefault(name.rpartition("/")[0], {})[name] = part
+    return {name: part for files in folders.values() if len(files) <= _MOST for name, part in files.items()}
+
+
+def _part(path):
+    *above, stem = os.path.splitext(path)[0].split("/")
+    found = {PART_OF[word] for word in words(stem.lower().replace("trainval", "train_val")) if word in PART_OF}
+    if found in _SPLITS and "split" in words(stem):
+        return "split"
+    if found == {"train", "val"}:
+        return "trainval"
+    if len(found) == 1 and found != {"other"}:
+        return found.pop()
+    return part_of(above[-1]) if not found and above and is_plain_part(above[-1]) else None
+
+
+def read_lines(tree, path):
+    """The rows of a text file, each a list of its fields; lines that begin with # are none. Empty where the lines do
+    not have equally many."""
+    text = _read(tree, path).decode("utf-8", errors="replace")
+    lines = [line for line in text.removeprefix("\ufeff").splitlines() if line.strip() and not line.startswith("#")]
+    if not lines:
+        return []
+    for delimiter in "\t,;":
+        if all(delimiter in line for line in lines[:100]):
+            rows = [
+                [cell.strip() for cell in row] for row in csv.reader(io.StringIO("\n".join(lines)), delimiter=delimiter)
+            ]
+            break
+    else:
+        rows = [line.split() for line in lines]
+    return rows if len({len(row) for row in rows}) == 1 else []
+
+
+def _read(tree, path):
+    *above, name = path.split("/")
+    for folder in above:
+        tree = tree.sub(folder)
+    if tree.path and (tree.path / name).stat().st_size > _LARGEST:
+        raise DataError(f"data_dir: {tree.name}/{name} is too large for a list of parts.")
+    return tree.read(name)
+
+
+def load_mat(tree, name, content):
+    """The variables in a file of MATLAB's.
+
+    Raises:
+        DataError: it cannot be read, or SciPy is not there.
+    """
+    loader = optional("scipy.io")
+    if loader is None:
+        raise DataError(f"data_dir: {tree.name} holds .mat files, which need SciPy. {install('scipy')}")
+    try:
+        return loader.loadmat(io.BytesIO(content), squeeze_me=True)
+    except Exception as error:  # SciPy raises whatever it stumbles over
+        raise DataError(f"data_dir: {tree.name}/{name} cannot be read ({type(error).__name__}: {error}).") from None
+
+
+def _columns(tree, path):
+    """`{any name: values}` of what may be a list of images in a file."""
+    ending = os.path.splitext(path)[1].lower()
+    if ending == ".mat":
+        arrays = load_mat(tree, path, _read(tree, path)).items()
+        return {key: list(map(str, np.atleast_1d(array))) for key, array in arrays
+                if isinstance(array, np.ndarray) and array.dtype.kind in "OU" and array.ndim == 1}  # fmt: skip
+    if ending == ".json":
+        try:
+            return {"names": list(_texts(json.loads(_read(tree, path))))}
+        except (ValueError, RecursionError):
+            return {}
+    rows = read_lines(tree, path)
+    columns = {str(number): list(values) for number, values in enumerate(zip(*rows, strict=True))}
+    if len(columns) != 1:  # names may have spaces
+        text = _read(tree, path).decode("utf-8", errors="replace")
+        columns["line"] = [line.strip() for line in text.splitlines() if line.strip()]
+    return columns
+
+
+def _texts(value):
+    """All text in lists; of objects the values."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (list, dict)):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _texts(inner)
+
+
+def _numbered(tree, path):
+    """`{part: names}` of a file of numbers of images with 1 for training, and `images.txt` beside it, which says whose
+    numbers they are."""
+    rows = read_lines(tree, path)
+    try:
+        names = dict(read_lines(tree, os.path.join(os.path.dirname(path), "images.txt")))
+    except (DataError, ValueError, OSError):  # there is none, or one of another form
+        return {}
+    if not rows or len(rows[0]) != 2 or {flag for _, flag in rows} - {"0", "1"}:
+        return {}
+    return {part: [names.get(number, "") for number, flag in rows if flag == wanted] for part, wanted in _FLAGS}
+
+
+_FLAGS = ("train", "1"), ("test", "0")
+
+
+def read_lists(tree, listing, indices):
+    """`({part: [NameList]}, notes)` of the lists that name images of a listing; a note on each that names other files.
+
+    Args:
+        tree, listing: Of the data set.
+        indices: Which of its images count.
+    """
+    columns = {}  # of all files, as matching them goes through all images
+    found, notes = {}, []
+    for path, part in find_files(listing).items():
+        try:
+            if part != "split":
+                columns |= {(part, path, name): values for name, values in _columns(tree, path).items()}
+            elif path.lower().endswith(".txt"):
+                columns |= {(part, path, "names"): names for part, names in _numbered(tree, path).items()}
+        except DataError as error:
+            notes.append(f"{path} is not used ({str(error).removeprefix('data_dir: ')})")
+    columns = {key: values for key, values in columns.items() if values}
+    if not columns:
+        return {}, notes
+    matches = csv_labels.Files([listing.names[index] for index in indices.tolist()]).match(columns)
+    for part, path in dict.fromkeys(key[:2] for key in columns):
+        best = max((key for key in columns if key[:2] == (part, path)), key=lambda key: (matches[key][0] >= 0).mean())
+        images = matches[best][0]
+        named = int((images >= 0).sum())
+        if 2 * named > len(images):
+            found.setdefault(part, []).append(NameList(path, indices[np.unique(images[images >= 0])]))
+            if left := [columns[best][row] for row in np.flatnonzero(images < 0).tolist()]:
+                absent = int((csv_labels.Files(listing.names).match({"": left})[""][0] == csv_labels.NONE).sum())
+                notes += [f"{path} names {absent:,} images that are not there"] * bool(absent)
+        elif (images != csv_labels.NONE).any():
+            notes.append(f"{path} is not used: {named:,} of its {len(images):,} lines name one image")
+    return found, notes
+
+
+def split(tree, listing, source):
+    """`(training, validation or None, paths of the lists)` of a source, by the lists of parts that lie there.
+
+    Lists that contradict each other are not used; a note says so.
+    """
+    found, notes = read_lists(tree, listing, source.indices)
+    if {"train", "val"} <= set(found):
+        found.pop("trainval", None)
+    elif "trainval" in found:
+        found["train"] = found.pop("trainval")
+    parts = {part: own[0].images for part, own in found.items()}
+    paths = [own.path for lists in found.values() for own in lists]
+    source = replace(source, notes=(*source.notes, *notes))
+    everything = np.concatenate([np.zeros(0, np.int64), *parts.values()])
+    if len(everything) == len(source) and len(parts) == 1 or not parts:
+        return source, None, ()
+    differ = any(not np.array_equal(other.images, own[0].images) for own in found.values() for other in own[1:])
+    if differ or len(np.unique(everything)) < len(everything):
+        why = "name different images for one part" if differ else "share images"
+        return replace(source, notes=(*source.notes, f"{', '.join(paths[:4])} {why} and are not used")), None, ()
+    rest = np.setdiff1d(source.indices, everything)
+    if "train" in parts and 2 * len(rest) > len(source):
+        note = f"{', '.join(paths[:4])} name {len(everything):,} of {len(source):,} images and are not used"
+        return replace(source, notes=(*source.notes, note)), None, ()
+    second = next((part for part in ("val", "test") if part in parts), None)
+    first = parts.get("train", rest)
+    if not len(first):
+        return source, None, ()
+    passed_over = [(OTHER_SPLITS, images) for part, images in parts.items() if part not in ("train", second)]
+    if "train" in parts:
+        passed_over.append((NO_LIST if second else OTHER_SPLITS, rest))
+    passed_over = [(reason, Names.of(listing.names[i] for i in images)) for reason, images in passed_over]
+    training = source.take(np.flatnonzero(np.isin(source.indices, first)))
+    training = replace(training, passed_over=(*source.passed_over, *(pair for pair in passed_over if len(pair[1]))))
+    if second is None:
+        note = f"{paths[0]} says which images are for training"
+        return replace(training, notes=(*training.notes, note)), None, tuple(paths)
+    validation = source.take(np.flatnonzero(np.isin(source.indices, parts[second])))
+    return training, replace(validation, origin=found[second][0].path, passed_over=(), notes=()), tuple(paths)

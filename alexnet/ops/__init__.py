@@ -1,0 +1,43 @@
+"""The operations that take a step's time, each in the form that was measured to be fast where Keras runs.
+
+`reference` has all of them in plain `keras.ops`. Beside it, `tensorflow_ops`, `jax_ops` and `torch_ops` have those that
+their framework computes faster in another form on a CPU; the tests compare each with its reference, results and
+gradients. On other devices everything is the reference: nothing else has been measured there.
+
+`python -m alexnet bench` measures what it is worth.
+"""
+
+import importlib
+
+import keras
+
+from alexnet.ops import reference
+
+fast = importlib.import_module(f"alexnet.ops.{keras.backend.backend()}_ops")
+
+
+def _chosen(name):
+    plain, form = getattr(reference, name), getattr(fast, name, None)
+    if form is None:
+        return plain
+
+    def operation(x, *arguments, **settings):
+        return (form if fast.on_cpu(x) else plain)(x, *arguments, **settings)
+
+    operation.__name__, operation.__doc__ = name, plain.__doc__
+    return operation
+
+
+local_response_normalization = _chosen("local_response_normalization")
+convolution = _chosen("convolution")
+max_pooling = _chosen("max_pooling")
+dense = _chosen("dense")
+momentum_step = _chosen("momentum_step")
+
+
+def convolution_library():
+    """Which one XLA computes convolutions with in this process; None on the other backends. `alexnet.tune_process`
+    chooses it where JAX has computed nothing yet, and the last digits depend on it."""
+    if not hasattr(fast, "fuses_convolutions"):
+        return None
+    return "YNNPACK" if fast.fuses_convolutions() else "Eigen"

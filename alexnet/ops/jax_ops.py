@@ -1,0 +1,288 @@
+"""JAX on a CPU."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.custom_derivatives import SymbolicZero
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+from alexnet.ops import reference
+
+
+@functools.cache
+def fuses_convolutions():
+    """Whether XLA gives convolutions to YNNPACK in this process: it does where JAX had computed something before
+    `alexnet.tune_process` was called. The last digits differ, so that a run says which it was."""
+    images, kernel = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((8, 13, 13, 64), (3, 3, 64, 64)))
+    program = jax.jit(functools.partial(reference.convolution, padding="same"))
+    return "ynn_fusion" in program.lower(images, kernel).compile().as_text()
+
+
+@functools.cache
+def _only_cpus():
+    return jax.default_backend() == "cpu"
+
+
+def on_cpu(x):
+    return _only_cpus()
+
+
+class _Linear:
+    """A function that is linear in its last arrays, with the gradient by them written out.
+
+    `jax.custom_vjp` does as much, and forbids every other derivative: `jax.jvp`, `jax.hessian`, `jax.linearize`. This
+    has all of them. Differentiated by the other arrays, `kept`, and under `jax.vmap` it is the plain function.
+
+    Args:
+        forward: From `kept`, the arrays it is linear in and `settings` (hashable) to a tuple of arrays.
+        backward: From `kept`, the gradients by the results and `settings` to the gradients by the linear arrays.
+    """
+
+    def __init__(self, name, forward, backward):
+        self.functions = (forward, backward)
+        self.primitive = Primitive(f"alexnet_{name}")
+        self.primitive.multiple_results = True
+        self.primitive.def_impl(jax.jit(self._compute, static_argnames=("kept", "transposed", "settings")))
+        self.primitive.def_abstract_eval(self._shapes)
+        ad.primitive_jvps[self.primitive] = self._jvp
+        ad.primitive_transposes[self.primitive] = self._transpose
+        batching.primitive_batchers[self.primitive] = self._batch
+        mlir.register_lowering(self.primitive, mlir.lower_fun(self._compute, multiple_results=True))
+
+    def __call__(self, kept, linear, settings=()):
+        return self.primitive.bind(*kept, *linear, kept=len(kept), transposed=False, settings=settings)
+
+    def _compute(self, *arrays, kept, transposed, settings):
+        return tuple(self.functions[transposed](arrays[:kept], arrays[kept:], settings))
+
+    def _shapes(self, *arrays, **how):
+        given = [jax.ShapeDtypeStruct(each.shape, each.dtype) for each in arrays]
+        found = jax.eval_shape(functools.partial(self._compute, **how), *given)
+        return [jax.core.ShapedArray(each.shape, each.dtype) for each in found]
+
+    def _jvp(self, primals, tangents, kept, **how):
+        def still(tangent):
+            return isinstance(tangent, ad.Zero)
+
+        parts = []
+        if not all(map(still, tangents[kept:])):
+            moved = map(ad.instantiate_zeros, tangents[kept:])
+            parts.append(self.primitive.bind(*primals[:kept], *moved, kept=kept, **how))
+        if moving := [place for place in range(kept) if not still(tangents[place])]:
+
+            def by_moving(*values):
+                arrays = list(primals)
+                for place, value in zip(moving, values, strict=True):
+                    arrays[place] = value
+                return self._compute(*arrays, kept=kept, **how)
+
+            given = tuple(primals[place] for place in moving), tuple(tangents[place] for place in moving)
+            parts.append(jax.jvp(by_moving, *given)[1])
+        return self.primitive.bind(*primals, kept=kept, **how), [
+            sum(each[1:], each[0]) for each in zip(*parts, strict=True)
+        ]
+
+    def _transpose(self, upstream, *arrays, kept, transposed, settings):
+        upstream = map(ad.instantiate_zeros, upstream)
+        found = self.primitive.bind(*arrays[:kept], *upstream, kept=kept, transposed=not transposed, settings=settings)
+        wanted = map(ad.is_undefined_primal, arrays[kept:])
+        return [None] * kept + [each if want else None for each, want in zip(found, wanted, strict=True)]
+
+    def _batch(self, arrays, axes, **how):
+        found = jax.vmap(functools.partial(self._compute, **how), tuple(axes))(*arrays)
+        return found, [0] * len(found)
+
+
+def local_response_normalization(activities, axis, reach, k, alpha, beta, groups=1):
+    """In one loop each way."""
+    return _normalize(activities, (axis, reach, k, alpha, beta, groups))
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _normalize(activities, settings):
+    return reference.local_response_normalization(activities, *settings)
+
+
+@_normalize.defjvp
+def _normalize_jvp(settings, primals, tangents):
+    return _normalize(*primals, settings), _normalize_linear(primals, tangents, settings)[0]
+
+
+_normalize_linear = _Linear(
+    "normalize",
+    lambda kept, linear, settings: [reference.normalization_tangent(*kept, *linear, *settings)],
+    lambda kept, upstream, settings: [
+        _once(lambda *arrays: reference.normalization_gradient(*arrays, *settings), *kept, *upstream)
+    ],
+)
+
+
+def _once(function, *arrays):
+    """`function(*arrays)`, computed once and kept. XLA on a CPU would fuse it into each of its uses, and compute it in
+    each of them anew; into a branch it does not look. The other branch is never taken: nothing is below -inf.
+    """
+
+    def never(*arrays):
+        return jax.tree.map(jnp.zeros_like, jax.eval_shape(function, *arrays))
+
+    return lax.cond(_false(arrays[0]), never, function, *arrays) if 0 not in arrays[0].shape else function(*arrays)
+
+
+def _false(values):
+    """False, which XLA cannot know before `values`."""
+    return values.ravel()[0] < -jnp.inf
+
+
+def max_pooling(inputs, size, stride):
+    """With the place of each largest value kept: XLA's own gradient looks for it again, in indices of every input. Of
+    equal values the first counts, as in XLA."""
+    return _pool(inputs, size, stride)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
+def _pool(inputs, size, stride):
+    return _largest(inputs, size, stride)[0]
+
+
+@_pool.defjvp
+def _pool_jvp(size, stride, primals, tangents):
+    best, place = _pool_with_place(*primals, size, stride)
+    return best, _pick([place], tangents, (size, stride, primals[0].shape[1:3]))[0]
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
+def _pool_with_place(inputs, size, stride):
+    return _once(lambda inputs: _largest(inputs, size, stride), inputs)
+
+
+@_pool_with_place.defjvp
+def _pool_with_place_jvp(size, stride, primals, tangents):
+    best, place = _pool_with_place(*primals, size, stride)
+    moved = _pick([place], tangents, (size, stride, primals[0].shape[1:3]))[0]
+    return (best, place), (moved, np.zeros(place.shape, jax.dtypes.float0))
+
+
+def _of_each_place(inputs, size, stride):
+    """For each pixel of a square, that pixel of all squares."""
+    rows, columns = ((side - size) // stride + 1 for side in inputs.shape[1:3])
+    for number in range(size * size):
+        top, left = divmod(number, size)
+        values = inputs[:, top : top + stride * (rows - 1) + 1 : stride]
+        yield number, values[:, :, left : left + stride * (columns - 1) + 1 : stride]
+
+
+def _largest(inputs, size, stride):
+    """The largest value of each square, and which of the square's pixels has it, uint8."""
+    best = place = None
+    for number, values in _of_each_place(inputs, size, stride):
+        if best is None:
+            best, place = values, jnp.zeros(values.shape, jnp.uint8)
+        else:
+            place = jnp.where(values > best, jnp.uint8(number), place)
+            best = jnp.maximum(values, best)
+    return best, place
+
+
+def _spread(place, upstream, size, stride, sides):
+    """Each gradient at the place of its largest value, in maps of `sides`."""
+    found = 0
+    for number in range(size * size):
+        first = divmod(number, size)
+        edges = [
+            (start, side - start - stride * (count - 1) - 1, stride - 1)
+            for start, side, count in zip(first, sides, upstream.shape[1:3], strict=True)
+        ]
+        part = jnp.where(place == number, upstream, 0)
+        found += lax.pad(part, jnp.zeros((), part.dtype), [(0, 0, 0), *edges, (0, 0, 0)])
+    return found
+
+
+def _picked(kept, linear, settings):
+    """What `tangent` is at the place of each largest value."""
+    (place,), (tangent,), (size, stride, _) = kept, linear, settings
+    found = 0
+    for number, values in _of_each_place(tangent, size, stride):
+        found += jnp.where(place == number, values, 0)
+    return [found]
+
+
+_pick = _Linear(
+    "pick",
+    _picked,
+    lambda kept, upstream, settings: [
+        _once(lambda upstream, place: _spread(place, upstream, *settings), *upstream, *kept)
+    ],
+)
+
+
+def convolution(inputs, kernel, bias=None, strides=(1, 1), padding="valid", groups=1):
+    """With the gradient of the bias as a matrix product: XLA sums by columns, and computes what it sums anew."""
+    outputs = reference.convolution(inputs, kernel, None, strides, padding, groups)
+    if bias is None or bias.dtype != outputs.dtype:
+        return outputs if bias is None else outputs + bias
+    return _plus(outputs, bias)
+
+
+@jax.custom_jvp
+def _plus(maps, bias):
+    return maps + bias
+
+
+@functools.partial(_plus.defjvp, symbolic_zeros=True)
+def _plus_jvp(primals, tangents):
+    maps, bias = (None if isinstance(each, SymbolicZero) else each for each in tangents)
+    outputs = _plus(*primals)
+    spread = 0 if bias is None else _spread_bias([], [bias], outputs.shape)[0]
+    return outputs, spread if maps is None else maps + spread
+
+
+_spread_bias = _Linear(
+    "spread_bias",
+    lambda _, linear, shape: [jnp.broadcast_to(linear[0], shape)],
+    lambda _, upstream, shape: [
+        jnp.ones(math.prod(shape[:-1]), upstream[0].dtype) @ upstream[0].reshape(-1, shape[-1])
+    ],
+)
+
+
+def dense(inputs, kernel, bias=None):
+    """With the gradient of the kernel after that of the inputs: what comes next changes the kernel where it lies, and
+    XLA copies it first if something may still read it."""
+    if inputs.dtype != kernel.dtype or 0 in inputs.shape:
+        return reference.dense(inputs, kernel, bias)
+    outputs = _product(inputs, kernel)
+    return outputs if bias is None else outputs + bias
+
+
+@jax.custom_jvp
+def _product(inputs, kernel):
+    return inputs @ kernel
+
+
+@functools.partial(_product.defjvp, symbolic_zeros=True)
+def _product_jvp(primals, tangents):
+    inputs, kernel = primals
+    still = [isinstance(each, SymbolicZero) for each in tangents]
+    if still[1]:
+        moved = tangents[0] @ kernel
+    elif still[0]:
+        moved = inputs @ tangents[1]
+    else:
+        moved = _product_linear(primals, tangents)[0]
+    return _product(inputs, kernel), moved
+
+
+def _product_gradient(kept, upstream, _):
+    (inputs, kernel), (upstream,) = kept, upstream
+    below = upstream @ kernel.T
+    return below, inputs.T @ upstream + _false(below)  # XLA on a CPU heeds no other order
+
+
+_product_linear = _Linear(
+    "product", lambda kept, linear, _: [linear[0] @ kept[1] + kept[0] @ linear[1]], _product_gradient
+)

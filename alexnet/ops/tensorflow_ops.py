@@ -1,0 +1,63 @@
+"""TensorFlow on a CPU."""
+
+import functools
+
+import tensorflow as tf
+from tensorflow.python.eager import forwardprop_util
+
+from alexnet.ops import reference
+
+
+@functools.cache
+def _only_cpus():
+    return not tf.config.list_physical_devices("GPU")
+
+
+def on_cpu(x):
+    return _only_cpus()
+
+
+def local_response_normalization(activities, axis, reach, k, alpha, beta, groups=1):
+    """As sums of shifted copies, which XLA makes one loop each way."""
+    settings = (axis, reach, k, alpha, beta, groups)
+    activities = tf.convert_to_tensor(activities)
+    if forwardprop_util.pack_tangents([activities]).tangents:  # of a ForwardAccumulator
+        return reference.local_response_normalization(activities, *settings)
+
+    @tf.custom_gradient
+    def normalize(activities):
+        return _forward(activities, *settings), lambda upstream: _backward(activities, upstream, *settings)
+
+    return normalize(activities)
+
+
+_forward = tf.function(reference.local_response_normalization, jit_compile=True)
+_backward = tf.function(reference.normalization_gradient, jit_compile=True)
+
+
+def dense(inputs, kernel, bias=None):
+    """With the gradient of `inputs` as kernel times upstream, which reads the kernel as it lies in memory."""
+    if inputs.dtype != kernel.dtype:
+        return reference.dense(inputs, kernel, bias)
+
+    @tf.custom_gradient
+    def product(inputs, kernel):
+        def gradient(upstream):
+            return (
+                tf.transpose(tf.matmul(kernel, upstream, transpose_b=True)),
+                tf.matmul(inputs, upstream, transpose_a=True),
+            )
+
+        return tf.matmul(inputs, kernel), gradient
+
+    # Called eagerly, `tf.custom_gradient` takes no `tf.Variable`.
+    outputs = product(tf.convert_to_tensor(inputs), tf.convert_to_tensor(kernel))
+    return outputs if bias is None else tf.nn.bias_add(outputs, bias)
+
+
+def momentum_step(variable, velocity, gradient, learning_rate, momentum, decay):
+    """In one pass over the weights, by XLA, where a graph is made that will be run many times."""
+    variables = (each if isinstance(each, tf.Variable) else each.value for each in (variable, velocity))
+    compiled = not tf.executing_eagerly()
+    step = tf.function(reference.momentum_step, jit_compile=True) if compiled else reference.momentum_step
+    step(*variables, gradient, learning_rate, momentum, decay)

@@ -1,0 +1,163 @@
+"""PyTorch on a CPU."""
+
+import torch
+
+from alexnet.ops import reference
+
+PART = 1 << 18  # activities that are normalized at a time: what is made of them on the way stays in the cache
+
+
+def on_cpu(x):
+    return getattr(x, "value", x).device.type == "cpu"
+
+
+def _computes(*tensors):
+    """Whether PyTorch computes with these numbers now and notes no more than first derivatives.
+
+    A form with a backward pass of its own is missing or wrong in a recorded graph (`torch.compile`, `torch.export`,
+    `torch.jit.trace`), under a transformation (`torch.func`), in forward-mode derivatives and under autocast.
+    """
+    return not (
+        torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._len_torch_dispatch_stack()
+        or torch.autograd.forward_ad._current_level >= 0
+        or torch.is_autocast_enabled("cpu")
+        or any(type(each) not in (torch.Tensor, torch.nn.Parameter) for each in tensors)
+        or any(torch._C._functorch.is_legacy_batchedtensor(each) for each in tensors)
+    )
+
+
+def local_response_normalization(activities, axis, reach, k, alpha, beta, groups=1):
+    """Part by part in the cache, with the gradient written out: ten passes through memory less."""
+    if axis not in (-1, activities.ndim - 1) or activities.numel() == 0 or not _computes(activities):
+        return reference.local_response_normalization(activities, axis, reach, k, alpha, beta, groups)
+    return _Normalization.apply(activities, reach, k, alpha, beta, groups)
+
+
+class _Normalization(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, activities, *settings):
+        ctx.save_for_backward(activities)
+        ctx.settings = settings
+        rows, outputs, room = _rooms(activities, *settings)
+        for part in _parts(rows):
+            powers, _ = room.powers(rows[part])
+            torch.mul(powers, rows[part], out=outputs[part])
+        return outputs.view(activities.shape)
+
+    @staticmethod
+    def backward(ctx, upstream):
+        (activities,) = ctx.saved_tensors
+        if torch.is_grad_enabled() or not _computes(activities, upstream):  # it may be differentiated once more
+            gradient = reference.normalization_gradient(activities, upstream, -1, *ctx.settings)
+            return gradient, *[None] * len(ctx.settings)
+        _, _, alpha, beta, _ = ctx.settings
+        rows, outputs, room = _rooms(activities, *ctx.settings)
+        upstream = upstream.reshape(rows.shape)
+        for part in _parts(rows):
+            powers, scale = room.powers(rows[part])
+            shrunk = torch.mul(upstream[part], powers, out=outputs[part])
+            sums = room.window(torch.mul(shrunk, rows[part], out=powers).div_(scale))
+            shrunk.addcmul_(sums, rows[part], value=-2 * alpha * beta)
+        return outputs.view(activities.shape), *[None] * len(ctx.settings)
+
+
+def _rooms(activities, *settings):
+    rows = activities.reshape(-1, activities.shape[-1])
+    return rows, torch.empty_like(rows), _Room(rows, *settings)
+
+
+def _parts(rows):
+    height = max(1, PART // rows.shape[1])
+    return [slice(first, first + height) for first in range(0, len(rows), height)]
+
+
+class _Room:
+    """The memory for one part of the activities, used for one part after the other."""
+
+    def __init__(self, rows, reach, k, alpha, beta, groups):
+        height, channels = min(len(rows), max(1, PART // rows.shape[1])), rows.shape[1]
+        self.reach, self.k, self.alpha, self.beta = reach, k, alpha, beta
+        self._padded = rows.new_zeros(height, groups, channels // groups + 2 * reach)
+        self._sums, self._powers, self._scale = rows.new_empty(3, height, groups, channels // groups)
+
+    def window(self, values, out=None):
+        """The sum of each value and its neighbours."""
+        out = self._sums if out is None else out
+        channels, padded, out = out.shape[-1], self._padded[: len(values)], out[: len(values)]
+        padded[..., self.reach : self.reach + channels].copy_(values.view(out.shape))
+        out.copy_(padded[..., :channels])
+        for shift in range(1, 2 * self.reach + 1):
+            out.add_(padded[..., shift : shift + channels])
+        return out.view(values.shape)
+
+    def powers(self, values):
+        """`scale ** -beta` and `scale`, which is k + alpha times the sum of squares."""
+        squares = torch.mul(values, values, out=self._powers[: len(values)].view(values.shape))
+        scale = self.window(squares, self._scale).mul_(self.alpha).add_(self.k)
+        powers = self._powers[: len(values)].view(values.shape)
+        if self.beta == 0.75:
+            torch.rsqrt(scale, out=powers)
+            return powers.mul_(torch.sqrt(powers, out=self._sums[: len(values)].view(values.shape))), scale
+        return torch.pow(scale, -self.beta, out=powers), scale
+
+
+def convolution(inputs, kernel, bias=None, strides=(1, 1), padding="valid", groups=1):
+    """Grouped, since oneDNN splits the channels without copying them."""
+    if padding == "same" and (strides != (1, 1) or not all(side % 2 for side in kernel.shape[:2])):
+        return reference.convolution(inputs, kernel, bias, strides, padding, groups)
+    around = [side // 2 for side in kernel.shape[:2]] if padding == "same" else 0
+    outputs = torch.nn.functional.conv2d(
+        inputs.permute(0, 3, 1, 2), kernel.permute(3, 2, 0, 1), bias, strides, around, 1, groups
+    )
+    return outputs.permute(0, 2, 3, 1)
+
+
+def max_pooling(inputs, size, stride):
+    """Without the copies that change the order of axes."""
+    return torch.nn.functional.max_pool2d(inputs.permute(0, 3, 1, 2), size, stride).permute(0, 2, 3, 1)
+
+
+def dense(inputs, kernel, bias=None):
+    """With the gradient of `inputs` as kernel times upstream, which reads the kernel as it lies in memory."""
+    if inputs.dtype != kernel.dtype or not _computes(inputs, kernel):
+        return reference.dense(inputs, kernel, bias)
+    outputs = _Product.apply(inputs, kernel)
+    return outputs if bias is None else outputs.add_(bias)
+
+
+class _Product(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, inputs, kernel):
+        ctx.save_for_backward(inputs, kernel)
+        return inputs @ kernel
+
+    @staticmethod
+    def backward(ctx, upstream):
+        inputs, kernel = ctx.saved_tensors
+        return (kernel @ upstream.T).T if ctx.needs_input_grad[0] else None, inputs.T @ upstream
+
+
+def momentum_step(variable, velocity, gradient, learning_rate, momentum, decay):
+    """In one pass over the weights, by the step of `torch.optim.SGD(fused=True)`.
+
+    Its velocity has no learning rate in it: `w -= lr * v` after `v = momentum * v + (1 - dampening) * (g + decay * w)`.
+    A dampening of 1 + learning rate and a rate of -1 make it the paper's.
+    """
+    if not _computes(variable.value, gradient):
+        reference.momentum_step(variable, velocity, gradient, learning_rate, momentum, decay)
+        return
+    torch._fused_sgd_(
+        [variable.value],
+        [gradient],
+        [velocity.value],
+        weight_decay=decay,
+        momentum=momentum,
+        lr=-1.0,
+        dampening=1 + float(learning_rate),
+        nesterov=False,
+        maximize=False,
+        is_first_step=False,
+    )

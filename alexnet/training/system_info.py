@@ -1,0 +1,121 @@
+"""What a run ran on: libraries, hardware, memory."""
+
+import contextlib
+import importlib.metadata
+import os
+import platform
+import sys
+from pathlib import Path
+
+import keras
+
+from alexnet.ops import convolution_library
+
+LIBRARIES = ("keras", "tensorflow", "jax", "torch", "numpy", "grain", "pillow", "simplejpeg")
+LIBRARIES += ("opencv-python-headless", "array-record")
+
+
+def versions():
+    """Of Python and the libraries that a result depends on."""
+    found = {"python": platform.python_version()}
+    for library in LIBRARIES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[library] = importlib.metadata.version(library)
+    return found
+
+
+def hardware():
+    """What the run ran on: processor, cores, threads, memory in bytes, Keras's devices."""
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": processor(),
+        "cores": cores(),
+        "threads": threads(),
+        "convolution_library": convolution_library(),
+        "memory_bytes": _memory(),
+        "devices": _devices(),
+    }
+
+
+def computed_by():
+    """What the last digits depend on beside the versions: runs that agree in it are alike bit by bit."""
+    return {
+        "processor": processor(),
+        "threads": threads(),
+        "devices": _devices(),
+        "convolution_library": convolution_library(),
+    }
+
+
+def processor():
+    """The processor's name."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text().splitlines():
+            if "model name" in line:
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _devices():
+    """What the backend computes on. Keras lists devices for JAX and TensorFlow only."""
+    if keras.backend.backend() == "torch":
+        import torch
+
+        return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] or ["cpu:0"]
+    return list(keras.distribution.list_devices())
+
+
+def cores():
+    """How many processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def threads():
+    """Among how many threads the backend divides its sums on a processor. With another number the last digits differ,
+    and after some epochs more than those."""
+    if keras.backend.backend() == "torch":
+        import torch
+
+        return torch.get_num_threads()
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.config.threading.get_intra_op_parallelism_threads() or cores()
+    return cores()
+
+
+def _memory():
+    """Of the machine, in bytes; None where only psutil could tell and it is not installed."""
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    psutil = _psutil()
+    return psutil and psutil.virtual_memory().total
+
+
+def memory_in_use():
+    """What this process holds now, in bytes; None where only psutil could tell and it is not installed."""
+    pages = Path("/proc/self/statm")
+    if pages.is_file():
+        return int(pages.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    psutil = _psutil()
+    return psutil and psutil.Process().memory_info().rss
+
+
+def peak_memory():
+    """The most memory that this process has held so far, in bytes; None as `memory_in_use`."""
+    try:
+        import resource
+    except ModuleNotFoundError:  # Windows
+        psutil = _psutil()
+        return psutil and psutil.Process().memory_info().peak_wset
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _psutil():
+    try:
+        import psutil
+    except ModuleNotFoundError:
+        return None
+    return psutil

@@ -1,0 +1,21 @@
+"""Checkpoints of AlexNet in the formats that people hold, as arrays by layer name, and back.
+
+Nothing in a file is executed: pickles are read by loaders that know arrays and nothing else.
+"""
+
+from alexnet.weights.checkpoint import FORMATS, Checkpoint, CheckpointError, recognize
+from alexnet.weights.keras_config import from_config
+from alexnet.weights.reading import read_checkpoint
+from alexnet.weights.writing import replacing, write_onnx, write_state_dict
+
+__all__ = [
+    "FORMATS",
+    "Checkpoint",
+    "CheckpointError",
+    "from_config",
+    "read_checkpoint",
+    "recognize",
+    "replacing",
+    "write_onnx",
+    "write_state_dict",
+]

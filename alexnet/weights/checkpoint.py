@@ -1,0 +1,374 @@
+"""What every format has in common: a checkpoint, and how its format is recognized."""
+
+import math
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from alexnet.presets import LAYERS, PRESETS, Convolution
+from alexnet.weights.architecture import Architecture
+
+FORMATS = {
+    "keras": "Keras model (.keras)",
+    "keras_weights": "Keras weights (.weights.h5, .h5)",
+    "torch": "PyTorch state dict (.pth)",
+    "safetensors": "safetensors",
+    "caffe": "Caffe model (.caffemodel)",
+    "onnx": "ONNX",
+    "npy": "NumPy dictionary (.npy)",
+}
+
+
+WEIGHTS = (".pth", ".pt", ".bin", ".keras", ".h5", ".safetensors", ".caffemodel", ".onnx", ".npy")
+
+# Where the networks that were trained on ImageNet can be had.
+PUBLISHED = {
+    "caffe": (
+        "http://dl.caffe.berkeleyvision.org/bvlc_alexnet.caffemodel",
+        "https://github.com/onnx/models/raw/main/validated/vision/classification/alexnet/model/bvlcalexnet-12.onnx",
+        "https://www.cs.toronto.edu/~guerzhoy/tf_alexnet/bvlc_alexnet.npy",
+    ),
+    "caffenet": ("http://dl.caffe.berkeleyvision.org/bvlc_reference_caffenet.caffemodel",),
+    "torchvision": ("https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",),
+}
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be read, or that holds another network; what was expected and what was found."""
+
+
+@dataclass
+class Checkpoint:
+    """The weights of a file.
+
+    Attributes:
+        path: The file.
+        format: A key of `FORMATS`.
+        layers: By layer name, `conv1` to `fc8`, the kernel in Keras's layout for RGB, and the bias.
+        blobs: By layer name, what the file calls the two.
+        preset: The network that they belong to, as far as the file tells.
+        architecture: The file's own account of its layers, where it has one.
+        mean: RGB mean of the images that it was trained on, where the file tells.
+        alternatives: Networks that it may hold, where the file does not tell; `preset` is the likely one.
+    """
+
+    path: Path
+    format: str
+    layers: dict[str, tuple[np.ndarray, np.ndarray]]
+    blobs: dict[str, tuple[str, str]]
+    preset: str | None = None
+    architecture: Architecture | None = None
+    mean: list[float] | None = None
+    alternatives: tuple[str, ...] = ()
+
+    @property
+    def classes(self):
+        return len(self.layers["fc8"][1])
+
+    @property
+    def width(self):
+        """Share of the hidden units that the published networks have, 4096."""
+        return len(self.layers["fc7"][1]) / 4096
+
+    @property
+    def input_size(self):
+        """Height and width of the images: what the file says, or the smallest that give fc6 its number of inputs."""
+        if self.architecture is not None and self.architecture.input_size:
+            return self.architecture.input_size
+        return (self._image_size(),) * 2
+
+    def _image_size(self):
+        inputs, maps = self.layers["fc6"][0].shape[0], len(self.layers["conv5"][1])
+        side = math.isqrt(inputs // maps)
+        if self.preset and side == 6:
+            return PRESETS[self.preset].image_size
+        return 32 * side + 35  # three poolings of 3 by 2 and a convolution of 11 by 4, backwards
+
+    @property
+    def activation(self):
+        """What follows the logits."""
+        return "softmax" if self.architecture is None else self.architecture.activation
+
+    def overhang(self, input_size):
+        """The file's own, by layer, for images of the size that it was made for; None where it tells nothing."""
+        known = self.architecture is not None and tuple(input_size) == self.architecture.input_size
+        return self.architecture.overhang if known else None
+
+    def differences(self, preset):
+        """What speaks against the preset, in sentences."""
+        problems = []
+        if self.alternatives and preset not in self.alternatives:
+            problems.append(f"expected the preset {preset}, found {' or '.join(self.alternatives)}")
+        elif not self.alternatives and self.preset not in (None, preset):
+            problems.append(f"expected the preset {preset}, found {self.preset}")
+        if self.architecture is not None:
+            problems += self.architecture.differences(preset)
+        return problems
+
+    def candidates(self):
+        """Presets whose kernels have the shapes of these, up to a factor in width."""
+        if self.alternatives:
+            return list(self.alternatives)
+        kernels = {name: kernel.shape for name, (kernel, _) in self.layers.items()}
+        return [name for name, preset in PRESETS.items() if _fits(preset, kernels)]
+
+
+def _fits(preset, kernels):
+    filters = [layer.filters for layer in preset.layers.values() if isinstance(layer, Convolution)]
+    ratio = kernels["conv1"][-1] / filters[0]
+    below = 3
+    for name, layer in preset.layers.items():
+        if isinstance(layer, Convolution):
+            expected = (layer.kernel, layer.kernel, below // layer.columns)
+            if kernels[name][:3] != expected or abs(kernels[name][3] - ratio * layer.filters) > preset.columns:
+                return False
+            below = kernels[name][3]
+    return True
+
+
+def recognize(path):
+    """The format of a file, a key of `FORMATS`, from its content; the folder of a run stands for its `model.keras`.
+
+    Returns:
+        The path of the file and its format.
+
+    Raises:
+        CheckpointError: there is no such file, or it is in none of the formats.
+    """
+    path = _existing(path)
+    try:
+        with path.open("rb") as file:
+            start = file.read(512)
+    except OSError as error:
+        raise CheckpointError(f"weights: {path} cannot be read ({error.strerror}).") from None
+    found = _recognize_zip(path) if start.startswith(b"PK") else _recognize_start(start)
+    if found is None:
+        reason = _stranger(start)
+        raise CheckpointError(
+            f"weights: {path} is {f'{reason}; it is ' if reason else ''}in no format that is known here. "
+            f"Expected: {', '.join(FORMATS.values())}. "
+            f"Found: {path.stat().st_size:,} bytes that begin with {start[:16]!r}."
+        )
+    return path, found
+
+
+def _existing(path):
+    """The path of a file, from what a person may have given."""
+    try:
+        path = Path(path)
+        found = path.expanduser()
+        is_folder, exists = found.is_dir(), found.exists()
+    except (TypeError, ValueError, RuntimeError):  # no path at all, a null byte, the home of nobody
+        raise CheckpointError(f"weights: expected the path of a file. Received: {path!r}") from None
+    except OSError as error:
+        raise CheckpointError(f"weights: {path} cannot be read ({error.strerror}).") from None
+    if is_folder:
+        return _in_folder(found)
+    if exists:
+        return found
+    text = str(path)
+    if text.lower() in ("imagenet", "imagenet1k_v1", "default", "pretrained", "true"):
+        places = [f"{preset}: {url}" for preset, urls in PUBLISHED.items() for url in urls]
+        raise CheckpointError(
+            f"weights: nothing is downloaded here. Received: {text!r}. Networks trained on ImageNet are at\n  "
+            + "\n  ".join(places)
+            + "\nFetch one and give its network and path, like AlexNet('torchvision', "
+            "weights='alexnet-owt-7be5be79.pth')."
+        )
+    if text.startswith(("http:/", "https:/")):
+        raise CheckpointError(f"weights: nothing is downloaded here. Fetch the file and give its path: {text}")
+    raise CheckpointError(f"weights: there is no file {found}.")
+
+
+def _in_folder(folder):
+    if (folder / "model.keras").is_file():
+        return folder / "model.keras"
+    if (folder / "saved_model.pb").is_file():
+        raise CheckpointError(
+            f"weights: {folder} is a TensorFlow SavedModel, a program whose layers cannot be told. It is written here, "
+            "not read: give the .keras, .onnx or .safetensors that was saved beside it."
+        )
+    raise CheckpointError(f"weights: {folder} is a folder without a model.keras.")
+
+
+def _recognize_zip(path):
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except zipfile.BadZipFile:
+        raise CheckpointError(f"weights: {path} is a zip archive that is damaged or was cut off.") from None
+    parts = [name.rpartition("/") for name in names]
+    files = {last for _, _, last in parts}
+    if "config.json" in names and "model.weights.h5" in names:
+        return "keras"
+    if "constants.pkl" in files or any("code" in folder.split("/") for folder, _, _ in parts):
+        what = "a TorchScript archive, a program that would have to be run. Save the model's state_dict() instead"
+    elif any(name.endswith("/data.pkl") for name in names):
+        return "torch"
+    elif any(name.endswith(("archive_format", "serialized_exported_program.json")) for name in names):
+        what = "a program exported by PyTorch. Save the model's state_dict() instead"
+    elif names and all(name.endswith(".npy") for name in names):
+        what = "a NumPy archive (.npz), which does not tell a network. Save a state dict or safetensors instead"
+    elif inside := [name for name in names if name.endswith(WEIGHTS)]:
+        what = f"a zip archive around {inside[0]}. Unpack it and give that file"
+    else:
+        return None
+    raise CheckpointError(f"weights: {path} is {what}.")
+
+
+def _recognize_start(start):
+    if start.startswith(b"\x89HDF\r\n\x1a\n"):
+        return "keras_weights"
+    if start.startswith(b"\x93NUMPY"):
+        return "npy"
+    if start.startswith(b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19"):  # PyTorch's magic number, before version 1.6
+        return "torch"
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 2**27:
+        return "safetensors"
+    if start[4:8] == b"TFL3":
+        return None
+    if start[:1] == b"\x08":  # protocol buffers: the first field of an ONNX model is a number, its version
+        return "onnx"
+    if start[:1] in (b"\x0a", b"\x12") and not _is_text(start) or start[:2] == b"\xa2\x06":
+        return "caffe"  # of a Caffe network a name or a layer
+    return None
+
+
+def _is_text(start):
+    """Whether a file begins like one that people read; an empty line comes first in some pages."""
+    return all(byte >= 32 or byte in b"\t\n\r\f" for byte in start)
+
+
+def _stranger(start):
+    """What a file is that people give for a checkpoint."""
+    text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if not start:
+        return "empty"
+    if text.startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "a web page, not the file that the page tells of: download that one again"
+    if start.startswith(b"version https://git-lfs"):
+        return "a pointer of Git LFS, not the file itself: fetch it with git lfs pull"
+    if start[4:8] == b"TFL3":
+        return "a LiteRT model (.tflite), which is written here, not read"
+    if start.startswith(b"MATLAB"):
+        return "a MATLAB file"
+    if (
+        start.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"\x28\xb5\x2f\xfd"))
+        or start[257:262] == b"ustar"
+    ):
+        return "packed: unpack it first"
+    if start[:1] == b"\x80" and start[1:2] in b"\x02\x03\x04\x05":
+        return "a Python pickle, and loading it could run any program"
+    if start.startswith((b"\xff\xd8\xff", b"\x89PNG")):
+        return "an image"
+    if _is_text(start) and (b"layer" in text or b"input_dim" in text) and b"{" in text:
+        return "the description of a Caffe network: give the .caffemodel, which has its weights"
+    return None
+
+
+def from_channels_first(kernel, channels=None):
+    """A kernel of PyTorch's, Caffe's or ONNX's layout in Keras's: OIHW to HWIO, and (outputs, inputs) transposed.
+
+    Args:
+        channels: Of the first fully connected layer, the number of maps that it sees: its inputs lie channel by
+            channel there and pixel by pixel here.
+    """
+    if kernel.ndim == 4:
+        return kernel.transpose(2, 3, 1, 0)
+    if channels is None:
+        return kernel.T
+    outputs, inputs = kernel.shape
+    side = math.isqrt(inputs // channels)
+    if side * side * channels != inputs:
+        return kernel.T  # of another network; its shape will say so
+    return kernel.reshape(outputs, channels, side, side).transpose(2, 3, 1, 0).reshape(inputs, outputs)
+
+
+def to_channels_first(kernel, channels=None):
+    """The reverse of `from_channels_first`."""
+    if kernel.ndim == 4:
+        return kernel.transpose(3, 2, 0, 1)
+    if channels is None:
+        return kernel.T
+    inputs, outputs = kernel.shape
+    side = math.isqrt(inputs // channels)
+    return kernel.reshape(side, side, channels, outputs).transpose(3, 2, 0, 1).reshape(outputs, inputs)
+
+
+def as_network(path, format, blobs, names, preset=None, bgr=False, channels_first=True, architecture=None):
+    """Named arrays as a `Checkpoint`.
+
+    Args:
+        blobs: The file's arrays by the names that it gives them.
+        names: By layer name, the names of kernel and bias in the file.
+        bgr: Whether conv1 sees blue first; it is turned round.
+        channels_first: Whether kernels lie as PyTorch, Caffe and ONNX have them.
+        architecture: What the file says about its layers; it decides which network it is.
+
+    Raises:
+        CheckpointError: arrays are missing or have a rank that no layer has, or there are others; all are listed.
+    """
+    problems = []
+    for layer in LAYERS:
+        ranks = (4 if layer.startswith("conv") else 2, 1)
+        for name, rank in zip(names[layer], ranks, strict=True):
+            if name not in blobs:
+                problems.append(f"{name or layer}: expected an array of {rank} axes, found none")
+            elif blobs[name].ndim != rank:
+                problems.append(f"{name}: expected an array of {rank} axes, found one of shape {blobs[name].shape}")
+            elif blobs[name].dtype.kind in "biuSUOc":
+                quantized = " (quantized)" if blobs[name].dtype.itemsize == 1 else ""
+                problems.append(f"{name}: expected floats, found {blobs[name].dtype}{quantized}")
+        if not problems:
+            kernel, bias = (blobs[name] for name in names[layer])
+            if len(bias) != (outputs := kernel.shape[0 if channels_first else -1]):
+                problems.append(f"{names[layer][1]}: expected {outputs} values, as the kernel has, found {len(bias)}")
+    known = {name for pair in names.values() for name in pair}
+    if others := [name for name in blobs if name not in known]:
+        problems.append(f"no layer of AlexNet has {', '.join(others[:8])}{' and others' if len(others) > 8 else ''}")
+    if problems:
+        raise listing(path, format, problems, blobs)
+    layers = {}
+    for layer in LAYERS:
+        kernel, bias = (np.asarray(blobs[name], "float32") for name in names[layer])
+        if channels_first:
+            maps = len(layers["conv5"][1]) if layer == "fc6" else None
+            kernel = from_channels_first(kernel, maps)
+        if bgr and layer == "conv1":
+            kernel = kernel[:, :, ::-1]
+        layers[layer] = (kernel, bias)
+    checkpoint = Checkpoint(path, format, layers, dict(names), preset)
+    if architecture is not None:
+        checkpoint.architecture = _resolved(checkpoint, architecture)
+        checkpoint.preset = checkpoint.architecture.preset()
+        checkpoint.mean = architecture.mean
+    return checkpoint
+
+
+def _resolved(checkpoint, architecture):
+    """An architecture for the images that it sees, checked against the inputs of fc6."""
+    inputs, maps = checkpoint.layers["fc6"][0].shape[0], len(checkpoint.layers["conv5"][1])
+    sizes = [architecture.input_size] if architecture.input_size else [(227, 227), (224, 224), checkpoint.input_size]
+    for size in sizes:
+        found = architecture.resolve(size)
+        if found.maps is None or math.prod(found.maps) * maps == inputs:
+            return found
+    rows, columns = found.maps
+    raise CheckpointError(
+        f"weights: {checkpoint.path} ({FORMATS[checkpoint.format]}) contradicts itself: an image of "
+        f"{' x '.join(map(str, found.input_size))} pixels ends in {maps} maps of {rows} x {columns}, and "
+        f"fc6 has {inputs} inputs."
+    )
+
+
+def listing(path, format, problems, blobs):
+    """The error that says what was expected, and what the file has."""
+    strange = [f"{name} {tuple(array.shape)}" for name, array in list(blobs.items())[:24]]
+    more = f" and {len(blobs) - 24} more" if len(blobs) > 24 else ""
+    return CheckpointError(
+        f"weights: {path} ({FORMATS[format]}) does not hold an AlexNet.\n  "
+        + "\n  ".join(problems)
+        + f"\n  the file has: {', '.join(strange) or 'no arrays'}{more}"
+    )

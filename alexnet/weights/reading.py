@@ -1,0 +1,355 @@
+"""A file in any format to a `Checkpoint`."""
+
+import json
+import pickle
+import re
+import zipfile
+
+import numpy as np
+
+from alexnet.presets import CAFFE, LAYERS, PRESETS
+from alexnet.weights.caffe import read_caffe
+from alexnet.weights.checkpoint import FORMATS, CheckpointError, as_network, listing, recognize
+from alexnet.weights.keras_config import from_config
+from alexnet.weights.onnx_graph import read_onnx
+
+WRAPPERS = ("module", "_orig_mod")  # what DataParallel and torch.compile put into names
+NESTED = ("state_dict", "model", "model_state_dict", "model_state", "net", "network", "weights", "params")
+LARGEST = 2**32  # bytes of one array: ten times the whole network
+# Where torchvision's AlexNet keeps its eight layers.
+TORCHVISION = dict(
+    zip(LAYERS, [f"features.{i}" for i in (0, 3, 6, 8, 10)] + [f"classifier.{i}" for i in (1, 4, 6)], strict=True)
+)
+
+
+def read_checkpoint(path):
+    """The checkpoint at `path`, its format recognized from its content.
+
+    Raises:
+        CheckpointError: no file, an unknown format, a damaged file, or not the arrays of an AlexNet.
+    """
+    path, format = recognize(path)
+    try:
+        return READERS[format](path)
+    except (CheckpointError, ImportError, MemoryError):
+        raise
+    except Exception as error:  # zipfile, h5py, protobuf, pickle and torch each have their own
+        reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+        raise CheckpointError(
+            f"weights: {path} looks like a {FORMATS[format]} file, but is damaged or was cut off ({reason})."
+        ) from None
+
+
+def _read_keras(path):
+    with zipfile.ZipFile(path) as archive:
+        if archive.getinfo("config.json").file_size > 2**24:
+            raise CheckpointError(f"weights: {path}: its config.json is too large.")
+        config = json.loads(archive.read("config.json"))["config"]
+        with archive.open("model.weights.h5") as file:
+            return _read_h5(file, path, "keras", config)
+
+
+def _read_keras_weights(path):
+    return _read_h5(path, path, "keras_weights")
+
+
+def _read_h5(file, path, format, config=None):
+    import h5py
+
+    with h5py.File(file, "r") as root:
+        if "layer_names" in root.attrs or "model_weights" in root:
+            return _legacy_h5(root, path, format)
+        groups = {}  # by layer, its arrays
+        for layer, group in root.get("layers", {}).items():
+            if "layers" in group:
+                raise CheckpointError(
+                    f"weights: {path} ({FORMATS[format]}) holds a network inside another one, {layer}. Save the inner "
+                    "one."
+                )
+            variables = group.get("vars", {})
+            groups[layer] = {f"layers/{layer}/vars/{n}": _dataset(variables, n, path) for n in variables}
+    names = list(groups)
+    if config is None:
+        names.sort(key=_number)  # Keras numbers the layers of a class: dense, dense_1, dense_2
+    else:
+        names = [name for name in _names_in_h5(config) if name in groups]
+    return _from_groups(path, format, [groups[name] for name in names], config)
+
+
+def _from_groups(path, format, groups, config):
+    """Arrays layer by layer as a checkpoint: five convolutions and three dense layers."""
+    blobs = {name: values for group in groups for name, values in group.items()}
+    pairs = {4: [], 2: []}
+    for group in groups:
+        first = next(iter(group), None)
+        if first is not None and group[first].ndim in pairs:
+            pairs[group[first].ndim].append(group)
+    if [len(found) for found in pairs.values()] != [5, 3]:
+        found = " and ".join(str(len(found)) for found in pairs.values())
+        raise listing(path, format, [f"expected 5 kernels of 4 axes and 3 of 2, found {found}"], blobs)
+    names = {}
+    for layer, group in zip(LAYERS, [*pairs[4], *pairs[2]], strict=True):
+        kernel, bias, *others = [*group, ""] if len(group) == 1 else group
+        names[layer] = kernel, bias
+        if blobs[kernel].dtype == np.int8:
+            blobs[kernel] = _dequantized(path, format, kernel, group, len(blobs[names[layer][1]]), layer, names, blobs)
+        for name in others:  # of quantization
+            del blobs[name]
+    architecture = None if config is None else from_config(config)
+    checkpoint = as_network(path, format, blobs, names, channels_first=False, architecture=architecture)
+    return checkpoint
+
+
+def _dequantized(path, format, kernel, group, units, layer, names, blobs):
+    """Floats of what `model.quantize("int8")` has made: one scale for each unit."""
+    values = group[kernel]
+    scale = next((found for found in list(group.values())[2:] if found.shape == (units,)), None)
+    below = {"fc7": "fc6", "fc8": "fc7"}.get(layer)
+    whole = below is None or len(values) == len(blobs[names[below][1]])
+    if layer == "fc6":
+        whole = len(values) % len(blobs[names["conv5"][1]]) == 0 and _is_square(len(values), blobs[names["conv5"][1]])
+    if scale is None or not whole:
+        raise CheckpointError(
+            f"weights: {path} ({FORMATS[format]}) holds {kernel} quantized to int4 or in groups, which only "
+            "load_checkpoint reads, from a .keras file."
+        )
+    return values / scale
+
+
+def _is_square(inputs, maps):
+    return round((inputs / len(maps)) ** 0.5) ** 2 * len(maps) == inputs
+
+
+def _names_in_h5(config):
+    """What Keras calls the layers of a model in its file of weights: by class, counted where there are several."""
+    counts = {}
+    for layer in config["layers"]:
+        name = re.sub(r"\W+", "", layer["class_name"])
+        name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)
+        name = re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
+        number = counts[name] = counts.get(name, -1) + 1
+        yield f"{name}_{number}" if number else name
+
+
+def _legacy_h5(root, path, format):
+    """HDF5 as Keras wrote it before `.keras`: a group for each layer, and perhaps the model's configuration."""
+    config = root.attrs.get("model_config")
+    if config is not None:
+        config = json.loads(config)["config"]
+        config = config if isinstance(config, dict) else {"layers": config}
+    weights = root.get("model_weights", root)
+    groups = []
+    for layer in weights.attrs["layer_names"]:
+        group = weights[_text(layer)]
+        groups.append({_text(name): _dataset(group, _text(name), path) for name in group.attrs["weight_names"]})
+    groups = [{name: values for name, values in group.items() if "seed_generator" not in name} for group in groups]
+    return _from_groups(path, format, groups, config)
+
+
+def _text(name):
+    return name.decode() if isinstance(name, bytes) else str(name)
+
+
+def _dataset(group, name, path):
+    """An array of the file itself, of a size that a network may have."""
+    import h5py
+
+    values = group[name] if isinstance(group.get(name, getlink=True), h5py.HardLink) else None
+    if not isinstance(values, h5py.Dataset) or values.external or values.is_virtual or values.nbytes > LARGEST:
+        raise CheckpointError(
+            f"weights: {path}: {group.name}/{name} is no array, lies in another file or is too large."
+        )
+    return values[()]
+
+
+def _number(layer):
+    """Of dense_2 the 2; dense comes before it."""
+    last = layer.rpartition("_")[2]
+    return int(last) if last.isdigit() else 0
+
+
+def _read_torch(path):
+    import torch
+
+    mapped = zipfile.is_zipfile(path)  # files of PyTorch before 1.6 are no archives
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except pickle.UnpicklingError as error:
+        if "GLOBAL" not in str(error):  # it is damaged
+            raise
+        raise CheckpointError(
+            f"weights: {path} holds Python objects beside its arrays, and loading them could run any program. "
+            "Save the model's state_dict() instead."
+        ) from None
+    content = _state_dict_in(path, content)
+    blobs = {}
+    for name, values in content.items():
+        if isinstance(values, torch.Tensor):
+            if values.is_quantized:
+                raise CheckpointError(f"weights: {path} holds {name} quantized. Save the network before quantization.")
+            if values.layout != torch.strided or values.is_meta:
+                raise CheckpointError(f"weights: {path} holds {name} without its values, or sparse.")
+            values = values.detach()
+            blobs[name] = (values.float() if values.is_floating_point() else values).numpy()
+    return _state_dict(path, "torch", blobs, None)
+
+
+def _state_dict_in(path, content):
+    """The arrays, however deep a training script has wrapped them."""
+    import torch
+
+    if not isinstance(content, dict):
+        kind = type(content).__name__
+        raise CheckpointError(f"weights: {path}: expected a state dict of PyTorch, found {kind}.")
+    for _ in range(4):
+        if any(isinstance(values, torch.Tensor) and values.ndim > 1 for values in content.values()):
+            break
+        inner = {key: value for key, value in content.items() if isinstance(value, dict) and key != "optimizer"}
+        known = [key for key in NESTED if key in inner]
+        key = known[0] if known else next(iter(inner)) if len(inner) == 1 else None
+        if key is None:
+            break
+        content = inner[key]
+    return content
+
+
+def _read_safetensors(path):
+    from safetensors import safe_open
+
+    try:
+        with safe_open(path, "numpy") as file:
+            metadata = file.metadata() or {}
+            blobs = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no dictionary
+    except (AttributeError, TypeError):  # NumPy has no float8
+        with safe_open(path, "pt") as file:
+            blobs = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        blobs = {
+            name: (values.float() if values.is_floating_point() else values).numpy() for name, values in blobs.items()
+        }
+    preset = metadata.get("preset")
+    return _state_dict(path, "safetensors", blobs, preset if preset in PRESETS else None)
+
+
+def _state_dict(path, format, blobs, preset):
+    """Arrays under torchvision's names or under ours, whatever stands before them."""
+    blobs = {
+        ".".join(part for part in name.split(".") if part not in WRAPPERS): values for name, values in blobs.items()
+    }
+    found = {}  # by what stands before: whether the names that follow are ours
+    for name in blobs:
+        for first, ours in (("features.0.weight", False), ("conv1.weight", True)):
+            if name == first or name.endswith(f".{first}"):
+                found[name.removesuffix(first)] = ours
+    if len(found) > 1:
+        places = ", ".join(repr(prefix) for prefix in found)
+        raise CheckpointError(
+            f"weights: {path} ({FORMATS[format]}) holds several networks, whose names begin with {places}. Save one."
+        )
+    prefix, ours = next(iter(found.items()), ("", True))
+    if not found:
+        ours = not any(name.startswith(("features.", "classifier.")) for name in blobs)
+    blobs = {name.removeprefix(prefix): values for name, values in blobs.items() if name.startswith(prefix)}
+    names = {layer: layer if ours else TORCHVISION[layer] for layer in LAYERS}
+    names = {layer: (f"{name}.weight", f"{name}.bias") for layer, name in names.items()}
+    return as_network(path, format, blobs, names, preset if ours else "torchvision")
+
+
+def _read_npy(path):
+    """The dictionary of Caffe's `bvlc_alexnet` that circulates: kernels already in the layout of Keras, blue first."""
+    with path.open("rb") as file:
+        version = np.lib.format.read_magic(file)
+        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        dtype = header(file)[2]
+        if not dtype.hasobject:
+            raise CheckpointError(f"weights: {path}: expected a dictionary layer -> [kernel, bias], found {dtype}.")
+        content = _ArrayUnpickler(file, encoding="latin1").load()
+    content = content.value()[0] if isinstance(content, _Array) else content
+    if not isinstance(content, dict):
+        raise CheckpointError(
+            f"weights: {path}: expected a dictionary layer -> [kernel, bias], found {type(content).__name__}."
+        )
+    blobs = {}
+    for layer, pair in content.items():
+        if isinstance(pair, dict):  # as later converters write it
+            pair = [pair[key] for key in ("weights", "biases") if key in pair]
+        for number, values in enumerate(pair.value() if isinstance(pair, _Array) else pair):
+            if isinstance(values, _Array):
+                blobs[f"{layer}[{number}]"] = np.asarray(values.value(), np.float32)
+    names = {layer: (f"{layer}[0]", f"{layer}[1]") for layer in LAYERS}
+    checkpoint = as_network(path, "npy", blobs, names, "caffe", bgr=True, channels_first=False)
+    checkpoint.mean = CAFFE.mean
+    checkpoint.alternatives = ("caffe", "caffenet")
+    if "caffenet" in path.name.lower():
+        checkpoint.preset = None
+    return checkpoint
+
+
+class _Dtype:
+    """A pickled dtype: little or big-endian floats, or objects. It stands for NumPy's, which would believe anything."""
+
+    def __init__(self, code, *_):
+        if code not in ("f2", "f4", "f8", "O", "O8", "|O"):
+            raise CheckpointError(f"weights: the file holds an array of {code!r}. Expected: floats.")
+        self.code, self.order = code, "<"
+
+    def __setstate__(self, state):
+        self.order = ">" if state[1] == ">" else "<"
+
+
+class _Array:
+    """A pickled array before it is one."""
+
+    def __init__(self, *_):
+        self.shape, self.dtype, self.fortran, self.data = (), None, False, b""
+
+    def __setstate__(self, state):
+        _, self.shape, self.dtype, self.fortran, self.data = state
+
+    def value(self):
+        """Floats as an array, objects as a list."""
+        if self.dtype.code.strip("|").startswith("O"):
+            return [item.value() if isinstance(item, _Array) else item for item in self.data]
+        data = self.data.encode("latin1") if isinstance(self.data, str) else bytes(self.data)
+        array = np.frombuffer(data, self.dtype.order + self.dtype.code)
+        return array.reshape(self.shape, order="F" if self.fortran else "C")
+
+
+def _from_buffer(data, dtype, shape, order, *_):
+    array = _Array()
+    array.__setstate__((1, shape, dtype, order == "F", data))
+    return array
+
+
+def _encode(text, encoding):
+    return text.encode("latin1")
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Reads pickled arrays into `_Array`, and knows no other name."""
+
+    NAMES = {
+        ("multiarray", "_reconstruct"): _Array,
+        ("numeric", "_frombuffer"): _from_buffer,
+        ("numpy", "ndarray"): _Array,
+        ("numpy", "dtype"): _Dtype,
+        ("_codecs", "encode"): _encode,
+    }
+
+    def find_class(self, module, name):
+        key = (module.rpartition(".")[2], name)
+        if key not in self.NAMES or module.partition(".")[0] not in ("numpy", "_codecs"):
+            raise CheckpointError(
+                f"weights: the file asks for {module}.{name}, which is no part of an array. It was not loaded."
+            )
+        return self.NAMES[key]
+
+
+READERS = {
+    "keras": _read_keras,
+    "keras_weights": _read_keras_weights,
+    "torch": _read_torch,
+    "safetensors": _read_safetensors,
+    "caffe": read_caffe,
+    "onnx": read_onnx,
+    "npy": _read_npy,
+}

@@ -1,0 +1,158 @@
+"""A Keras model to the formats of others."""
+
+import contextlib
+import errno
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from alexnet.presets import LAYERS
+from alexnet.weights.checkpoint import to_channels_first
+from alexnet.weights.keras_config import from_config
+from alexnet.weights.onnx_graph import PRODUCER, Graph, add_layer
+from alexnet.weights.reading import TORCHVISION
+
+OPSET = 18
+
+
+def write_onnx(model, path, preset=None):
+    """An AlexNet as one ONNX file.
+
+    Its input `pixels` is the model's own: float32 `(batch, height, width, 3)`, RGB 0-255. Its outputs are `fc8`, the
+    logits, and `prob` where the model ends in a softmax. The graph is written node by node, the same on every backend.
+    """
+    import onnx
+
+    if branches := [each for each in from_config(model.get_config()).layers if each.kind.startswith("branch")]:
+        raise ValueError(f"ONNX export knows one layer after the other. Received: a {branches[0].kind}")
+    graph = Graph("pixels")
+    for layer in model.layers[1:]:
+        kind, weights = type(layer).__name__, _arrays(layer)
+        if kind == "Flatten":
+            maps = layer.input.shape[-1]
+        elif kind == "Dense":
+            weights[0] = to_channels_first(weights[0], maps if layer.name == "fc6" else None)
+        elif kind == "AverageMaps":
+            weights = layer.matrices(layer.input.shape)
+        add_layer(graph, kind, layer.name, layer.get_config(), weights)
+    value = onnx.helper.make_tensor_value_info
+    outputs = dict.fromkeys(("fc8", graph.value))
+    classes = model.output.shape[-1]
+    made = onnx.helper.make_model(
+        onnx.helper.make_graph(
+            graph.nodes,
+            model.name,
+            [value("pixels", onnx.TensorProto.FLOAT, ["batch", *model.input.shape[1:]])],
+            [value(name, onnx.TensorProto.FLOAT, ["batch", classes]) for name in outputs],
+            graph.arrays,
+        ),
+        producer_name=PRODUCER,
+        opset_imports=[onnx.helper.make_opsetid("", OPSET)],
+        ir_version=8,
+    )
+    if preset:
+        onnx.helper.set_model_props(made, {"preset": preset})
+    onnx.checker.check_model(made)
+    onnx.save(made, path)
+
+
+def write_state_dict(model, path, preset=None):
+    """The weights in PyTorch's layout, as `.safetensors` or `.pth`.
+
+    The preset `torchvision` gets torchvision's names and can be loaded into its model; others get `conv1.weight` to
+    `fc8.bias`. Those networks see RGB 0-255 minus the preset's mean.
+    """
+    names = TORCHVISION if preset == "torchvision" else {layer: layer for layer in LAYERS}
+    maps = model.get_layer("conv5").filters
+    arrays = {}
+    for layer, name in names.items():
+        kernel, bias = _arrays(model.get_layer(layer))
+        arrays[f"{name}.weight"] = np.ascontiguousarray(to_channels_first(kernel, maps if layer == "fc6" else None))
+        arrays[f"{name}.bias"] = bias
+    if path.suffix == ".safetensors":
+        from safetensors.numpy import save_file
+
+        metadata = {"format": "pt", **({"preset": preset} if preset else {})}
+        save_file(arrays, path, metadata)
+    else:
+        import torch
+
+        with open(path, "wb") as file:  # PyTorch's own does not say why it fails
+            torch.save({name: torch.from_numpy(values) for name, values in arrays.items()}, file)
+
+
+def _arrays(layer):
+    """Kernel and bias of a layer, with what LoRA adds to the kernel; nothing of one without."""
+    from keras import ops
+
+    return [
+        ops.convert_to_numpy(values)
+        for name in ("kernel", "bias")
+        if (values := getattr(layer, name, None)) is not None
+    ]
+
+
+class SaveError(OSError):
+    """A file that could not be written, in one sentence."""
+
+    def __str__(self):
+        return self.strerror
+
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FULL_WORDS = (
+    "No space left",
+    "quota exceeded",
+    "File too large",
+    *(f"{word} {number}" for word in ("os error", "errno =") for number in FULL),
+)
+
+
+@contextlib.contextmanager
+def replacing(path, ending):
+    """A path to write to, which becomes `path` when the block ends; when it fails nothing is left behind.
+
+    Raises:
+        SaveError: what kept the file from being written, if it was the disk.
+    """
+    new = [parent for parent in path.parents if not parent.exists()]  # the innermost first
+    folder, done = None, False
+    try:
+        if path.is_dir() and (ending or any(path.iterdir())) and not (path / "saved_model.pb").is_file():
+            raise SaveError(errno.EISDIR, f"{path} cannot be written: it is a folder.")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=path.parent))
+        unfinished = folder / f"model{ending}"
+        yield unfinished
+        if path.is_dir():  # a SavedModel of before
+            os.replace(path, folder / "before")
+        os.replace(unfinished, path)
+        done = True
+    except SaveError:
+        raise
+    except Exception as error:  # h5py, safetensors, TensorFlow: each has its own
+        number, reason = _of_the_disk(error)
+        if reason is None:
+            raise
+        raise SaveError(number, f"{path} cannot be written: {reason}.") from None
+    finally:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+        for parent in () if done else new:
+            with contextlib.suppress(OSError):
+                parent.rmdir()
+
+
+def _of_the_disk(error):
+    """The number and the words of what the system said, if it was the system that failed; both None if not."""
+    chain = error
+    while chain is not None:
+        if any(word in str(chain) for word in FULL_WORDS) or getattr(chain, "errno", None) in FULL:
+            return errno.ENOSPC, "the disk is full"
+        chain = chain.__cause__ or chain.__context__
+    if isinstance(error, OSError):
+        return error.errno, error.strerror or str(error).partition("\n")[0]
+    return None, None

@@ -1,0 +1,738 @@
+"""Every layout that data_dir may have, and what is wrong with those that cannot be used."""
+
+import gzip
+import io
+import os
+import struct
+import tarfile
+import threading
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import jpeg, recipe, refused, write_class_folders
+
+from alexnet.data import DataError, ImageError, imagenet, load_data, load_test_data, packed, readers, shapes, stores
+from alexnet.data import listing as listings
+from alexnet.data.decoding import decode_square
+from alexnet.data.readers import ilsvrc
+from alexnet.recipe import PROJECT, Recipe
+
+pytestmark = pytest.mark.once
+
+
+JPEG = jpeg()
+DEFLATED = {"compression": zipfile.ZIP_DEFLATED}
+
+
+def fill(folder, *names, content=JPEG):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def zipped(path, members, **options):
+    """A zip of `{name: content}`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w", **options) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return path
+
+
+def named(images):
+    """`{end of the path: class name}`."""
+    pairs = zip(images.paths, images.labels, strict=True)
+    return {path.rpartition("/")[2]: images.class_names[label] for path, label in pairs}
+
+
+# --- Folders
+
+
+def test_train_and_val_folders(shapes_folder):
+    training, validation = load_data(recipe(shapes_folder))
+    assert (len(training), len(validation)) == (72, 18)
+    assert training.class_names == validation.class_names == ["cross", "ring", "triangle"]
+    assert (training.steps_per_epoch, validation.steps_per_epoch) == (9, 3)
+
+
+@pytest.mark.parametrize("second", ["test", "valid", "validation"])
+def test_other_names_of_the_second_folder(tmp_path, second):
+    write_class_folders(tmp_path, {"train": 3, second: 2})
+    assert [len(images) for images in load_data(recipe(tmp_path))] == [9, 6]
+
+
+@pytest.mark.parametrize("split", ["", "train"])
+def test_without_a_second_folder_some_are_held_out(tmp_path, split):
+    write_class_folders(tmp_path / "d", {split: 20})
+    training, validation = load_data(recipe(tmp_path / "d", validation_split=0.2))
+    assert len(training) + len(validation) == 60 and 6 <= len(validation) <= 20
+    assert set(training.labels) == set(validation.labels) == {0, 1, 2}
+    assert not set(training.paths) & set(validation.paths)
+    again = load_data(recipe(tmp_path / "d", validation_split=0.2))[1]
+    other = load_data(recipe(tmp_path / "d", validation_split=0.2, seed=1))[1]
+    assert again.paths == validation.paths != other.paths
+
+
+def test_other_files_are_passed_over(tmp_path):
+    write_class_folders(tmp_path / "d", {"train": 2, "val": 1})
+    (tmp_path / "d" / "train" / "cross" / "notes.txt").touch()
+    (tmp_path / "d" / "train" / "cross" / ".hidden.jpg").touch()
+    (tmp_path / "d" / "train" / "empty").mkdir()
+    assert len(load_data(recipe(tmp_path / "d"))[0]) == 6
+
+
+def test_folders_that_cannot_be_used(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    write_class_folders(tmp_path / "one", {"": 3}, classes=["ring"])
+    write_class_folders(tmp_path / "lonely", {"": 1})
+    write_class_folders(tmp_path / "strange", {"train": 2, "val": 1})
+    write_class_folders(tmp_path / "strange", {"val": 1}, classes=["star"])
+    for name, message in {
+        "absent": "there is no folder",
+        "empty": "holds no images",
+        "file": "is a file",
+        "one": r"holds one class \(ring\)",
+        "lonely": "class cross has one image",
+        "strange": "classes that the training images lack: star",
+    }.items():
+        with pytest.raises(DataError, match=message) as error:
+            load_data(recipe(tmp_path / name))
+        assert str(error.value).startswith("data_dir: ") and "\n" not in str(error.value)
+    with pytest.raises(DataError, match="Did you mean cifar10?"):
+        load_data(recipe("cifar"))
+
+
+# --- Trees of folders
+
+
+def test_one_wrapper_folder_is_opened(tmp_path):
+    write_class_folders(tmp_path / "a" / "archive" / "shapes", {"train": 2, "val": 1})
+    (tmp_path / "a" / "README.md").touch()
+    assert [len(images) for images in load_data(recipe(tmp_path / "a"))] == [6, 3]
+    write_class_folders(tmp_path / "b" / "shapes", {"": 4})
+    assert [len(images) for images in load_data(recipe(tmp_path / "b"))] == [9, 3]
+
+
+def test_wrappers_without_end(tmp_path):
+    (tmp_path / "loop").symlink_to(tmp_path)
+    refused(tmp_path, "holds no images")
+
+
+def test_a_pipe_is_no_table(tmp_path):
+    write_class_folders(tmp_path, {"": 2})
+    os.mkfifo(tmp_path / "labels.csv")  # reading it would wait for ever
+    assert len(load_data(recipe(tmp_path))[0]) == 3
+
+
+@pytest.mark.parametrize(("first", "second"), [("Train", "Test"), ("training_set", "test_set"), ("TRAINING", "Val")])
+def test_parts_are_called_many_things(tmp_path, first, second):
+    write_class_folders(tmp_path, {f"{first}/{first}": 2, f"{second}": 1})
+    fill(tmp_path, "pred/1.jpg")
+    assert [len(images) for images in load_data(recipe(tmp_path))] == [6, 3]
+
+
+def test_a_part_without_classes_is_left_out(tmp_path):
+    write_class_folders(tmp_path, {"train": 3, "test": 2})
+    fill(tmp_path, "val/1.jpg", "val/2.jpg")
+    assert [len(images) for images in load_data(recipe(tmp_path))] == [9, 6]
+
+
+def test_a_train_may_be_a_class(tmp_path):
+    fill(tmp_path, *(f"{name}/{i}.jpg" for name in ("aeroplane", "bus", "train") for i in range(3)))
+    assert load_data(recipe(tmp_path))[0].class_names == ["aeroplane", "bus", "train"]
+
+
+def test_a_class_folder_that_cannot_be_listed(tmp_path, monkeypatch):
+    write_class_folders(tmp_path, {"train": 9, "val": 1})
+    entries = listings._entries
+    closed = [b"train/ring"]
+
+    def guarded(path):
+        if any(path.endswith(name) for name in closed):
+            raise PermissionError(13, "Permission denied", path)
+        return entries(path)
+
+    monkeypatch.setattr(listings, "_entries", guarded)  # root, who runs tests in containers, may list everything
+    training = load_test_data(recipe(tmp_path, max_skipped=0.5), part="training")
+    assert training.class_names == ["cross", "triangle"] and len(training) == 18
+    assert training.source.unreadable == ((f"{tmp_path}/train/ring", "cannot be listed (Permission denied)"),)
+    assert dict(training.skipped.reasons) == dict(training.source.unreadable)
+    closed += [b"train/cross", b"train/triangle"]
+    refused(tmp_path, r"no training images \(.*cross cannot be listed")
+    closed.append(b"train")
+    refused(tmp_path, r"no training images \(.*train cannot be listed \(Permission denied\)")
+
+
+def test_links_that_lead_back_or_nowhere(tmp_path):
+    write_class_folders(tmp_path, {"": 2})
+    (tmp_path / "ring" / "again").symlink_to(tmp_path)
+    (tmp_path / "ring" / "self").symlink_to("self")
+    (tmp_path / "ring" / "gone.jpg").symlink_to("nowhere")
+    listing = listings.list_images(tmp_path)
+    assert len(listing.names) == 7 and "ring/gone.jpg" in listing.names
+
+
+def test_listings_are_remembered(tmp_path, monkeypatch):
+    folder, cache = tmp_path / "d", tmp_path / "cache"
+    names = [f"{name}/{i}.jpg" for name in ("a", "b/c", "\udcff") for i in range(3)]
+    for name in names:
+        fill(folder, name, content=b"")
+    monkeypatch.setattr(listings, "REMEMBERED", 5)
+    walks = []
+    walk = listings._walk
+    monkeypatch.setattr(listings, "_walk", lambda path: walks.append(path) or walk(path))
+
+    def listed():
+        found = listings.list_images(folder, cache)
+        return list(found.names), found.directories, found.counts.tolist()
+
+    def age():
+        for path in (folder, *folder.rglob("*")):
+            if path.is_dir():
+                os.utime(path, ns=(10**18, time.time_ns() - 10**10))
+
+    first = listed()
+    assert first == (sorted(names), ["", "a", "b", "b/c", "\udcff"], [0, 3, 0, 3, 3])
+    assert not cache.exists()  # it was changed just now, and may change again without a later time
+    age()
+    assert [listed(), listed()] == [first, first] and len(walks) == 2
+    (remembered,) = cache.iterdir()
+    fill(folder, "b/c/more.jpg", content=b"")
+    assert "b/c/more.jpg" in listed()[0] and len(walks) == 3
+    age()
+    assert len(listed()[0]) == 10 and len(walks) == 4
+    for damage in (b"", b"PK\3\4", remembered.read_bytes()[:-400], remembered.read_bytes().replace(b"jpg", b"gif", 1)):
+        remembered.write_bytes(damage)
+        assert len(listed()[0]) == 10
+    assert len(walks) == 8
+    with open(remembered, "wb") as file:
+        np.savez(file, text=np.array([object()], dtype=object), allow_pickle=True)
+    assert len(listed()[0]) == 10 and len(walks) == 9 and len(list(cache.iterdir())) == 1
+    remembered.unlink()
+    cache.rmdir()
+    cache.touch()  # not a folder: nothing can be written
+    assert len(listed()[0]) == 10
+
+
+# --- ImageNet
+
+
+WNIDS = ["n01440764", "n01443537", "n02391049"]
+
+
+def kaggle(folder, training=True):
+    """ImageNet in small, as Kaggle ships it; the validation images are all in one folder."""
+    images = folder / ilsvrc.IMAGES
+    (images / "val").mkdir(parents=True)
+    lines = [f"{wnid} {imagenet.names()[wnid]}" for wnid in WNIDS]
+    (folder / ilsvrc.MAPPING).write_text("\n".join(lines) + "\n")
+    rows = ["ImageId,PredictionString"]
+    for number, label in enumerate([2, 0, 0, 1, 2]):
+        name = f"ILSVRC2012_val_{number:08d}"
+        shapes.draw("ring", np.random.default_rng(number)).save(images / "val" / f"{name}.JPEG", format="JPEG")
+        rows.append(f"{name},{WNIDS[label]} 1 2 3 4 {WNIDS[label]} 5 6 7 8 ")
+    rows.append("ILSVRC2012_val_00099999,n01440764 1 2 3 4 ")  # of an image that was not copied
+    (folder / ilsvrc.SOLUTION).write_text("\n".join(rows) + "\n")
+    if training:
+        write_class_folders(images, {"train": 2}, classes=("cross", "ring", "star"))
+        for shape, wnid in zip(("cross", "ring", "star"), WNIDS, strict=True):
+            (images / "train" / shape).rename(images / "train" / wnid)
+    return folder
+
+
+def test_imagenet_as_kaggle_ships_it(tmp_path):
+    folder = kaggle(tmp_path / "imagenet")
+    images = load_test_data(recipe(folder), list(imagenet.names()))
+    assert [list(imagenet.names())[label] for label in images.labels] == [WNIDS[i] for i in (2, 0, 0, 1, 2)]
+    assert images.path(0).endswith("ILSVRC2012_val_00000000.JPEG")
+    training, validation = load_data(recipe(folder))
+    assert (len(training), len(validation), training.class_names) == (6, 5, WNIDS)
+    only = kaggle(tmp_path / "validation", training=False)
+    assert len(load_test_data(recipe(only))) == 5
+    with pytest.raises(DataError, match="has no training images"):
+        load_data(recipe(only))
+
+
+def test_imagenet_with_broken_tables(tmp_path):
+    for number, (table, text, message) in enumerate(
+        [
+            (ilsvrc.SOLUTION, "ImageId,PredictionString\n../../etc/passwd,n01440764 1 2 3 4\n", "none of the images"),
+            (ilsvrc.SOLUTION, "a,b\n1,2\n", "cannot be used"),
+            (ilsvrc.SOLUTION, "ImageId,PredictionString\nILSVRC2012_val_00000000,n99999999 1\n", "n99999999"),
+            (ilsvrc.SOLUTION, "ImageId,PredictionString\nother,n01440764 1\n", "none of the images"),
+        ]
+    ):
+        folder = kaggle(tmp_path / str(number))
+        (folder / table).write_text(text)
+        with pytest.raises(DataError, match=message):
+            load_test_data(recipe(folder))
+    (tmp_path / "0" / ilsvrc.SOLUTION).unlink()
+    with pytest.raises(DataError, match=r"LOC_val_solution.csv cannot be read"):
+        load_test_data(recipe(tmp_path / "0"))
+
+
+def tar(path, members):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w:gz" if path.suffix == ".gz" else "w") as archive:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+def ilsvrc_tars(folder, kit=".tar.gz"):
+    """ImageNet in small, in ILSVRC's own files; the kit's numbers are not in the order of the ids."""
+    from scipy.io import savemat
+
+    classes = {}
+    for number, wnid in enumerate(WNIDS):
+        classes[f"{wnid}.tar"] = tar(
+            folder / "one.tar", {f"{wnid}_{i}.JPEG": jpeg(seed=3 * number + i) for i in range(3)}
+        ).read_bytes()
+    (folder / "one.tar").unlink()
+    tar(folder / ilsvrc.TRAINING_TAR, classes)
+    tar(
+        folder / ilsvrc.VALIDATION_TAR,
+        {f"ILSVRC2012_val_{number:08d}.JPEG": jpeg(seed=50 + number) for number in (3, 1, 2, 4)},
+    )
+    kind = np.dtype([("ILSVRC2012_ID", object), ("WNID", object), ("num_children", object)])
+    rows = [(1, WNIDS[2], 0), (2, WNIDS[0], 0), (3, WNIDS[1], 0), (1001, "n00001740", 3)]
+    meta = io.BytesIO()
+    savemat(meta, {"synsets": np.array(rows, kind)})
+    files = {f"{ilsvrc.DEVKIT}/data/{ilsvrc.META}": meta.getvalue()}
+    files[f"{ilsvrc.DEVKIT}/data/{ilsvrc.TRUTH}"] = b"1\n2\n3\n1\n"
+    if kit == ".tar.gz":
+        tar(folder / f"{ilsvrc.DEVKIT}.tar.gz", files)
+    else:
+        for name, content in files.items():
+            fill(folder, name, content=content)
+    return folder
+
+
+@pytest.mark.parametrize("kit", [".tar.gz", "folder"])
+def test_imagenet_in_its_tars(tmp_path, kit, monkeypatch):
+    folder = ilsvrc_tars(tmp_path / "d", kit)
+    training, validation = load_data(recipe(folder))
+    assert training.class_names == validation.class_names == WNIDS
+    assert np.bincount(training.labels).tolist() == [3, 3, 3] and validation.labels.tolist() == [2, 0, 1, 2]
+    assert training.source.kind == validation.source.kind == "ImageNet in ILSVRC's tar files"
+    assert training.path(0) == f"{folder}/{ilsvrc.TRAINING_TAR}/{WNIDS[0]}.tar/{WNIDS[0]}_0.JPEG"
+    np.testing.assert_array_equal(training.squares_at([4])[0], decode_square(jpeg(seed=4), 72, ""))
+    np.testing.assert_array_equal(validation.squares_at([2])[0], decode_square(jpeg(seed=53), 72, ""))
+    # Only the validation images are listed where only they are wanted.
+    monkeypatch.setattr(ilsvrc, "TRAINING_TAR", "absent")
+    assert len(load_test_data(recipe(folder))) == 4
+
+
+def test_imagenets_training_tar_alone(tmp_path):
+    folder = ilsvrc_tars(tmp_path)
+    (folder / f"{ilsvrc.DEVKIT}.tar.gz").unlink()
+    training, validation = load_data(recipe(folder, validation_split=0.3))
+    assert (len(training), len(validation), training.class_names) == (6, 3, WNIDS)
+    (folder / ilsvrc.TRAINING_TAR).unlink()
+    refused(folder, "no ILSVRC2012_devkit_t12, which says what it shows")
+
+
+def test_imagenets_tars_damaged(tmp_path):
+    folder = ilsvrc_tars(tmp_path, "folder")
+    data = folder / ilsvrc.DEVKIT / "data"
+    (data / ilsvrc.TRUTH).write_text("1\n2\n")
+    refused(folder, "has 4 images, but ILSVRC2012_validation_ground_truth.txt has 2 lines")
+    (data / ilsvrc.TRUTH).write_text("1\n2\n3\n9\n")
+    refused(folder, "cannot be used")
+    (data / ilsvrc.META).write_bytes(b"no mat")
+    refused(folder, "cannot be used")
+    for damaged in (b"\x1f\x8bxx", b"", b"text" * 99, gzip.compress(b"text" * 999)[:-9], gzip.compress(b"")):
+        fill(tmp_path / "kit", f"{ilsvrc.DEVKIT}.tar.gz", content=damaged)
+        fill(tmp_path / "kit", ilsvrc.VALIDATION_TAR, content=(folder / ilsvrc.VALIDATION_TAR).read_bytes())
+        refused(tmp_path / "kit", "a tar is damaged or not whole|holds no meta.mat")
+    (data / ilsvrc.META).unlink()
+    refused(folder, "meta.mat cannot be read")
+    whole = (folder / ilsvrc.TRAINING_TAR).read_bytes()
+    for name in (data / ilsvrc.TRUTH, folder / ilsvrc.VALIDATION_TAR):
+        name.unlink()
+    data.rmdir()
+    (folder / ilsvrc.DEVKIT).rmdir()
+    for damaged in (whole[: len(whole) // 2], b"", b"no tar at all" * 100):
+        (folder / ilsvrc.TRAINING_TAR).write_bytes(damaged)
+        refused(folder, "a tar is damaged or not whole|holds no tar for each class")
+
+
+def test_the_index_of_a_tar_is_remembered(tmp_path, monkeypatch):
+    folder = ilsvrc_tars(tmp_path / "d")
+    path = folder / ilsvrc.TRAINING_TAR
+    os.utime(path, ns=(10**18, 10**18))
+    monkeypatch.setattr(listings, "REMEMBERED", 5)
+    first = listings.list_tar(path, tmp_path / "cache")
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(tarfile, "open", None)
+        again = listings.list_tar(path, tmp_path / "cache")
+    assert list(first[0].names) == list(again[0].names) and first[2] == again[2]
+    assert again[0].read(3) == first[0].read(3) == jpeg(seed=3)
+    os.utime(path)
+    with monkeypatch.context() as patch, pytest.raises(TypeError):
+        patch.setattr(tarfile, "open", None)
+        listings.list_tar(path, tmp_path / "cache")
+
+
+# --- Tables
+
+
+def test_cassava(tmp_path):
+    """train.csv and train_images/, labels as numbers; test_images/ has none."""
+    fill(tmp_path, *(f"train_images/{i}.jpg" for i in range(12)), *(f"test_images/{i}.jpg" for i in range(12)))
+    rows = "\n".join(f"{i}.jpg,{(10, 9, 2)[i % 3]}" for i in range(12))
+    (tmp_path / "train.csv").write_text(f"\ufeffimage_id,label\r\n{rows}\n", encoding="utf-8")
+    (tmp_path / "sample_submission.csv").write_text("image_id,label\n0.jpg,4\n")
+    training, validation = load_data(recipe(tmp_path, validation_split=0.25))
+    assert len(training) + len(validation) == 12 and training.class_names == ["2", "9", "10"]
+    assert training.source.kind == "images beside train.csv" and "/train_images/" in training.path(0)
+    found = named(training) | named(validation)
+    assert found == {f"{i}.jpg": ("10", "9", "2")[i % 3] for i in range(12)}
+
+
+def test_dog_breeds(tmp_path):
+    """labels.csv with ids without endings, train/ flat, test/ without labels."""
+    fill(tmp_path, *(f"train/{i:02d}ab.jpg" for i in range(8)), *(f"test/{i:02d}ab.jpg" for i in range(9)))
+    rows = "\n".join(f"{i:02d}ab,{'beagle' if i % 2 else 'pug'}" for i in range(8))
+    (tmp_path / "labels.csv").write_text(f"id,breed\n{rows}\n")
+    training, validation = load_data(recipe(tmp_path))
+    assert (len(training), len(validation), training.class_names) == (6, 2, ["beagle", "pug"])
+    assert all("/train/" in path for path in training.paths + validation.paths)
+
+
+def test_tables_with_a_validation_part_and_folders_in_the_ids(tmp_path):
+    fill(tmp_path, *(f"images/{part}/{i}.png" for part in "ab" for i in range(2)))
+    (tmp_path / "train.csv").write_text("File Path;Class Name\n./images/a/0.png;x\nb\\1.png;y\n")
+    (tmp_path / "val.csv").write_text("filename\tlabel\na/1\ty\n")
+    training, validation = load_data(recipe(tmp_path))
+    assert named(training) == {"0.png": "x", "1.png": "y"} and named(validation) == {"1.png": "y"}
+
+
+def test_rows_that_cannot_be_used(tmp_path):
+    fill(tmp_path, *(f"train/{i}.jpg" for i in range(9)), "train/deep/8.jpg")
+    fill(tmp_path, "train/10.jpg", "train/11.jpg")
+    table = "id,label\n10,b\n11,b\n" + "".join(f"{i},{'ab'[i % 2]}\n" for i in range(6))
+    table += "0,a\n1,a\n6,\n../../etc/passwd,a\n/etc/passwd,b\n8,b\nshort\n"
+    (tmp_path / "labels.csv").write_text(table)
+    images = load_test_data(recipe(tmp_path, max_skipped=1), part="training")
+    assert named(images) == {"0.jpg": "a", "2.jpg": "a", "3.jpg": "b", "4.jpg": "a", "5.jpg": "b"} | {
+        "10.jpg": "b",
+        "11.jpg": "b",
+    }
+    assert images.skipped.reasons == {
+        "1": "has two labels in labels.csv, b and a",
+        "../../etc/passwd": "is in labels.csv, but there is no such file",
+        "/etc/passwd": "is in labels.csv, but there is no such file",
+        "8": "is in labels.csv, but several files are called so",
+    }
+    passed_over = {reason: list(names) for reason, names in images.source.passed_over}
+    assert passed_over["no label"] == ["6", "short"] and passed_over["no row in the table"]
+    (tmp_path / "labels.csv").write_text("id,label\n0,\n1,\n")
+    refused(tmp_path, "labels.csv gives no image a label")
+
+
+def test_tables_that_are_about_something_else(tmp_path):
+    write_class_folders(tmp_path / "split", {"train": 2, "val": 1})
+    (tmp_path / "split" / "birds.csv").write_text("filepaths,labels\ntrain/ring/0000.jpg,other\n")
+    assert load_data(recipe(tmp_path / "split"))[0].class_names == ["cross", "ring", "triangle"]
+    write_class_folders(tmp_path / "whole", {"": 2})
+    (tmp_path / "whole" / "classes.csv").write_text("id,label\n7,ring\n")
+    (tmp_path / "whole" / "notes.csv").write_text("a,b\n1,2\n")
+    assert load_data(recipe(tmp_path / "whole"))[0].source.kind == "class folders"
+    (tmp_path / "whole" / "names.csv").write_text("id,label\n0000,ring\n0001,cross\n")  # each class has such files
+    assert load_data(recipe(tmp_path / "whole"))[0].source.kind == "class folders"
+    fill(tmp_path / "none", "train/cover.jpg", "train/back.jpg")
+    (tmp_path / "none" / "labels.csv").write_text("id,label\nother,x\n")
+    refused(tmp_path / "none", "nothing that says what they show; understood are class folders")
+
+
+# --- File names and zips
+
+
+@pytest.mark.parametrize(
+    ("names", "classes"),
+    [
+        ([f"{name}.{i}.jpg" for name in ("cat", "dog") for i in range(3)], ["cat", "dog"]),
+        ([f"{name}_{i}.jpg" for name in ("Abyssinian", "saint_bernard") for i in range(3)], None),
+        ([f"{name} ({i}).png" for name in ("cup", "pan") for i in range(3)], ["cup", "pan"]),
+    ],
+)
+def test_classes_in_the_file_names(tmp_path, names, classes):
+    fill(tmp_path / "d", *names)
+    training, validation = load_data(recipe(tmp_path / "d"))
+    assert training.class_names == (classes or ["Abyssinian", "saint_bernard"])
+    assert (len(training), len(validation), training.source.kind) == (4, 2, "classes in the file names")
+    assert all(name.startswith(kind) for name, kind in named(training).items())
+
+
+@pytest.mark.parametrize("names", [["1.jpg", "2.jpg"], ["IMG_1.jpg", "IMG_2.jpg"], ["a1.jpg", "b1.jpg"], ["x.jpg"]])
+def test_file_names_that_say_nothing(tmp_path, names):
+    fill(tmp_path / "d", *names)
+    refused(tmp_path / "d", "nothing that says what they show")
+
+
+CATS = [f"{name}.{i}.jpg" for name in ("cat", "dog") for i in range(4)]
+
+
+def test_dogs_against_cats(tmp_path):
+    fill(tmp_path / "open", *(f"train/{name}" for name in CATS), *(f"test/{i}.jpg" for i in range(9)))
+    members = {f"train/{name}": JPEG for name in CATS} | {"__MACOSX/train/._cat.0.jpg": b"", "train/.DS_Store": b""}
+    zipped(tmp_path / "closed" / "train.zip", members)
+    zipped(tmp_path / "closed" / "test1.zip", {f"test1/{i}.jpg": JPEG for i in range(9)})
+    (tmp_path / "closed" / "sampleSubmission.csv").write_text("id,label\n1,0\n")
+    for name in ("open", "closed"):
+        training, validation = load_data(recipe(tmp_path / name))
+        assert (len(training), len(validation), training.class_names) == (6, 2, ["cat", "dog"])
+    assert training.path(0).startswith(f"{tmp_path}/closed/train.zip/train/cat.")
+    np.testing.assert_array_equal(training.squares_at([5])[0], decode_square(JPEG, 72, ""))
+    zipped(tmp_path / "closed" / "val.zip", {name: JPEG for name in CATS})
+    assert [len(images) for images in load_data(recipe(tmp_path / "closed"))] == [8, 8]
+
+
+@pytest.mark.parametrize("layout", ["classes", "split", "kaggle", "table", "names"])
+def test_a_zip_is_read_as_a_folder_is(tmp_path, layout):
+    folder = tmp_path / "d" / "wrapper"
+    if layout == "classes":
+        write_class_folders(folder, {"": 3})
+    elif layout == "split":
+        write_class_folders(folder, {"train": 3, "val": 1})
+    elif layout == "kaggle":
+        kaggle(folder)
+    elif layout == "table":
+        fill(folder, *(f"train/{i}.jpg" for i in range(4)))
+        (folder / "labels.csv").write_text("id,label\n0,a\n1,b\n2,a\n3,b\n")
+    else:
+        fill(folder, *CATS)
+        folder = folder.parent
+    files = {str(path.relative_to(tmp_path / "d")): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    archive = zipped(tmp_path / "data.zip", files, **DEFLATED)
+    zipped(tmp_path / "beside" / "only.zip", files)
+    for inside in (load_data(recipe(archive)), load_data(recipe(tmp_path / "beside"))):
+        for open_, closed in zip(load_data(recipe(folder)), inside, strict=True):
+            assert named(open_) == named(closed) and open_.class_names == closed.class_names
+            assert open_.source.kind == closed.source.kind
+            np.testing.assert_array_equal(open_.squares_at(range(2)), closed.squares_at(range(2)))
+
+
+def test_damaged_members_of_a_zip(tmp_path):
+    """Each costs one image: wrong bytes, encrypted, of a strange method, too large, cut off."""
+    path = zipped(tmp_path / "d.zip", {f"{'ab'[i % 2]}/{i}.jpg": JPEG for i in range(12)}, **DEFLATED)
+    content = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        members = {member.filename: member for member in archive.infolist()}
+    directory = content.index(b"PK\1\2")
+
+    def central(name):  # where the member's entry in the directory begins
+        return content.index(name.encode(), directory) - 46
+
+    begin = members["a/0.jpg"].header_offset
+    content[begin + 60 : begin + 600] = os.urandom(540)
+    content[central("b/1.jpg") + 8] |= 1
+    content[central("a/2.jpg") + 10] = 14  # LZMA
+    struct.pack_into("<L", content, central("b/3.jpg") + 24, 2**30)
+    content[members["a/4.jpg"].header_offset] = 0
+    content[central("b/5.jpg") + 16] ^= 1
+    path.write_bytes(content)
+    images = load_test_data(recipe(path, max_skipped=1))
+    squares = list(images.squares())
+    assert sum((labels >= 0).sum() for _, labels in squares) == 6
+    reasons = {name.rpartition("/")[2]: reason for name, reason in images.skipped.reasons.items()}
+    for name, reason in {
+        "0.jpg": "the zip is damaged there",
+        "1.jpg": "it is encrypted",
+        "2.jpg": "it is compressed in a way that is not read, 14",
+        "3.jpg": "it claims to have 1,073,741,824 bytes",
+        "4.jpg": "the zip is damaged there",
+        "5.jpg": "wrong checksum",
+    }.items():
+        assert reason in reasons[name] and reasons[name].startswith("cannot be read (")
+
+
+def test_many_threads_read_a_zip(tmp_path):
+    contents = {f"{'ab'[i % 2]}/{i}.jpg": os.urandom(5000 + i) for i in range(40)}
+    path = zipped(tmp_path / "d.zip", contents, **DEFLATED)
+    store = load_test_data(recipe(path)).source.store
+    wrong = []
+
+    def read():
+        for index in np.random.default_rng(0).integers(0, 40, 200):
+            if store.read(index) != contents[store.name(index).removeprefix(f"{path}/")]:
+                wrong.append(index)
+
+    threads = [threading.Thread(target=read) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_zips_that_cannot_be_used(tmp_path):
+    (tmp_path / "text.zip").write_text("no zip")
+    refused(tmp_path / "text.zip", "cannot be read as a zip")
+    refused(zipped(tmp_path / "empty.zip", {}), "holds no images")
+    refused(zipped(tmp_path / "outer.zip", {"train.zip": b"", "test1.zip": b""}), "holds other zips .*unzip it once")
+    wicked = {f"../{name}/{i}.jpg": JPEG for name in "ab" for i in range(2)} | {"/etc/a.jpg": JPEG}
+    refused(zipped(tmp_path / "wicked.zip", wicked), "holds no images")
+
+
+# --- Arrays
+
+
+def npz(path, count=12, shape=(20, 24, 3), kind=np.uint8, labels=None, parts=("train", "test"), **more):
+    rng = np.random.default_rng(0)
+    values = {}
+    for part in parts:
+        images = rng.integers(0, 256, (count, *shape))
+        values[f"x_{part}"] = images / 255 if kind == "unit" else images.astype(kind)
+        values[f"y_{part}"] = np.arange(count) % 3 if labels is None else labels
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(path, **{**values, **more})
+    return path
+
+
+@pytest.mark.parametrize("shape", [(20, 24, 3), (20, 24, 1), (20, 24)])
+@pytest.mark.parametrize("kind", [np.uint8, "unit", np.float32, np.int64])
+def test_an_npz(tmp_path, shape, kind):
+    path = npz(tmp_path / "d" / "data.npz", shape=shape, kind=kind)
+    reference = load_data(recipe(npz(tmp_path / "reference.npz", shape=shape)))[1].squares_at([4])
+    for data_dir in (path, path.parent):
+        training, validation = load_data(recipe(data_dir))
+        assert (len(training), len(validation), training.class_names) == (12, 12, ["0", "1", "2"])
+        np.testing.assert_array_equal(validation.squares_at([4]), reference)
+        assert training.source.kind == "the arrays in data.npz"
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [np.arange(12)[:, None] % 3, np.eye(3)[np.arange(12) % 3], np.arange(12) % 3 * 1.0, np.array(list("uvw") * 4)],
+)
+def test_labels_of_an_npz(tmp_path, labels):
+    images = load_data(recipe(npz(tmp_path / "d.npz", labels=labels, class_names=np.array(["u", "v", "w"]))))[0]
+    assert images.labels.tolist() == [0, 1, 2] * 4 and images.class_names == ["u", "v", "w"]
+
+
+def test_pixels_of_an_npz(tmp_path):
+    """Floats a little out of 0 to 1, 0 and 1 in whole numbers, 16 bits, channels first: white is 255 in each."""
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 20, 24, 3))
+    pixels[0, 0, 0] = 255
+    exact = load_data(recipe(npz(tmp_path / "a.npz", parts=("train",), x_train=pixels.astype("u1"))))[0].squares_at([3])
+    for name, images in {
+        "floats": np.where(pixels == 255, 1.0001, pixels / 255).astype("f4"),
+        "sixteen": (pixels * 257).astype("u2"),
+        "first": pixels.transpose(0, 3, 1, 2).astype("u1"),
+    }.items():
+        found = load_data(recipe(npz(tmp_path / f"{name}.npz", parts=("train",), x_train=images)))[0]
+        np.testing.assert_allclose(found.squares_at([3]).astype(int), exact.astype(int), atol=1)
+    binary = load_data(recipe(npz(tmp_path / "b.npz", parts=("train",), x_train=(pixels > 99).astype("u1"))))[0]
+    assert binary.squares_at(range(9)).max() == 255 and binary.source.notes == ("1 is white",)
+    refused(npz(tmp_path / "c.npz", parts=("train",), x_train=(pixels * 16).astype("u2")), "white_level")
+    twelve = recipe(tmp_path / "c.npz", white_level=4080)
+    np.testing.assert_array_equal(load_data(twelve)[0].squares_at([3]), exact)
+
+
+def test_an_npz_without_a_second_part(tmp_path):
+    assert [len(images) for images in load_data(recipe(npz(tmp_path / "d.npz", parts=("train",))))] == [9, 3]
+    assert len(load_data(recipe(npz(tmp_path / "e.npz", parts=("train", "val"))))[1]) == 12
+
+
+@pytest.mark.parametrize(
+    ("message", "values"),
+    [
+        ("pixels must go from 0 to 1 or .* Received: -1 to 1", {"x_train": np.array([-1.0, 1.0] * 6)}),
+        ("Received: 0 to 70000", {"x_train": np.array([0, 70000] * 6)}),
+        ("Received: nan to nan", {"x_train": np.array([np.nan, 1] * 6)}),
+        ("whole numbers or floats. Received: complex128", {"x_train": np.array([1j] * 12)}),
+        (r"images must be \(n, height, width\).*Received: \(12, 2, 8, 8\)", {"x_train": np.zeros((12, 2, 8, 8))}),
+        (r"Received: \(0, 8, 8\)", {"x_train": np.zeros((0, 8, 8))}),
+        (r"labels must be \(n,\).*Received: int64 \(5,\) for 12 images", {"y_train": np.arange(5)}),
+        ("one-hot", {"y_train": np.ones((12, 3))}),
+        ("labels must be", {"y_train": np.arange(12) / 2}),
+        ("labels must be 0 to 1, one for each of class_names", {"class_names": np.array(["a", "b"])}),
+        ("the training images lack: 7", {"x_test": np.zeros((2, 9, 9), np.uint8), "y_test": np.array([7, 0])}),
+        ("different names", {"class_names": np.array(["a", "a", "b"])}),
+        ("cannot be read", {"x_train": np.array([object()] * 12)}),
+    ],
+)  # fmt: skip
+def test_an_npz_that_cannot_be_used(tmp_path, message, values):
+    if "x_train" in values and values["x_train"].ndim == 1 and values["x_train"].dtype != object:
+        values = {"x_train": np.tile(values["x_train"][:, None, None], (1, 8, 8))}
+    refused(npz(tmp_path / "d.npz", parts=("train",), **values), message)
+
+
+def test_files_that_are_no_npz(tmp_path):
+    np.savez(tmp_path / "other.npz", images=np.zeros(3))
+    refused(tmp_path / "other.npz", "must hold x_train and y_train.*Received: images")
+    (tmp_path / "text.npz").write_text("text")
+    refused(tmp_path / "text.npz", "text.npz cannot be read")
+    whole = npz(tmp_path / "half.npz").read_bytes()
+    (tmp_path / "half.npz").write_bytes(whole[:9000])
+    refused(tmp_path / "half.npz", "half.npz cannot be read")
+
+
+# --- Kaggle
+
+
+@pytest.mark.parametrize(
+    ("place", "data_dir"),
+    [
+        ("pets", "pets"),
+        ("competitions/pets", "pets"),
+        ("datasets/somebody/pets", "pets"),
+        ("datasets/somebody/pets", "somebody/pets"),
+        ("pets", "somebody/pets"),
+    ],
+)
+def test_a_slug_on_kaggle(tmp_path, monkeypatch, place, data_dir):
+    monkeypatch.setattr(readers, "KAGGLE_INPUT", tmp_path)
+    write_class_folders(tmp_path / place, {"": 2})
+    assert load_test_data(recipe(data_dir)).path(0).startswith(f"{tmp_path / place}/cross/")
+    for absent in ("../pets", "~nobody/pets", "a\0b", "x" * 5000):
+        refused(absent, "there is no folder")
+    refused("petz", "there is no folder petz")
+
+
+def test_runs_on_kaggle_lie_where_they_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr("alexnet.recipe.KAGGLE_WORKING", tmp_path)
+    monkeypatch.delenv("KAGGLE_KERNEL_RUN_TYPE", raising=False)
+    assert Recipe().run_folder == PROJECT / "runs" / "default"
+    monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Interactive")
+    assert Recipe().run_folder == tmp_path / "runs" / "default"
+    assert Recipe(run_dir="/elsewhere").run_folder == Path("/elsewhere/default")
+    monkeypatch.setattr("alexnet.recipe.KAGGLE_WORKING", tmp_path / "absent")
+    assert Recipe().run_folder == PROJECT / "runs" / "default"
+
+
+# --- Packed
+
+
+def test_a_packed_set_is_found(tmp_path, monkeypatch):
+    """Before anything else; what it is, and whether it is whole, tests/test_packed.py asks."""
+    write_class_folders(tmp_path / "d", {"": 2})
+    source = load_test_data(recipe(tmp_path / "d")).source
+    monkeypatch.setattr(packed, "is_packed", lambda folder: folder == tmp_path / "d")
+    monkeypatch.setattr(packed, "find", lambda folder: (None, source))
+    assert load_test_data(recipe(tmp_path / "d")).source is source
+
+
+# --- Parts of files
+
+
+def test_nothing_is_read_beyond_its_limits(tmp_path):
+    fill(tmp_path, "short", content=b"12345")
+    with open(tmp_path / "short", "rb", buffering=0) as file:
+        assert stores.read_at(file, 2, 3) == b"345"
+        for offset, size, message in ((2, 4, "ends too early"), (0, 2**30, "claims"), (0, -1, "claims")):
+            with pytest.raises(OSError, match=message):
+                stores.read_at(file, offset, size)
+    slices = stores.Slices(tmp_path / "short", stores.Names.of(["a"]), np.array([3]), np.array([9]))
+    with pytest.raises(ImageError, match="short/a cannot be read"):
+        slices.square(0, 8)

@@ -8,8 +8,8 @@ import numpy as np
 
 from alexnet.batches import batches
 from alexnet.data import imagenet
-from alexnet.data.augmentation import centre_crop, ten_views
-from alexnet.progress import track
+from alexnet.data.augmentation import center_crop, ten_crop
+from alexnet.progress import progress
 from alexnet.weights import recognize
 
 VIEWS = (1, 10)
@@ -46,7 +46,7 @@ def evaluate(model, data, views=1, verbose=None):
 
 
 @dataclass(frozen=True)
-class Assessment:
+class EvaluationResult:
     """What a model said about every image.
 
     Attributes:
@@ -78,22 +78,22 @@ class Assessment:
     def per_class(self):
         """A dictionary for each class that has images, the worst first.
 
-        `class`, `name`, `images`, `top1`, `top5`, and `mistaken_for`: the name that its images are most often wrongly
-        given, or nothing.
+        `class`, `name`, `images`, `top1`, `top5`, and `most_confused_with`: the name that its images are most often
+        wrongly given, or nothing.
         """
         rows = []
         for label in np.unique(self.labels[self.labels >= 0]):
             here = self.labels == label
             wrong = self.guesses[here, 0][self.ranks[here] > 0]
-            mistaken = imagenet.readable(self.class_names[np.bincount(wrong).argmax()]) if len(wrong) else ""
+            mistaken = imagenet.class_display_name(self.class_names[np.bincount(wrong).argmax()]) if len(wrong) else ""
             rows.append(
                 {
                     "class": self.class_names[label],
-                    "name": imagenet.readable(self.class_names[label]),
+                    "name": imagenet.class_display_name(self.class_names[label]),
                     "images": int(here.sum()),
                     "top1": float(np.mean(self.ranks[here] < 1)),
                     "top5": float(np.mean(self.ranks[here] < 5)),
-                    "mistaken_for": mistaken,
+                    "most_confused_with": mistaken,
                 }
             )
         return sorted(rows, key=lambda row: (row["top1"], row["top5"], row["class"]))
@@ -117,30 +117,30 @@ def assess(model, data, views=1, verbose=None):
     Batch by batch: what is kept of an image is five guesses, not the probabilities of all classes.
 
     Returns:
-        `Assessment`.
+        `EvaluationResult`.
     """
     if views not in VIEWS:
         raise ValueError(f"views must be 1 or 10. Received: views={views!r}")
     models = model if isinstance(model, list | tuple) else [model]
     kept = {"labels": [], "guesses": [], "probabilities": [], "ranks": [], "losses": []}
     batch_size = probabilities = None
-    for squares, labels in track(*batches(data), "Evaluating", verbose):
+    for squares, labels in progress(*batches(data), "Evaluating", verbose):
         batch_size = batch_size or len(squares)
-        probabilities = np.mean([look(one, squares, views, batch_size) for one in models], axis=0)
+        probabilities = np.mean([predict_probabilities(one, squares, views, batch_size) for one in models], axis=0)
         _check(probabilities, labels)
         best = np.argsort(-probabilities, axis=1, kind="stable")[:, :5]
         chosen = probabilities[np.arange(len(labels)), labels]
         kept["labels"].append(labels)
         kept["guesses"].append(best)
         kept["probabilities"].append(np.take_along_axis(probabilities, best, 1))
-        kept["ranks"].append(rank(probabilities, labels))
+        kept["ranks"].append(label_rank(probabilities, labels))
         kept["losses"].append(-np.log(np.maximum(chosen, np.finfo(np.float32).tiny)))
     if probabilities is None:
         raise ValueError("There are no images to evaluate on.")
     names = getattr(data, "class_names", None) or [str(i) for i in range(probabilities.shape[1])]
     if len(names) != probabilities.shape[1]:
         raise ValueError(f"The model has {probabilities.shape[1]} classes, the images {len(names)}.")
-    assessment = Assessment(names, **{name: np.concatenate(values) for name, values in kept.items()})
+    assessment = EvaluationResult(names, **{name: np.concatenate(values) for name, values in kept.items()})
     if not np.any(assessment.labels >= 0):
         raise ValueError("None of the images could be read.")
     return assessment
@@ -157,7 +157,7 @@ def _check(probabilities, labels):
         raise ValueError(f"There is a label {np.max(labels)}, and the model has {probabilities.shape[1]} classes.")
 
 
-def look(model, squares, views=1, batch_size=32):
+def predict_probabilities(model, squares, views=1, batch_size=32):
     """Probabilities of square images, `(n, classes)` float64, averaged over their views.
 
     The last batch is filled up to the others' size, so that a model is compiled for one shape only.
@@ -168,7 +168,7 @@ def look(model, squares, views=1, batch_size=32):
     size = size or squares.shape[1]
     if squares.shape[1] < size:
         raise ValueError(f"The images have {squares.shape[1]} pixels a side, the model takes {size}.")
-    crops = ten_views(squares, size) if views == 10 else [centre_crop(squares, size)]
+    crops = ten_crop(squares, size) if views == 10 else [center_crop(squares, size)]
     return sum(_predict(model, crop, batch_size) for crop in crops) / views
 
 
@@ -189,7 +189,7 @@ def input_size(model):
     return inputs[0].shape[1] if inputs else None
 
 
-def rank(probabilities, labels):
+def label_rank(probabilities, labels):
     """How many classes each image's label stands behind, `(n,)`; of equals the class with the smaller number leads.
 
     With a NaN among its probabilities an image is never right: it stands behind all, and behind five where there are
@@ -201,7 +201,7 @@ def rank(probabilities, labels):
     return np.where(np.isnan(probabilities).any(axis=1), max(5, probabilities.shape[1]), ranks)
 
 
-def about(weights, model):
+def checkpoint_info(weights, model):
     """What a model does not say itself: its classes, and how large images should be before the crop.
 
     A run recorded both beside its `model.keras`. Any other model of 1000 classes has ImageNet's, in the order of the
@@ -222,23 +222,23 @@ def about(weights, model):
     return names, 256 if 224 <= size <= 256 else round(size * 256 / 227)
 
 
-def features(model, images, batch_size=32):
+def extract_features(model, images, batch_size=32):
     """What the last hidden layer makes of images, `(n, units of fc7)`: the space of the paper's figure 4.
 
     Args:
         images: `(n, side, side, 3)`, the model's input or larger; the central crop is taken.
     """
     network = keras.Model(model.inputs[0], model.get_layer("relu7").output)
-    return _predict(network, centre_crop(images, input_size(model)), batch_size)
+    return _predict(network, center_crop(images, input_size(model)), batch_size)
 
 
-def nearest(queries, vectors, count):
+def nearest_neighbors(queries, vectors, count):
     """For each query the indices of its `count` nearest vectors by Euclidean distance, `(n, count)`."""
     squares = (vectors**2).sum(1) - 2 * queries @ vectors.T
     return np.argsort(squares, axis=1, kind="stable")[:, :count]
 
 
-def occlusion(model, image, label, places=13, batch_size=32):
+def occlusion_sensitivity(model, image, label, places=13, batch_size=32):
     """How probable a class stays when a square hides a part of the image (Zeiler and Fergus, 2013).
 
     The square is a fifth of the image wide, of the image's median colour, and moves to `places` places in each
@@ -251,7 +251,7 @@ def occlusion(model, image, label, places=13, batch_size=32):
     Returns:
         `(places, places)`, probabilities.
     """
-    image = centre_crop(image[None], input_size(model) or len(image))[0]
+    image = center_crop(image[None], input_size(model) or len(image))[0]
     side = len(image)
     corners = np.linspace(-side // 10, side - side // 10, places).round().astype(int)
     hidden = np.repeat(image[None], places**2, axis=0)

@@ -108,8 +108,8 @@ class LocalResponseNormalization(keras.layers.Layer):
         return config
 
 
-@keras.saving.register_keras_serializable(package="alexnet")
-class SameMapNormalization(keras.layers.Layer):
+@keras.saving.register_keras_serializable(package="alexnet", name="SameMapNormalization")  # as saved models call it
+class WithinChannelLRN(keras.layers.Layer):
     """Response normalization over a square of neighbours in the same map.
 
     The program of 2012 has it after the second layer's LRN; the paper does not mention it.

@@ -14,7 +14,7 @@ from alexnet.layers import (
     LocalResponseNormalization,
     MaxPooling2D,
     PixelNormalization,
-    SameMapNormalization,
+    WithinChannelLRN,
 )
 from alexnet.presets import INITIALIZERS, LAYERS, PRESETS, SMALLEST_INPUT, Convolution
 from alexnet.weights import FORMATS, Checkpoint, CheckpointError, read_checkpoint
@@ -49,7 +49,7 @@ def AlexNet(
     | `torchvision` | 64-192-384-256-256 | 1 | ReLU, pool | ReLU, pool | none | 61,100,840 |
 
     `krizhevsky2012` is net 145 of the source code of 2012, whose ten-view errors are the paper's: LRN stays inside each
-    column and `SameMapNormalization` follows the second. conv5 is pooled before its ReLU there and in `one_tower`,
+    column and `WithinChannelLRN` follows the second. conv5 is pooled before its ReLU there and in `one_tower`,
     which is the same. `torchvision` pads conv1 by 2 for an input of 224 pixels, averages what is not 6 x 6 after pool5
     to 6 x 6, drops before fc6 and fc7 and normalizes pixels to a deviation of 1.
 
@@ -114,7 +114,7 @@ def AlexNet(
             if any(map(any, zeros)) and not padded:
                 x = keras.layers.ZeroPadding2D(zeros, data_format="channels_last", name=f"pad{number}")(x)
             x = GroupedConv2D(
-                scaled(spec.filters, width, network.columns),
+                scale_width(spec.filters, width, network.columns),
                 spec.kernel,
                 strides=spec.stride,
                 padding="same" if padded else "valid",
@@ -129,7 +129,7 @@ def AlexNet(
             for step in spec.before:
                 x = _step(step, number, network, dropout, overhang, x)
             x = Dense(
-                classes if spec.units is None else scaled(spec.units, width),
+                classes if spec.units is None else scale_width(spec.units, width),
                 **_initializers(network, spec, initializer, width, x.shape[-1]),
                 dtype="float32" if spec.units is None else None,
                 name=layer,
@@ -143,7 +143,7 @@ def AlexNet(
         x = keras.layers.Activation(classifier_activation, dtype="float32", name="prob")(x)
     model = keras.Model(pixels, x, name=name or f"alexnet_{preset}")
     if checkpoint is not None:
-        _take(model, checkpoint, preset)
+        _assign_weights(model, checkpoint, preset)
     return model
 
 
@@ -164,7 +164,7 @@ def _step(step, number, network, dropout, overhang, x):
     if step == "lrn":
         return LocalResponseNormalization(**network.lrn, data_format="channels_last", name=f"norm{number}")(x)
     if step == "same_map":
-        return SameMapNormalization(**network.same_map, name=f"map_norm{number}")(x)
+        return WithinChannelLRN(**network.same_map, name=f"map_norm{number}")(x)
     if step == "pool":
         if f"pool{number}" in overhang:  # zeros are as good as nothing here: a ReLU comes before or after
             zeros = tuple((0, rows) for rows in overhang[f"pool{number}"])
@@ -182,7 +182,7 @@ def _initializers(network, spec, initializer, width, fan_in):
     if initializer == ZEROS:
         kernel, bias = keras.initializers.Zeros(), keras.initializers.Zeros()
     elif initializer == "he_normal":
-        kernel = keras.initializers.VarianceScaling(2.0 * he_gain(network) ** 2, "fan_in", "untruncated_normal")
+        kernel = keras.initializers.VarianceScaling(2.0 * init_gain(network) ** 2, "fan_in", "untruncated_normal")
         bias = keras.initializers.Zeros()
     elif spec.std is None:  # PyTorch's default
         reach = 1 / math.sqrt(fan_in)
@@ -193,15 +193,15 @@ def _initializers(network, spec, initializer, width, fan_in):
     return {"kernel_initializer": kernel, "bias_initializer": bias}
 
 
-def he_gain(network):
+def init_gain(network):
     """What He's standard deviation is multiplied by in each of the eight layers, so that logits start at about 1."""
     return float(PIXEL_STD / np.mean(network.scale)) ** (-1 / len(LAYERS))
 
 
-def layer_table(model):
+def summarize_layers(model):
     """A model layer by layer: what section 3 counts, as a list of dictionaries.
 
-    Each has `layer`, `kind`, `output` (its shape without the batch), `parameters` and `multiply_adds` for one image.
+    Each has `layer`, `kind`, `output` (its shape without the batch), `parameters` and `macs` for one image.
     """
     rows = []
     for layer in functional(model).layers[1:]:
@@ -214,18 +214,18 @@ def layer_table(model):
                 "kind": type(layer).__name__,
                 "output": output,
                 "parameters": layer.count_params(),
-                "multiply_adds": math.prod(kernel.shape) * positions if kernel is not None else 0,
+                "macs": math.prod(kernel.shape) * positions if kernel is not None else 0,
             }
         )
     return rows
 
 
-def scaled(size, width, columns=1):
+def scale_width(size, width, columns=1):
     """`size` filters or units times `width`, a multiple of `columns`, at least one in each."""
     return max(1, round(size * width / columns)) * columns
 
 
-def logits_model(model):
+def without_softmax(model):
     """The same network (shared weights) up to `fc8`, before the softmax: what a loss is computed from.
 
     Raises:
@@ -263,7 +263,7 @@ def _refuse(checkpoint, preset, problems):
     raise CheckpointError(f"{where} holds another network than {preset} here.\n  " + "\n  ".join(problems))
 
 
-def _take(model, checkpoint, preset):
+def _assign_weights(model, checkpoint, preset):
     """Copy a checkpoint's arrays into a model, but for an `fc8` of other classes."""
     problems = checkpoint.differences(preset)
     present = {layer.name for layer in model.layers}

@@ -12,9 +12,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from alexnet.model import AlexNet, logits_model
+from alexnet.model import AlexNet, without_softmax
 from alexnet.presets import PRESETS
-from alexnet.progress import track
+from alexnet.progress import progress
 from alexnet.recipe import BACKENDS
 
 IMAGES, STEPS, CLASSES = 3, 5, 1000
@@ -42,7 +42,7 @@ class Gradients:
     """Of a model: the gradients of the mean cross-entropy of some images, by layer those of kernel and bias."""
 
     def __init__(self, model):
-        self._trainee = logits_model(model)
+        self._trainee = without_softmax(model)
         self._trainee.compile(_Keep(1.0, name="keep"), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
 
     def __call__(self, images, labels):
@@ -73,7 +73,7 @@ def measure(preset, width=1.0, image_size=None):
     rng = np.random.default_rng(3)
     images = rng.integers(0, 256, (IMAGES, *model.input.shape[1:]), dtype="uint8")
     labels = rng.integers(0, CLASSES, IMAGES)
-    trainee = logits_model(model)
+    trainee = without_softmax(model)
     found = {"logits": np.asarray(trainee.predict_on_batch(images))}
     gradients = Gradients(model)
     for i in range(IMAGES):
@@ -128,7 +128,7 @@ def compare(presets=tuple(PRESETS), backends=BACKENDS, width=1.0, image_size=Non
     """
     rows, jobs = [], list(itertools.product(presets, backends))
     with tempfile.TemporaryDirectory() as folder:
-        for preset, backend in track(jobs, len(jobs), "Comparing backends", verbose):
+        for preset, backend in progress(jobs, len(jobs), "Comparing backends", verbose):
             path = Path(folder) / f"{backend}.npz"
             arguments = json.dumps([preset, width, image_size])
             environment = {**os.environ, "KERAS_BACKEND": backend}

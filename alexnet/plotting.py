@@ -213,9 +213,7 @@ def shares(rows):
     """Where the parameters are and where the arithmetic is, layer by layer."""
     rows = [row for row in rows if row["parameters"]]
     figure, panels = plt.subplots(1, 2, figsize=(10, 3.2), sharey=True)
-    for axes, key, unit in zip(
-        panels, ("parameters", "multiply_adds"), ("parameters", "multiply-adds an image"), strict=True
-    ):
+    for axes, key, unit in zip(panels, ("parameters", "macs"), ("parameters", "multiply-adds an image"), strict=True):
         values = [row[key] / 1e6 for row in rows]
         bars = axes.barh([row["layer"] for row in rows], values, color=ACCENT, height=0.7)
         axes.bar_label(bars, [f"{value / sum(values):.0%}" for value in values], padding=3, fontsize=9, color=INK)
@@ -231,7 +229,7 @@ def network(rows, columns_of):
     """The network as figure 2 of the paper draws it: two columns of maps, joined where a layer sees both.
 
     Args:
-        rows: `alexnet.model.layer_table(model)`.
+        rows: `alexnet.model.summarize_layers(model)`.
         columns_of: The number of columns (groups) of each convolutional layer, by name.
     """
     drawn = [row for row in rows if row["layer"].startswith(("conv", "pool", "fc"))]

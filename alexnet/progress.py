@@ -4,14 +4,14 @@ import os
 import sys
 
 
-def someone_watches():
+def is_interactive():
     """A terminal, or a notebook that a person has open (a headless kernel has none of these)."""
     if sys.stdout.isatty() or "JPY_SESSION_NAME" in os.environ or "COLAB_RELEASE_TAG" in os.environ:
         return True
     return os.environ.get("KAGGLE_KERNEL_RUN_TYPE") == "Interactive"
 
 
-def track(steps, total, description, verbose=None):
+def progress(steps, total, description, verbose=None):
     """The same steps, with a progress bar on the error stream.
 
     Args:
@@ -21,7 +21,7 @@ def track(steps, total, description, verbose=None):
         verbose: 1 for the bar, 0 for silence; None for the bar where somebody watches. There is none without rich.
     """
     if verbose is None:
-        verbose = sys.stderr.isatty() or someone_watches()
+        verbose = sys.stderr.isatty() or is_interactive()
     if not verbose:
         yield from steps
         return

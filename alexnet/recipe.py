@@ -17,8 +17,8 @@ from alexnet.presets import INITIALIZERS, PRESETS, SMALLEST_INPUT
 BACKENDS = ("tensorflow", "jax", "torch")
 CLASSES_FROM = ("folders", "subfolders", "table", "names")
 # Parameters that say where and how a run is made; two runs that differ only in them make the same network.
-FREE = {"backend", "cache_gb", "workers", "max_skipped", "views", "save_steps", "save_seconds"}
-FREE |= {"run_dir", "name", "resume"}
+NON_MODEL_FIELDS = {"backend", "cache_gb", "workers", "max_skipped", "views", "save_steps", "save_seconds"}
+NON_MODEL_FIELDS |= {"run_dir", "name", "resume"}
 
 # Parameters that say what data_dir is taken for.
 DATA_FIELDS = ("data_dir", "training_dir", "validation_dir", "classes_from", "table", "image_column", "label_column")
@@ -300,17 +300,17 @@ def _explain(error, values):
             yield problem["msg"].removeprefix("Value error, ")
         else:
             received = values.get(name)
-            near = nearest(received, map(str, choices(name))) if isinstance(received, str) else ""
+            near = nearest(received, map(str, literal_values(name))) if isinstance(received, str) else ""
             if name in TEXTS and isinstance(received, bool | float):  # YAML and papermill take yes and 1.10 for them
                 near = " If it is meant as text, write it in quotes, or give it to papermill with -r instead of -p."
-            yield f"{name}: received {received!r}; allowed: {allowed(name)}.{near}"
+            yield f"{name}: received {received!r}; allowed: {describe_field(name)}.{near}"
 
 
 def _unknown(name, known):
     return f"{name}: unknown parameter.{nearest(name, known) or ' Known: ' + ', '.join(known)}"
 
 
-def choices(name):
+def literal_values(name):
     """The values of a field that has a fixed list of them; otherwise none."""
     annotation = Recipe.model_fields[name].annotation
     options = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
@@ -318,15 +318,15 @@ def choices(name):
     return [value for option in options if typing.get_origin(option) is Literal for value in typing.get_args(option)]
 
 
-def allowed(name):
+def describe_field(name):
     """What a field takes, in words."""
     if name == "white_level":
         return "a number above 0, or None"
     if name == "name":
         return "letters, digits and . _ = , + -, beginning with a letter or digit"
     field = Recipe.model_fields[name]
-    if choices(name):
-        return ", ".join(map(str, choices(name))) + (", None" if field.default is None else "")
+    if literal_values(name):
+        return ", ".join(map(str, literal_values(name))) + (", None" if field.default is None else "")
     if field.annotation is bool:
         return "true or false"
     if field.annotation not in (int, float):

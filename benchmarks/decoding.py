@@ -18,7 +18,7 @@ import alexnet
 alexnet.import_keras()
 
 from alexnet.data import decoding  # noqa: E402
-from alexnet.evaluation import look  # noqa: E402
+from alexnet.evaluation import predict_probabilities  # noqa: E402
 
 SCALES = (1, 1.3, 1.7, 2.3, 4, 6.7)
 
@@ -37,7 +37,7 @@ def main(folder):
             image.resize(size, Image.Resampling.BICUBIC).save(stream, "JPEG", quality=95)
             ways["fast"].append(decoding.decode_square(stream.getvalue(), recipe.resize, "image"))
             ways["pil"].append(decoding.square(Image.open(stream).convert("RGB"), recipe.resize))
-        guesses = {way: look(model, np.stack(found)).argmax(1) for way, found in ways.items()}
+        guesses = {way: predict_probabilities(model, np.stack(found)).argmax(1) for way, found in ways.items()}
         right = {way: np.mean(found == validation.labels) for way, found in guesses.items()}
         apart = np.mean([np.abs(a.astype(int) - b).mean() for a, b in zip(ways["fast"], ways["pil"], strict=True)])
         agree = np.mean(guesses["fast"] == guesses["pil"])

@@ -127,8 +127,11 @@ def augmentation_time():
     times = []
     for _ in range(20):
         began = time.perf_counter()
-        corners, flips = augmentation.random_corners(BATCH, RESIZE - CROP, rng), augmentation.random_flips(BATCH, rng)
-        augmentation.cut(squares, corners, flips, np.empty((BATCH, CROP, CROP, 3), np.uint8))
+        corners, flips = (
+            augmentation.random_crop_offsets(BATCH, RESIZE - CROP, rng),
+            augmentation.sample_flips(BATCH, rng),
+        )
+        augmentation.crop_and_flip(squares, corners, flips, np.empty((BATCH, CROP, CROP, 3), np.uint8))
         times.append((time.perf_counter() - began) / BATCH)
     return statistics.median(times)
 
@@ -157,11 +160,11 @@ def repeated(folder, target):
 
 
 def packed(folder, target, encoding):
-    from alexnet.data.packed import Packing
+    from alexnet.data.packed import PackWriter
     from alexnet.data.readers import find_sources
 
     training, validation = find_sources(recipe(folder))
-    Packing(target, {"training": training, "validation": validation}, recipe(folder), encoding).run(verbose=0)
+    PackWriter(target, {"training": training, "validation": validation}, recipe(folder), encoding).run(verbose=0)
     return target
 
 

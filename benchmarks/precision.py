@@ -69,7 +69,7 @@ def in_form(keras, form, make):
 def training(keras, recipe, images):
     import numpy as np
 
-    from alexnet.model import AlexNet, he_gain, logits_model
+    from alexnet.model import AlexNet, init_gain, without_softmax
     from alexnet.parity import batch_loss
     from alexnet.presets import PRESETS
     from alexnet.training import SGD
@@ -81,9 +81,9 @@ def training(keras, recipe, images):
         for layer in model.layers:
             if layer.weights:  # as `he_normal`, the same on every backend
                 kernel, bias = layer.get_weights()
-                spread = he_gain(PRESETS[recipe.preset]) * (2 / np.prod(kernel.shape[:-1])) ** 0.5
+                spread = init_gain(PRESETS[recipe.preset]) * (2 / np.prod(kernel.shape[:-1])) ** 0.5
                 layer.set_weights([rng.normal(0, spread, kernel.shape), np.zeros_like(bias)])
-        model = logits_model(model)
+        model = without_softmax(model)
         optimizer = SGD(recipe.learning_rate, recipe.momentum, recipe.weight_decay)
         model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
         return model

@@ -15,7 +15,7 @@ keras = alexnet.import_keras()
 
 import numpy as np  # noqa: E402
 
-from alexnet.data.augmentation import centre_crop  # noqa: E402
+from alexnet.data.augmentation import center_crop  # noqa: E402
 from alexnet.training import hardware, peak_memory  # noqa: E402
 
 BATCH = 50
@@ -41,7 +41,7 @@ def seconds(function):
 
 def main(count):
     model, data = alexnet.AlexNet(), Noise(count)
-    crops = np.ascontiguousarray(centre_crop(next(iter(data.squares()))[0], 227))
+    crops = np.ascontiguousarray(center_crop(next(iter(data.squares()))[0], 227))
     model.predict_on_batch(crops)  # compiled here, and not in the first round
 
     def forward():

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 BUILDING = """
 import alexnet
 model = alexnet.AlexNet(input_shape=(67, 67, 3), classes=3, width=0.0625)
-print([row['layer'] for row in alexnet.layer_table(model)], model.count_params())
+print([row['layer'] for row in alexnet.summarize_layers(model)], model.count_params())
 """
 SAVING = """
 import numpy as np, alexnet

@@ -17,7 +17,7 @@ from test_checkpoints import CAFFE_BGR, pixels
 from test_strange_checkpoints import SIDE, SMALL, arrays, caffe, graph, layers_by_hand, state
 from torch.nn import functional as F
 
-from alexnet.model import AlexNet, logits_model
+from alexnet.model import AlexNet, without_softmax
 from alexnet.saving import load_checkpoint
 from alexnet.weights import CheckpointError
 
@@ -373,7 +373,7 @@ def check(seed, folder):
         assert len(str(error)) > 30, f"seed {seed}: {error}"
         return kind, "refused"
     assert expected is not None, f"seed {seed}: taken, and no other program computes it"
-    found = [model.predict_on_batch(IMAGES), logits_model(model).predict_on_batch(IMAGES)]
+    found = [model.predict_on_batch(IMAGES), without_softmax(model).predict_on_batch(IMAGES)]
     differences = [
         np.abs(one - other).max() / np.abs(other).max() if one.shape == other.shape else np.inf
         for other in expected

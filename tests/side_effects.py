@@ -138,9 +138,9 @@ def using(folder):
     alexnet.evaluate(model, validation)
     alexnet.assess(model, validation)
     watch.unchanged("evaluate")
-    alexnet.layer_table(model)
-    alexnet.logits_model(model)
-    watch.unchanged("logits_model")
+    alexnet.summarize_layers(model)
+    alexnet.without_softmax(model)
+    watch.unchanged("without_softmax")
     for ending in (".keras", ".weights.h5", ".pth", ".safetensors", ".onnx"):
         path = f"{folder}/saved{ending}"
         alexnet.save_checkpoint(model, path)

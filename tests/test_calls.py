@@ -20,7 +20,7 @@ from alexnet.layers import (
     LocalResponseNormalization,
     MaxPooling2D,
     PixelNormalization,
-    SameMapNormalization,
+    WithinChannelLRN,
 )
 from alexnet.model import AlexNet
 from alexnet.ops import reference
@@ -151,7 +151,7 @@ LAYERS = {
     "mean": lambda: PixelNormalization((1.0, 2.0, 3.0, 4.0, 5.0, 6.0), 2.0),
     "norm": lambda: LocalResponseNormalization(alpha=0.5, data_format="channels_last"),
     "norm of channels first": lambda: LocalResponseNormalization(alpha=0.5, data_format="channels_first"),
-    "map_norm": lambda: SameMapNormalization(3, alpha=0.5),
+    "map_norm": lambda: WithinChannelLRN(3, alpha=0.5),
     "average": lambda: AverageMaps(3),
     "conv": lambda: GroupedConv2D(4, 3, groups=2, data_format="channels_last"),
     "pool": lambda: MaxPooling2D(3, 2, data_format="channels_last"),

@@ -16,7 +16,7 @@ import torch
 import torch_alexnet
 from torch import nn
 
-from alexnet.model import AlexNet, logits_model
+from alexnet.model import AlexNet, without_softmax
 from alexnet.parity import set_numpy_weights
 from alexnet.presets import PRESETS
 from alexnet.saving import load_checkpoint, preset_of, save_checkpoint
@@ -38,7 +38,7 @@ def close(found, expected):
 
 
 def logits(model, images):
-    return logits_model(model).predict_on_batch(images)
+    return without_softmax(model).predict_on_batch(images)
 
 
 # --- PyTorch ---------------------------------------------------------------------------------------------------------

@@ -142,9 +142,8 @@ def test_evaluate_predict_and_convert(tiny, tmp_path, call):
     assert what == f"paper from {folder}: 18 images of {tiny['data_dir']}, 1 view of 67 pixels out of 72"
     assert scores == expected
     tables = {path.name: path.read_text().splitlines() for path in (tmp_path / "tables").iterdir()}
-    assert (
-        tables["per_class.csv"][0] == "class,name,images,top1,top5,mistaken_for" and len(tables["per_class.csv"]) == 4
-    )
+    assert tables["per_class.csv"][0] == "class,name,images,top1,top5,most_confused_with"
+    assert len(tables["per_class.csv"]) == 4
     assert tables["confusion.csv"][0] == "class,cross,ring,triangle"
     counts = [int(value) for line in tables["confusion.csv"][1:] for value in line.split(",")[1:]]
     assert sum(counts) == 18 and counts[0] + counts[4] + counts[8] == round(18 * results["val_top1"])

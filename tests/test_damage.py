@@ -13,7 +13,7 @@ import pytest
 from helpers import write_class_folders
 from PIL import Image
 
-from alexnet.data import DamageError, DataError, ImageError, WorkerError, load_data, load_test_data
+from alexnet.data import DataError, ImageError, TooManyBadImagesError, WorkerError, load_data, load_test_data
 from alexnet.data.stores import Folder
 from alexnet.recipe import Recipe
 
@@ -129,16 +129,18 @@ def test_too_much_damage_stops_and_says_how_much(folder):
     for path in sorted((folder / "train" / "ring").iterdir())[:3]:
         path.write_bytes(b"no")
     training, _ = load(folder, max_skipped=0.03)
-    with pytest.raises(DamageError, match="with it 3 of 75 images cannot be read, more than max_skipped .0.03. allows"):
+    with pytest.raises(
+        TooManyBadImagesError, match="with it 3 of 75 images cannot be read, more than max_skipped .0.03. allows"
+    ):
         epochs(training, 2)
-    assert isinstance(training.failure, DamageError)  # TensorFlow wraps it
+    assert isinstance(training.failure, TooManyBadImagesError)  # TensorFlow wraps it
     assert len(epochs(load(folder, max_skipped=0.05)[0], 1)[1]) == 56
 
 
 def test_nothing_that_can_be_read(folder):
     for path in (folder / "train").rglob("*.jpg"):
         path.write_bytes(b"no")
-    with pytest.raises(DamageError, match="cannot be read"):
+    with pytest.raises(TooManyBadImagesError, match="cannot be read"):
         epochs(load(folder, max_skipped=1.0)[0], 1)
 
 

@@ -166,25 +166,25 @@ def test_the_content_decides_and_not_the_name(tmp_path):
 
 def test_random_crops_reach_every_corner_and_stay_inside():
     images = np.tile(np.arange(10 * 10, dtype=np.uint8).reshape(1, 10, 10, 1), (400, 1, 1, 3))
-    corners = augmentation.random_corners(400, 2, np.random.default_rng(0))
+    corners = augmentation.random_crop_offsets(400, 2, np.random.default_rng(0))
     crops = np.empty((400, 8, 8, 3), np.uint8)
-    augmentation.cut(list(images), corners, np.zeros(400, bool), crops)
+    augmentation.crop_and_flip(list(images), corners, np.zeros(400, bool), crops)
     found = {divmod(int(crop[0, 0, 0]), 10) for crop in crops}
     assert found == {(y, x) for y in range(3) for x in range(3)}
-    np.testing.assert_array_equal(augmentation.centre_crop(images, 8)[0, 0, 0], 11)
+    np.testing.assert_array_equal(augmentation.center_crop(images, 8)[0, 0, 0], 11)
 
 
 def test_half_of_the_images_are_mirrored():
-    assert 430 < augmentation.random_flips(1000, np.random.default_rng(0)).sum() < 570
+    assert 430 < augmentation.sample_flips(1000, np.random.default_rng(0)).sum() < 570
 
 
 def test_cutting_is_exact():
     rng = np.random.default_rng(0)
     squares = rng.integers(0, 256, (6, 20, 21, 3), np.uint8)
     squares.flags.writeable = False
-    corners, flips = augmentation.random_corners(6, 11, rng), np.arange(6) % 2 == 0
+    corners, flips = augmentation.random_crop_offsets(6, 11, rng), np.arange(6) % 2 == 0
     batch = np.zeros((6, 9, 9, 3), np.uint8)
-    augmentation.cut(list(squares), corners, flips, batch)
+    augmentation.crop_and_flip(list(squares), corners, flips, batch)
     for found, square, (y, x), flip in zip(batch, squares, corners, flips, strict=True):
         part = square[y : y + 9, x : x + 9]
         np.testing.assert_array_equal(found, part[:, ::-1] if flip else part)
@@ -226,14 +226,14 @@ def test_squares_are_whole(shapes_folder):
     images = load_data(recipe(shapes_folder, batch_size=7))[1]
     squares = list(images.squares())
     assert [len(labels) for _, labels in squares] == [7, 7, 4] and squares[0][0].shape == (7, 72, 72, 3)
-    crops = np.concatenate([augmentation.centre_crop(square, 67) for square, _ in squares])
+    crops = np.concatenate([augmentation.center_crop(square, 67) for square, _ in squares])
     np.testing.assert_array_equal(crops, np.concatenate([image for image, _ in images.batches()]))
     np.testing.assert_array_equal(images.squares_at([3, 9])[1], squares[1][0][2])
 
 
 def test_ten_views_are_corners_centre_and_mirror_images():
     image = np.arange(6 * 6 * 3).reshape(1, 6, 6, 3)
-    views = list(augmentation.ten_views(image, 4))
+    views = list(augmentation.ten_crop(image, 4))
     plain, mirrored = views[::2], views[1::2]
     corners = [(0, 0), (0, 2), (2, 0), (2, 2), (1, 1)]
     for view, mirror, (y, x) in zip(plain, mirrored, corners, strict=True):
@@ -243,13 +243,13 @@ def test_ten_views_are_corners_centre_and_mirror_images():
 
 def test_imagenets_names():
     assert len(imagenet.names()) == 1000 and list(imagenet.names()) == sorted(imagenet.names())
-    assert [imagenet.readable(name) for name in ("n01440764", "n03042490", "Paris, France", "n1")] == [
+    assert [imagenet.class_display_name(name) for name in ("n01440764", "n03042490", "Paris, France", "n1")] == [
         "tench",
         "cliff dwelling",
         "Paris, France",
         "n1",
     ]
-    assert len({imagenet.readable(wnid) for wnid in imagenet.names()}) == 1000
+    assert len({imagenet.class_display_name(wnid) for wnid in imagenet.names()}) == 1000
 
 
 # --- Batches

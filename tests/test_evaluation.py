@@ -7,7 +7,16 @@ from PIL import Image
 
 from alexnet.cli import main
 from alexnet.data import imagenet
-from alexnet.evaluation import about, assess, evaluate, features, look, nearest, occlusion, rank
+from alexnet.evaluation import (
+    assess,
+    checkpoint_info,
+    evaluate,
+    extract_features,
+    label_rank,
+    nearest_neighbors,
+    occlusion_sensitivity,
+    predict_probabilities,
+)
 from alexnet.model import AlexNet
 from alexnet.parity import difference, set_numpy_weights
 from alexnet.saving import save_checkpoint
@@ -91,7 +100,7 @@ def test_tables_by_hand():
     found = assess(Fixed(says), Numbered([0, 0, 1, 1, 1, 2], 4))
     assert found.confusion().tolist() == [[2, 0, 0], [0, 1, 2], [1, 0, 0]]
     assert found.mistakes().tolist() == [3, 2, 5] and found.mistakes(1).tolist() == [3]
-    assert [(row["class"], row["images"], row["mistaken_for"]) for row in found.per_class()] == [
+    assert [(row["class"], row["images"], row["most_confused_with"]) for row in found.per_class()] == [
         ("2", 1, "0"),
         ("1", 3, "2"),
         ("0", 2, ""),
@@ -104,13 +113,13 @@ def test_tables_by_hand():
 @pytest.mark.once
 def test_a_model_without_opinion_is_no_better_than_chance():
     labels = np.arange(1000) % 10
-    assert np.mean(rank(np.full((1000, 10), 0.1), labels) < 1) == pytest.approx(0.1)
+    assert np.mean(label_rank(np.full((1000, 10), 0.1), labels) < 1) == pytest.approx(0.1)
 
 
 @pytest.mark.once
 def test_nan_is_never_right():
     said = np.array([[np.nan] * 3, [0.1, np.nan, 0.9], [0.1, 0.2, 0.7]])
-    assert rank(said, [0, 2, 2]).tolist() == [5, 5, 0]  # not even among the best five of three
+    assert label_rank(said, [0, 2, 2]).tolist() == [5, 5, 0]  # not even among the best five of three
     found = evaluate(Fixed(said), Numbered([0, 2, 2], 3))
     assert found["top1"] == found["top5"] == pytest.approx(1 / 3) and np.isnan(found["loss"])
 
@@ -218,19 +227,21 @@ def test_ten_views_are_averaged(model):
     for y, x in ((0, 0), (0, 5), (5, 0), (5, 5), (2, 2)):
         view = np.ascontiguousarray(images[:, y : y + 67, x : x + 67])
         expected += [model.predict(view, verbose=0), model.predict(np.flip(view, 2).copy(), verbose=0)]
-    np.testing.assert_allclose(look(model, images, 10), np.mean(expected, axis=0), rtol=1e-4)
-    np.testing.assert_allclose(look(model, images), model.predict(images[:, 2:69, 2:69].copy(), verbose=0), rtol=1e-4)
+    np.testing.assert_allclose(predict_probabilities(model, images, 10), np.mean(expected, axis=0), rtol=1e-4)
+    np.testing.assert_allclose(
+        predict_probabilities(model, images), model.predict(images[:, 2:69, 2:69].copy(), verbose=0), rtol=1e-4
+    )
 
 
 def test_features_and_neighbours(model):
     images = squares(6)
-    found = features(model, images)
+    found = extract_features(model, images)
     assert found.shape == (6, 512) and (found >= 0).all()  # after the ReLU of fc7
     hidden = keras.Model(model.input, model.get_layer("fc7").output).predict_on_batch(images[:, 2:69, 2:69].copy())
     np.testing.assert_allclose(found, np.maximum(hidden, 0), rtol=1e-4, atol=1e-4)
-    assert nearest(found[[4, 1]], found, 1).tolist() == [[4], [1]]
+    assert nearest_neighbors(found[[4, 1]], found, 1).tolist() == [[4], [1]]
     line = np.array([[0.0], [1.0], [3.0], [7.0]])
-    assert nearest(np.array([[2.9], [0.4]]), line, 3).tolist() == [[2, 1, 0], [0, 1, 2]]
+    assert nearest_neighbors(np.array([[2.9], [0.4]]), line, 3).tolist() == [[2, 1, 0], [0, 1, 2]]
 
 
 def test_occlusion_finds_what_matters():
@@ -240,7 +251,7 @@ def test_occlusion_finds_what_matters():
     network = keras.Model(inputs, keras.layers.Concatenate()([bright, 1.0 - bright]))
     image = np.zeros((67, 67, 3), "uint8")
     image[50, 20] = 255
-    found = occlusion(network, image, 0, places=13)
+    found = occlusion_sensitivity(network, image, 0, places=13)
     y, x = np.nonzero(found < 0.5)
     assert found.shape == (13, 13) and found.max() == 1.0 and 0 < len(y) <= 9
     corners = np.linspace(-6, 61, 13)
@@ -249,15 +260,15 @@ def test_occlusion_finds_what_matters():
 
 def test_what_belongs_to_a_model(model, tmp_path):
     save_checkpoint(model, tmp_path / "model.keras")
-    assert about(tmp_path / "model.keras", model) == (None, 76)
+    assert checkpoint_info(tmp_path / "model.keras", model) == (None, 76)
     record = {"data": {"class_names": list("abcdefg")}, "parameters": {"resize": 80}}
     (tmp_path / "metrics.json").write_text(json.dumps(record))
     for weights in (tmp_path, tmp_path / "model.keras"):
-        assert about(weights, model) == (list("abcdefg"), 80)
+        assert checkpoint_info(weights, model) == (list("abcdefg"), 80)
     (tmp_path / "metrics.json").write_text("{")
-    assert about(tmp_path, model)[0] is None
+    assert checkpoint_info(tmp_path, model)[0] is None
     thousand = AlexNet("torchvision", width=1 / 16)
-    assert about(tmp_path / "model.keras", thousand) == (list(imagenet.names()), 256)
+    assert checkpoint_info(tmp_path / "model.keras", thousand) == (list(imagenet.names()), 256)
 
 
 @pytest.mark.once

@@ -12,7 +12,7 @@ from alexnet.layers import (
     GroupedConv2D,
     LocalResponseNormalization,
     PixelNormalization,
-    SameMapNormalization,
+    WithinChannelLRN,
 )
 
 # Parameters that make the divisor matter; the paper's are among them.
@@ -213,7 +213,7 @@ def test_same_map_normalization(size):
     """Against PyTorch's average over a window, zeros counted: the same sum divided by the window's size."""
     setting = {"size": size, "k": 1.0, "alpha": 0.002, "beta": 0.75}
     x = activities((2, 9, 8, 4))
-    layer = SameMapNormalization(**setting)
+    layer = WithinChannelLRN(**setting)
     value = torch.tensor(x.transpose(0, 3, 1, 2), requires_grad=True)
     windows = torch.nn.functional.pad(value**2, [size // 2] * 4)
     sums = torch.nn.functional.avg_pool2d(windows, size, 1) * size**2
@@ -222,15 +222,15 @@ def test_same_map_normalization(size):
     np.testing.assert_allclose(to_numpy(layer(x)), expected.detach().numpy().transpose(0, 2, 3, 1), rtol=1e-5)
     dx = value.grad.numpy().transpose(0, 2, 3, 1)
     np.testing.assert_allclose(gradient(layer, x), dx, rtol=1e-5, atol=1e-5 * np.abs(dx).max())
-    assert {key: SameMapNormalization.from_config(layer.get_config()).get_config()[key] for key in setting} == setting
+    assert {key: WithinChannelLRN.from_config(layer.get_config()).get_config()[key] for key in setting} == setting
 
 
 def test_same_map_normalization_refuses():
     for arguments in ({"size": 4}, {"size": 0}, {"k": 0}, {"alpha": -1}, {"beta": float("inf")}):
         with pytest.raises(ValueError, match=f"Received: {next(iter(arguments))}="):
-            SameMapNormalization(**arguments)
+            WithinChannelLRN(**arguments)
     with pytest.raises(ValueError, match="height and width known"):
-        SameMapNormalization()(np.ones((2, 3, 4), "float32"))
+        WithinChannelLRN()(np.ones((2, 3, 4), "float32"))
 
 
 @pytest.mark.parametrize("sides", [(1, 1), (2, 3), (4, 6), (6, 6), (7, 13)])

@@ -4,7 +4,7 @@ import pytest
 import torch_alexnet
 from helpers import to_numpy
 
-from alexnet.model import AlexNet, he_gain, layer_table, logits_model
+from alexnet.model import AlexNet, init_gain, summarize_layers, without_softmax
 from alexnet.parity import Gradients, batch_loss, set_numpy_weights
 from alexnet.presets import PRESETS
 from alexnet.saving import preset_of
@@ -37,11 +37,11 @@ def pixels(count, side, seed=3):
 def test_every_layer_counts_as_in_the_paper(side):
     model = AlexNet(input_shape=(side, side, 3))
     assert " ".join(layer.name for layer in model.layers) == ORDER
-    rows = {row["layer"]: row for row in layer_table(model)}
+    rows = {row["layer"]: row for row in summarize_layers(model)}
     for name, (parameters, sizes) in LAYERS.items():
-        output, multiply_adds = sizes[side]
+        output, macs = sizes[side]
         assert (rows[name]["output"], rows[name]["parameters"]) == (output, parameters), name
-        assert rows[name]["multiply_adds"] == multiply_adds, name
+        assert rows[name]["macs"] == macs, name
     assert model.count_params() == 60_965_224
 
 
@@ -64,7 +64,7 @@ def test_every_preset_counts(preset):
     model = AlexNet(preset)
     assert model.count_params() == total
     assert model.input.shape == (None, side, side, 3)
-    rows = {row["layer"]: row for row in layer_table(model)}
+    rows = {row["layer"]: row for row in summarize_layers(model)}
     assert tuple(row["parameters"] for row in rows.values() if row["parameters"]) == parameters
     assert [rows[name]["output"][0] for name in ("conv1", "conv2", "conv3", "pool5")] == [55, 27, 13, 6]
     assert preset_of(model) == preset
@@ -79,7 +79,7 @@ def test_logits_equal_pytorch(preset):
     reference = torch_alexnet.TorchAlexNet(preset).take(model)
     images = pixels(2, model.input.shape[1])
     expected = torch_alexnet.logits(reference, images)
-    logits = to_numpy(logits_model(model).predict_on_batch(images))
+    logits = to_numpy(without_softmax(model).predict_on_batch(images))
     assert np.abs(logits - expected).max() <= 5e-5 * np.abs(expected).max()
     probabilities = model.predict_on_batch(images)
     np.testing.assert_allclose(probabilities, np.exp(logits) / np.exp(logits).sum(1, keepdims=True), rtol=1e-3)
@@ -109,7 +109,7 @@ def test_gradients_and_training_equal_pytorch(preset):
     # A decay large enough to be seen.
     update = {"learning_rate": 3e-3 if preset == "torchvision" else 1e-5, "momentum": 0.9, "decay": 0.5}
     expected = torch_alexnet.train(reference, images, labels, 5, **update)
-    trainee = logits_model(model)
+    trainee = without_softmax(model)
     trainee.compile(SGD(**update), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     losses = [batch_loss(trainee, images, labels) for _ in range(5)]
     np.testing.assert_allclose(losses, expected, rtol=5e-4)
@@ -183,12 +183,12 @@ def test_initial_values_of_he(preset):
     for layer in model.layers:
         if layer.get_weights() and hasattr(layer, "kernel"):
             kernel, bias = layer.get_weights()
-            expected = he_gain(PRESETS[preset]) * (2 / np.prod(kernel.shape[:-1])) ** 0.5
+            expected = init_gain(PRESETS[preset]) * (2 / np.prod(kernel.shape[:-1])) ** 0.5
             assert np.std(kernel) == pytest.approx(expected, rel=0.05), layer.name
             assert not bias.any()
     # The purpose of the gain: pixels come out as logits of about one.
     natural = np.clip(np.random.default_rng(0).normal(120, 75, (16, 67, 67, 3)), 0, 255)
-    assert 0.05 < np.std(logits_model(model).predict_on_batch(natural)) < 5
+    assert 0.05 < np.std(without_softmax(model).predict_on_batch(natural)) < 5
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])

@@ -14,9 +14,9 @@ import pytest
 from helpers import write_class_folders
 
 from alexnet.cli import main
-from alexnet.data import DamageError, DataError, ImageError, load_data, packed, training_colors
-from alexnet.data.colors import Moments
-from alexnet.data.packed import Packing
+from alexnet.data import DataError, ImageError, TooManyBadImagesError, load_data, packed, training_colors
+from alexnet.data.colors import RunningMoments
+from alexnet.data.packed import PackWriter
 from alexnet.data.readers import find_sources
 from alexnet.recipe import Recipe
 
@@ -37,7 +37,7 @@ def recipe(folder, **values):
 
 def pack(folder, target, encoding="raw", **values):
     training, validation = find_sources(recipe(folder, **values))
-    packing = Packing(target, {"training": training, "validation": validation}, recipe(folder, **values), encoding)
+    packing = PackWriter(target, {"training": training, "validation": validation}, recipe(folder, **values), encoding)
     packing.run()
     return packing
 
@@ -100,7 +100,7 @@ def test_colours_are_those_of_all_training_images(shapes_folder, small_pack):
     np.testing.assert_allclose(found.mean, pixels.mean(0))
     np.testing.assert_allclose(found.std, np.sqrt(np.linalg.eigvalsh(np.cov(pixels.T, bias=True))))
     assert found.source == "72 training images"
-    assert Moments(**Moments(1, [1, 2, 3]).to_json()).sum.tolist() == [1, 2, 3]
+    assert RunningMoments(**RunningMoments(1, [1, 2, 3]).to_json()).sum.tolist() == [1, 2, 3]
 
 
 def test_a_smaller_resize_is_served_and_a_larger_one_refused(small_pack):
@@ -193,7 +193,7 @@ def test_what_cannot_be_read_is_left_out_and_listed(tmp_path):
     assert training.labels.tolist() == [0] * 8 + [1] * 7 + [2] * 8
     rows = (tmp_path / "out" / "skipped.csv").read_text().splitlines()
     assert len(rows) == 2 and rows[1].startswith(f"{damaged},cannot be decoded")
-    with pytest.raises(DamageError, match="more than max_skipped"):
+    with pytest.raises(TooManyBadImagesError, match="more than max_skipped"):
         pack(folder, tmp_path / "strict")
     assert (tmp_path / "strict" / "skipped.csv").exists()
 

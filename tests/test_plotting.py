@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from alexnet import plotting
-from alexnet.model import AlexNet, layer_table
+from alexnet.model import AlexNet, summarize_layers
 
 pytestmark = pytest.mark.once
 
@@ -23,8 +23,8 @@ def test_every_figure_draws_and_none_stays_open():
         plotting.curves(HISTORY),
         plotting.filters(model),
         plotting.predictions(images, labels, np.full((7, 5), 0.2), names),
-        plotting.shares(layer_table(model)),
-        plotting.network(layer_table(model), groups),
+        plotting.shares(summarize_layers(model)),
+        plotting.network(summarize_layers(model), groups),
         plotting.normalization(np.arange(8), np.arange(8) / 2, marked=(1, 2)),
         plotting.comparison([("a jax", "jax", HISTORY), ("b jax", "jax", HISTORY)]),
         plotting.neighbours(images[:2], np.stack([images[:3], images[3:6]]), ["a", "b"], [["a", "b", "a"]] * 2),

@@ -14,12 +14,12 @@ from test_layers import exact_lrn
 
 from alexnet import training
 from alexnet.layers import LocalResponseNormalization
-from alexnet.model import AlexNet, logits_model
+from alexnet.model import AlexNet, without_softmax
 from alexnet.parity import batch_loss, set_numpy_weights
 from alexnet.recipe import Recipe
 from alexnet.saving import load_checkpoint, save_checkpoint
 from alexnet.training import SGD
-from alexnet.training.callbacks import Steps
+from alexnet.training.callbacks import StepMonitor
 
 BACKEND = keras.backend.backend()
 MIXED = ("mixed_bfloat16", "mixed_float16")
@@ -46,7 +46,7 @@ def small():
 
 
 def trainee(rate=1e-4):
-    model = logits_model(small())
+    model = without_softmax(small())
     model.compile(SGD(rate), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     return model
 
@@ -162,7 +162,7 @@ def test_a_resumed_run_keeps_its_loss_scale(tiny, monkeypatch):
         real(self, inner, initial_scale, dynamic_growth_steps, **settings)
 
     monkeypatch.setattr(keras.optimizers.LossScaleOptimizer, "__init__", growing)
-    scales, made, stop = [], Steps.on_train_batch_end, []
+    scales, made, stop = [], StepMonitor.on_train_batch_end, []
 
     def on_train_batch_end(self, step, logs=None):
         if len(scales) == stop[0]:
@@ -173,7 +173,7 @@ def test_a_resumed_run_keeps_its_loss_scale(tiny, monkeypatch):
         scales.append(float(to_numpy(self.model.optimizer.dynamic_scale)))
         made(self, step, logs)
 
-    monkeypatch.setattr(Steps, "on_train_batch_end", on_train_batch_end)
+    monkeypatch.setattr(StepMonitor, "on_train_batch_end", on_train_batch_end)
     recipe = Recipe(**{**tiny, "epochs": 4, "batch_size": 18, "save_steps": 1}, dtype_policy="mixed_float16")
     stop.append(None)
     whole = training.train(recipe.replace(name="whole"), verbose=0)

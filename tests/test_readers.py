@@ -733,6 +733,6 @@ def test_nothing_is_read_beyond_its_limits(tmp_path):
         for offset, size, message in ((2, 4, "ends too early"), (0, 2**30, "claims"), (0, -1, "claims")):
             with pytest.raises(OSError, match=message):
                 stores.read_at(file, offset, size)
-    slices = stores.Slices(tmp_path / "short", stores.Names.of(["a"]), np.array([3]), np.array([9]))
+    slices = stores.TarReader(tmp_path / "short", stores.PackedStrings.of(["a"]), np.array([3]), np.array([9]))
     with pytest.raises(ImageError, match="short/a cannot be read"):
         slices.square(0, 8)

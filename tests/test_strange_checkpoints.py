@@ -14,7 +14,7 @@ import torch
 from test_checkpoints import CAFFE_BGR, field, number_field, pixels, varint
 
 from alexnet.evaluation import evaluate
-from alexnet.model import AlexNet, layer_table, logits_model
+from alexnet.model import AlexNet, summarize_layers, without_softmax
 from alexnet.parity import set_numpy_weights
 from alexnet.saving import load_checkpoint, preset_of, save_checkpoint
 from alexnet.weights import CheckpointError, read_checkpoint
@@ -211,7 +211,7 @@ def test_an_onnx_graph_written_otherwise_computes_the_same(kind, tmp_path):
     expected = session.run(None, {"data": np.ascontiguousarray(fed.transpose(0, 3, 1, 2))})[0]
     model = load_checkpoint(tmp_path / "a.onnx")
     assert preset_of(model) == "caffe" and model.input.shape[1:] == (SIDE, SIDE, 3)
-    found = (model if kind in ("softmax", "sigmoid") else logits_model(model)).predict_on_batch(images)
+    found = (model if kind in ("softmax", "sigmoid") else without_softmax(model)).predict_on_batch(images)
     np.testing.assert_allclose(found, expected, rtol=2e-4, atol=1e-4 * np.abs(expected).max())
 
 
@@ -448,14 +448,14 @@ def test_a_sequential_with_our_names(tmp_path):
     images, labels = pixels(2, SIDE), np.array([0, 1])
     expected = model.predict_on_batch(images)
     assert preset_of(sequential) == "caffe"
-    assert layer_table(sequential) == layer_table(model)
+    assert summarize_layers(sequential) == summarize_layers(model)
     assert evaluate(sequential, (images, labels), verbose=0) == evaluate(model, (images, labels), verbose=0)
     for ending in (".keras", ".weights.h5", ".pth", ".safetensors"):
         save_checkpoint(sequential, tmp_path / f"a{ending}")
         loaded = load_checkpoint(tmp_path / f"a{ending}", "caffe")
         np.testing.assert_allclose(loaded.predict_on_batch(images), expected, atol=1e-5)
     with pytest.raises(ValueError, match="fc8 of .* ends in softmax"):
-        logits_model(sequential)
+        without_softmax(sequential)
     with pytest.raises(ValueError, match="does not say which images it takes"):
         save_checkpoint(keras.Sequential(layers), tmp_path / "b.pth")
 

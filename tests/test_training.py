@@ -17,15 +17,15 @@ import yaml
 from helpers import to_numpy, write_class_folders
 
 from alexnet import training
-from alexnet.data import DamageError, DataError
-from alexnet.evaluation import rank
+from alexnet.data import DataError, TooManyBadImagesError
+from alexnet.evaluation import label_rank
 from alexnet.locking import FolderLock
 from alexnet.recipe import Recipe, RecipeError
 from alexnet.saving import load_checkpoint, preset_of, save_checkpoint
 from alexnet.training import SGD, DivideOnPlateau, RunError, train
-from alexnet.training.callbacks import Release, Steps
+from alexnet.training.callbacks import StepMonitor, TrimMemory
 from alexnet.training.metrics import in_top_k
-from alexnet.training.saves import Saves
+from alexnet.training.saves import CheckpointManager
 
 BACKEND = keras.backend.backend()
 
@@ -94,7 +94,7 @@ def test_a_run_leaves_the_process_as_it_was(tiny, monkeypatch):
     recipe = Recipe(**{**tiny, "epochs": 1, "dtype_policy": "mixed_bfloat16"})
     run = train(recipe, verbose=0)
     assert process_settings() == before
-    assert training.build(recipe, 3).get_layer("conv2").compute_dtype == "bfloat16"  # outside of a run as well
+    assert training.build_model(recipe, 3).get_layer("conv2").compute_dtype == "bfloat16"  # outside of a run as well
     assert run.model.get_layer("conv2").compute_dtype == "bfloat16" and process_settings() == before
     with monkeypatch.context() as patch, pytest.raises(OSError, match="power"):
         stop_after(patch, 1, OSError("power"))
@@ -159,7 +159,7 @@ def test_training_counts_as_evaluation_does():
     scores[rng.random(scores.shape) < 0.05] = np.inf
     scores[rng.random(scores.shape) < 0.05] = -np.inf
     labels = rng.integers(0, 6, 200).astype("int32")
-    expected = rank(scores, labels)
+    expected = label_rank(scores, labels)
     assert set(expected.tolist()) == set(range(7))
     for k in (1, 2, 5):
         np.testing.assert_array_equal(to_numpy(in_top_k(labels, scores, k)), expected < k)
@@ -173,7 +173,7 @@ def test_training_counts_as_evaluation_does():
 def test_a_second_run_in_the_same_folder_is_refused(tiny, monkeypatch):
     """While the first lives; what it has written stays as it is."""
     recipe, found = Recipe(**tiny), []
-    real = training.callbacks.Write.on_epoch_end
+    real = training.callbacks.HistoryLogger.on_epoch_end
 
     def on_epoch_end(self, epoch, logs=None):
         real(self, epoch, logs)
@@ -181,7 +181,7 @@ def test_a_second_run_in_the_same_folder_is_refused(tiny, monkeypatch):
             train(recipe.replace(seed=5, resume=False), verbose=0)
         found.append(epoch)
 
-    monkeypatch.setattr(training.callbacks.Write, "on_epoch_end", on_epoch_end)
+    monkeypatch.setattr(training.callbacks.HistoryLogger, "on_epoch_end", on_epoch_end)
     run = train(recipe, verbose=0)
     assert found == [0, 1]
     assert Recipe.read(run.folder / "params.yaml").seed == metrics(run)["parameters"]["seed"] == 0
@@ -190,7 +190,7 @@ def test_a_second_run_in_the_same_folder_is_refused(tiny, monkeypatch):
 
 def test_a_folder_that_another_run_has_taken(tiny, monkeypatch):
     """Somebody removes the folder of a live run and begins another there: the first does not write into it."""
-    recipe, real = Recipe(**tiny), training.callbacks.Write.on_epoch_end
+    recipe, real = Recipe(**tiny), training.callbacks.HistoryLogger.on_epoch_end
 
     def on_epoch_end(self, epoch, logs=None):
         folder = recipe.run_folder / BACKEND
@@ -202,7 +202,7 @@ def test_a_folder_that_another_run_has_taken(tiny, monkeypatch):
             finally:
                 assert sorted((path.name, path.stat().st_mtime_ns) for path in folder.iterdir()) == before
 
-    monkeypatch.setattr(training.callbacks.Write, "on_epoch_end", on_epoch_end)
+    monkeypatch.setattr(training.callbacks.HistoryLogger, "on_epoch_end", on_epoch_end)
     with pytest.raises(RunError, match="was removed, and another run has begun there"):
         train(recipe, verbose=0)
 
@@ -298,7 +298,7 @@ def test_the_rate_is_divided_when_validation_stalls_at_most_three_times():
 
 def stop_after(monkeypatch, steps, error):
     """Let the run end with `error` after so many of its steps."""
-    real, count = Steps.on_train_batch_end, []
+    real, count = StepMonitor.on_train_batch_end, []
 
     def on_train_batch_end(self, batch, logs=None):
         real(self, batch, logs)
@@ -306,13 +306,15 @@ def stop_after(monkeypatch, steps, error):
         if len(count) == steps:
             raise error
 
-    monkeypatch.setattr(Steps, "on_train_batch_end", on_train_batch_end)
+    monkeypatch.setattr(StepMonitor, "on_train_batch_end", on_train_batch_end)
 
 
 def count_steps(patch):
     """A list that grows with each step."""
-    real, made = Steps.on_train_batch_end, []
-    patch.setattr(Steps, "on_train_batch_end", lambda self, batch, logs=None: (real(self, batch, logs), made.append(1)))
+    real, made = StepMonitor.on_train_batch_end, []
+    patch.setattr(
+        StepMonitor, "on_train_batch_end", lambda self, batch, logs=None: (real(self, batch, logs), made.append(1))
+    )
     return made
 
 
@@ -416,7 +418,7 @@ def test_a_run_stopped_while_it_validates(tiny, monkeypatch):
         patch.setattr(training.callbacks, "evaluate", evaluate)
         train(recipe, verbose=0)
     assert stopped.value.status == 143
-    save = Saves(recipe.run_folder / BACKEND).newest()
+    save = CheckpointManager(recipe.run_folder / BACKEND).newest()
     assert (save.progress["epoch"], save.progress["step"]) == (1, whole.training.steps_per_epoch)
     with monkeypatch.context() as patch:
         made, told = count_steps(patch), Told()
@@ -463,7 +465,7 @@ def test_states_that_cannot_be_used_are_not_thrown_away(tiny, monkeypatch):
 
 def test_a_second_signal_does_not_spoil_the_save(tiny, monkeypatch):
     """The first one waits for the step, the second one comes while the state is written."""
-    recipe, real = Recipe(**tiny), Saves.write
+    recipe, real = Recipe(**tiny), CheckpointManager.write
 
     def write(self, *arguments):
         signal.raise_signal(signal.SIGTERM)
@@ -473,13 +475,13 @@ def test_a_second_signal_does_not_spoil_the_save(tiny, monkeypatch):
         signal.raise_signal(signal.SIGINT)
         on_train_batch_end(self, batch, logs)
 
-    on_train_batch_end = Steps.on_train_batch_end
+    on_train_batch_end = StepMonitor.on_train_batch_end
     with monkeypatch.context() as patch, pytest.raises(training.Interrupted, match="SIGINT") as stopped:
-        patch.setattr(Saves, "write", write)
-        patch.setattr(Steps, "on_train_batch_end", step)
+        patch.setattr(CheckpointManager, "write", write)
+        patch.setattr(StepMonitor, "on_train_batch_end", step)
         train(recipe, verbose=0)
     assert stopped.value.status == 130
-    assert Saves(recipe.run_folder / BACKEND).newest().progress["step"] == 1
+    assert CheckpointManager(recipe.run_folder / BACKEND).newest().progress["step"] == 1
     assert len(train(recipe, verbose=0).history) == 2
 
 
@@ -487,14 +489,14 @@ def test_broken_weights_are_never_saved(tiny):
     """Saved at each step: the state after the step that broke the weights must not replace a good one."""
     with pytest.raises(RunError, match="infinite or NaN by step|The loss became") as error:
         train(Recipe(**{**tiny, "learning_rate": 1e30, "save_steps": 1}), verbose=0)
-    saves = Saves(Recipe(**tiny).run_folder / BACKEND)
+    saves = CheckpointManager(Recipe(**tiny).run_folder / BACKEND)
     assert all(np.isfinite(array).all() for array in saves.newest().arrays().values())
     assert "last good" not in str(error.value)  # none was: the first step spoiled everything
 
 
 def test_states_are_saved_after_so_many_seconds(tiny, monkeypatch):
     written = []
-    monkeypatch.setattr(Saves, "write", lambda self, step, progress, arrays: written.append(step))
+    monkeypatch.setattr(CheckpointManager, "write", lambda self, step, progress, arrays: written.append(step))
     train(Recipe(**{**tiny, "save_seconds": 1e-9}), verbose=0)
     assert written == [1, 2, 3, 4, 5, 6, 6, 7, 8, 9, 10, 11, 12, 12]  # after each step, and after each epoch
     del written[:]
@@ -530,7 +532,7 @@ def test_fine_tuning(tiny, tmp_path):
     teacher = train(Recipe(**{**tiny, "name": "teacher"}), verbose=0)
     folder = write_class_folders(tmp_path / "two", {"train": 24, "val": 4}, classes=("heart", "square"))
     recipe = Recipe(**tiny).replace(data_dir=str(folder), weights=str(teacher.folder), freeze=5)
-    before = training.build(recipe, 2)
+    before = training.build_model(recipe, 2)
     run = train(recipe, verbose=0)
     assert run.class_names == ["heart", "square"] and run.model.output.shape == (None, 2)
     for name in ("conv1", "conv5", "fc6", "fc7", "fc8"):
@@ -551,14 +553,14 @@ def test_nothing_can_be_frozen_without_weights(tiny):
 
 def test_a_finished_run_is_found_or_made(tiny):
     recipe = Recipe(**tiny)
-    folder = training.finished_run(recipe, verbose=0)
+    folder = training.load_or_train(recipe, verbose=0)
     stamp = (folder / "model.keras").stat().st_mtime_ns
-    assert training.finished_run(recipe.replace(epochs=1), verbose=0) == folder  # whatever its parameters were
+    assert training.load_or_train(recipe.replace(epochs=1), verbose=0) == folder  # whatever its parameters were
     assert (folder / "model.keras").stat().st_mtime_ns == stamp
     with pytest.raises(
         RunError, match="a run with another width: 0.0625 there, 0.125 here. Give this one another name"
     ):
-        training.finished_run(recipe.replace(width=0.125), matching=("preset", "width"))
+        training.load_or_train(recipe.replace(width=0.125), matching=("preset", "width"))
     assert [epoch["epoch"] for epoch in training.read_history(folder)] == [1, 2]
 
 
@@ -613,7 +615,7 @@ def test_a_full_disk_does_not_end_a_run_that_can_still_train(tiny, monkeypatch, 
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr(training.record.Saves, "write", full)
+        patch.setattr(training.record.CheckpointManager, "write", full)
         patch.setattr(training.record, "replace_csv", full)  # neither the state nor the results
         close = training.Record.close
         patch.setattr(training.Record, "close", lambda self: (patch.undo(), close(self)))  # somebody has made room
@@ -631,7 +633,7 @@ def test_a_full_disk_does_not_end_a_run_that_can_still_train(tiny, monkeypatch, 
 def test_a_disk_that_is_full_in_the_middle_of_a_file(tiny, tmp_path):
     """For real: files may not grow beyond a limit. The earlier state stays, nothing half-written is left."""
     folder = tmp_path / "run"
-    saves = Saves(folder)
+    saves = CheckpointManager(folder)
     saves.write(1, {"epoch": 0}, {"m0": np.zeros(10)})
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
@@ -673,7 +675,7 @@ def test_what_cannot_be_read_is_left_out_and_listed(tiny, tmp_path, capsys):
     with (run.folder / "skipped.csv").open() as file:
         assert [row["image"] for row in csv.DictReader(file)] == sorted(map(str, damaged))
     assert metrics(run)["skipped_images"] == 2
-    with pytest.raises(DamageError, match="2 of 150 images cannot be read, more than max_skipped"):
+    with pytest.raises(TooManyBadImagesError, match="2 of 150 images cannot be read, more than max_skipped"):
         train(recipe.replace(max_skipped=0.01, resume=False), verbose=0)
 
 
@@ -692,7 +694,7 @@ def test_the_mean_of_the_training_images(tiny, tmp_path):
     assert load_checkpoint(tmp_path / "x.onnx").get_layer("mean").mean == pytest.approx(pixels.mean(0), rel=1e-6)
     with pytest.raises(ValueError, match="no place for the mean of the training images"):
         save_checkpoint(loaded, tmp_path / "x.pth")
-    again = training.build(recipe.replace(weights=str(run.folder)), 3)
+    again = training.build_model(recipe.replace(weights=str(run.folder)), 3)
     assert again.get_layer("mean").mean == pytest.approx(pixels.mean(0))
 
 
@@ -757,7 +759,7 @@ def test_kept_memory_is_given_back_when_it_is_not_needed(monkeypatch):
     released, held = [], iter([100, 120, 126, 110, 157, 158])
     monkeypatch.setattr(training.callbacks.memory, "release", lambda: released.append((epoch, step)))
     monkeypatch.setattr(training.callbacks, "memory_in_use", lambda: next(held))
-    release = Release()
+    release = TrimMemory()
     for epoch in range(6):
         for step in range(2):
             release.on_train_batch_end(step)

@@ -18,7 +18,7 @@ from alexnet.benchmark.contenders import (
 )
 from alexnet.benchmark.contest import hold, ratios
 from alexnet.benchmark.targets import judge
-from alexnet.progress import track
+from alexnet.progress import progress
 from alexnet.recipe import BACKENDS
 
 __all__ = ["BenchmarkError", "Contender", "judge", "require_peers", "run"]
@@ -99,7 +99,7 @@ class _Bench:
         """Training, and inference with one image and a whole batch, of `(backend, name)` by contender."""
         with contextlib.ExitStack() as stack:
             contenders, starts = {}, {}
-            for name, which in track(wanted.items(), len(wanted), f"starting {', '.join(wanted)}", self.verbose):
+            for name, which in progress(wanted.items(), len(wanted), f"starting {', '.join(wanted)}", self.verbose):
                 found = self._start(stack, name, *which, "network", **self.sizes)
                 if found is not None:
                     contenders[name], starts[name] = found

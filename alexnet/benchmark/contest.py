@@ -2,7 +2,7 @@
 
 import statistics
 
-from alexnet.progress import track
+from alexnet.progress import progress
 
 # A processor's clock and its neighbours change within seconds. What two contenders did in one round was done in the
 # same minute, so that the ratio of the two is worth more than either time.
@@ -30,7 +30,7 @@ def hold(contenders, command, rounds, seconds=1.0, verbose=None):
         turns[name] = max(1, round(seconds / once))
     times = {name: [] for name in contenders}
     order = [name for turn in range(rounds) for name in (list(contenders) if turn % 2 == 0 else [*contenders][::-1])]
-    for name in track(order, len(order), f"{command['do']}: {', '.join(contenders)}", verbose):
+    for name in progress(order, len(order), f"{command['do']}: {', '.join(contenders)}", verbose):
         last[name] = contenders[name].ask(**command, count=turns[name])
         times[name].append(last[name]["seconds"] / turns[name])
     return times, last

@@ -16,7 +16,7 @@ def convert(options):
 
 @expects_errors
 def _convert_here(options):
-    from alexnet.evaluation import about
+    from alexnet.evaluation import checkpoint_info
     from alexnet.saving import load_checkpoint, preset_of, save_checkpoint
 
     model = load_checkpoint(options.source, options.preset)
@@ -25,7 +25,7 @@ def _convert_here(options):
     except ValueError as error:
         return fail(error, BAD_USAGE)
     print(f"{options.target}: {preset_of(model) or 'a network of its own'}, {model.count_params():,} parameters")
-    names, _ = about(options.source, model)
+    names, _ = checkpoint_info(options.source, model)
     if names is not None and len(names) != 1000:
         print(
             f"The names of its {len(names)} classes are not in the file; evaluate takes them from the images' folders."

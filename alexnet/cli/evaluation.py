@@ -16,11 +16,11 @@ _HOLD_OUT = ("validation_split", "split_by", "seed")  # the fields that decide w
 
 @expects_errors
 def evaluate(options):
-    from alexnet.evaluation import about, assess
+    from alexnet.evaluation import assess, checkpoint_info
     from alexnet.saving import load_checkpoint, preset_of
 
     models = [load_checkpoint(path, options.preset) for path in options.weights]
-    known = [about(path, model) for path, model in zip(options.weights, models, strict=True)]
+    known = [checkpoint_info(path, model) for path, model in zip(options.weights, models, strict=True)]
     named = [names for names, _ in known if names is not None]  # a converted file names none
     if any(names != named[0] for names in named) or len({model.output.shape[-1] for model in models}) > 1:
         return fail(f"{', '.join(options.weights)} have different classes; they cannot be averaged.", BAD_USAGE)
@@ -92,14 +92,14 @@ def _is_same(first, second):
 
 def _trained_on(run, recipe, images):
     """How many of `images` a run was trained on, where their folder is a part of the run's or holds it."""
-    from alexnet.data import DamageError, DataError, load_data
+    from alexnet.data import DataError, TooManyBadImagesError, load_data
 
     first, second = (Path(os.path.realpath(resolve(each.data_dir))) for each in (run, recipe))
     if not (first.exists() and (first.is_relative_to(second) or second.is_relative_to(first))):
         return 0
     try:
         training, _ = load_data(recipe.replace(**{name: getattr(run, name) for name in (*DATA_FIELDS, *_HOLD_OUT)}))
-    except (DataError, DamageError):
+    except (DataError, TooManyBadImagesError):
         return 0  # it has changed so much that nobody could train on it today
     folders = functools.cache(os.path.realpath)
 
@@ -143,17 +143,17 @@ def _held_out(folder, run, recipe):
 
 def _print(assessment, images):
     """Scores, the weakest classes and the most confident mistakes."""
-    from alexnet.data import readable
+    from alexnet.data import class_display_name
 
     print("  ".join(f"{name} {value:.4f}" for name, value in assessment.scores.items()))
     print("\nweakest classes    top1   top5  images  mostly taken for")
     for row in assessment.per_class()[:10]:
         shares = f"{row['top1']:5.1%}  {row['top5']:5.1%}"
-        print(f"{row['name'][:16]:16}  {shares}  {row['images']:6d}  {row['mistaken_for']}")
+        print(f"{row['name'][:16]:16}  {shares}  {row['images']:6d}  {row['most_confused_with']}")
     print("\nmost confident mistakes")
     names = assessment.class_names
     for i in assessment.mistakes(10):
-        said, right = (readable(names[k]) for k in (assessment.guesses[i, 0], assessment.labels[i]))
+        said, right = (class_display_name(names[k]) for k in (assessment.guesses[i, 0], assessment.labels[i]))
         print(f"{assessment.probabilities[i, 0]:6.1%}  {said}, in truth {right}: {images.path(i)}")
 
 
@@ -189,12 +189,12 @@ def _write(folder, assessment, images):
 def predict(options):
     import numpy as np
 
-    from alexnet.data import ImageError, read_square, readable
-    from alexnet.evaluation import about, input_size, look
+    from alexnet.data import ImageError, class_display_name, read_square
+    from alexnet.evaluation import checkpoint_info, input_size, predict_probabilities
     from alexnet.saving import load_checkpoint
 
     model = load_checkpoint(options.weights, options.preset)
-    names, resize = about(options.weights, model)
+    names, resize = checkpoint_info(options.weights, model)
     names = names or [f"class {k}" for k in range(model.output.shape[-1])]
     decoding = ("max_megapixels", "white_level")
     run = _run_of(options.weights)
@@ -209,9 +209,9 @@ def predict(options):
         except ImageError as error:
             status = fail(error, FAILED)
             continue
-        probabilities = look(model, square[None], recipe.views, batch_size=1)[0]
+        probabilities = predict_probabilities(model, square[None], recipe.views, batch_size=1)[0]
         print(path)
         for k in np.argsort(-probabilities, kind="stable")[:5]:
-            wnid = f"  ({names[k]})" if names[k] not in readable(names[k]) else ""
-            print(f"{probabilities[k]:8.2%}  {readable(names[k])}{wnid}")
+            wnid = f"  ({names[k]})" if names[k] not in class_display_name(names[k]) else ""
+            print(f"{probabilities[k]:8.2%}  {class_display_name(names[k])}{wnid}")
     return status

@@ -27,7 +27,7 @@ def pack(options):
 
 
 def _pack(options):
-    from alexnet.data.packed import Packing
+    from alexnet.data.packed import PackWriter
     from alexnet.data.readers import find_sources
     from alexnet.data.summary import Summary
 
@@ -36,7 +36,7 @@ def _pack(options):
     training, validation = find_sources(recipe)
     summary = Summary.of(recipe.data_dir, training=training, validation=validation)
     print(summary, flush=True)
-    packing = Packing(options.target, {"training": training, "validation": validation}, recipe, options.encoding)
+    packing = PackWriter(options.target, {"training": training, "validation": validation}, recipe, options.encoding)
     if packing.left:
         free = shutil.disk_usage(options.target).free
         print(

@@ -13,7 +13,7 @@ from alexnet.cli.inspection import FIELDS as INSPECTION_FIELDS
 from alexnet.cli.inspection import inspect
 from alexnet.cli.packing import FIELDS, pack
 from alexnet.cli.training import batch, train
-from alexnet.recipe import DATA_FIELDS, Recipe, allowed, nearest
+from alexnet.recipe import DATA_FIELDS, Recipe, describe_field, nearest
 
 # As it was called: by the command that pip installs, or as a module.
 _PROGRAM = "alexnet" if Path(sys.argv[0]).stem == "alexnet" else "python -m alexnet"
@@ -58,7 +58,7 @@ def _add_fields(parser, *names, **defaults):
     """Flags that mean what the field of the recipe means."""
     for name in names:
         default = defaults.get(name, _shown(Recipe.model_fields[name].default))
-        text = f"{Recipe.model_fields[name].description} ({allowed(name)}; default {default})"
+        text = f"{Recipe.model_fields[name].description} ({describe_field(name)}; default {default})"
         parser.add_argument(f"--{name}", metavar="VALUE", help=text)
 
 

@@ -18,7 +18,7 @@ def train(options):
         return fail(error, BAD_USAGE)
 
     from alexnet.data import DataError, ImageError
-    from alexnet.training import RunError, build, train
+    from alexnet.training import RunError, build_model, train
     from alexnet.weights import CheckpointError
 
     try:
@@ -33,7 +33,7 @@ def train(options):
         print(f"No figures were drawn: {missing(error)}")
     else:
         run.save_figure(plotting.curves(run.history), "curves")
-        run.save_figure(plotting.filters(run.model, build(recipe, len(run.class_names))), "filters")
+        run.save_figure(plotting.filters(run.model, build_model(recipe, len(run.class_names))), "filters")
     results, times = run.metrics["results"], run.metrics["times"]
     print(
         f"val_top1 {results['val_top1']:.4f}, val_top5 {results['val_top5']:.4f}, val_loss {results['val_loss']:.4f} "

@@ -7,15 +7,15 @@ import threading
 import numpy as np
 
 from alexnet.data import augmentation, colors
-from alexnet.data.bad_images import DamageError, Skipped
+from alexnet.data.bad_images import BadImages, TooManyBadImagesError
 from alexnet.data.decoding import ImageError, read_square
-from alexnet.data.imagenet import readable
+from alexnet.data.imagenet import class_display_name
 from alexnet.data.readers import find_sources, find_test_source
 from alexnet.data.source import DataError, SquareCache
 from alexnet.data.summary import Summary
 
 __all__ = [
-    "DamageError",
+    "TooManyBadImagesError",
     "DataError",
     "ImageError",
     "Images",
@@ -23,7 +23,7 @@ __all__ = [
     "load_data",
     "load_test_data",
     "read_square",
-    "readable",
+    "class_display_name",
     "training_colors",
 ]
 
@@ -37,12 +37,12 @@ def load_data(recipe):
 
     Raises:
         DataError: `data_dir` holds nothing that could be trained on.
-        DamageError: more of it than `max_skipped` cannot be read.
+        TooManyBadImagesError: more of it than `max_skipped` cannot be read.
     """
     training, validation = find_sources(recipe)
     _require_size(training, recipe)
     unreadable = dict(training.unreadable + validation.unreadable)
-    skipped = Skipped(len(training) + len(validation), recipe.max_skipped, unreadable)
+    skipped = BadImages(len(training) + len(validation), recipe.max_skipped, unreadable)
     skipped.check()
     free = recipe.cache_gb * 2**30
     keep = []
@@ -68,14 +68,14 @@ def load_test_data(recipe, class_names=None, part="validation"):
 
     Raises:
         DataError: `data_dir` holds no images, or a class that is not among `class_names`.
-        DamageError: more of it than `max_skipped` cannot be read.
+        TooManyBadImagesError: more of it than `max_skipped` cannot be read.
     """
     source = find_test_source(recipe, part)
     _require_size(source, recipe)
     if class_names is not None:
         source = source.relabelled(class_names)
     keep = len(source) * recipe.resize**2 * 3 <= recipe.cache_gb * 2**30 and not source.store.fast
-    skipped = Skipped(len(source), recipe.max_skipped, source.unreadable)
+    skipped = BadImages(len(source), recipe.max_skipped, source.unreadable)
     skipped.check()
     summary = Summary.of(recipe.data_dir, **{part if source.origin else "all": source})
     return Images(source, recipe, keep, skipped, summary, training=False)
@@ -90,7 +90,7 @@ def _require_size(source, recipe):
 
 
 def training_colors(recipe, training):
-    """`Colors` that a recipe asks for: ImageNet's, or those of the training images (a sample of 10,000 of many).
+    """`PixelStats` that a recipe asks for: ImageNet's, or those of the training images (a sample of 10,000 of many).
 
     A packed set knows its own, of all its images.
     """
@@ -100,7 +100,7 @@ def training_colors(recipe, training):
         return training.source.store.colors
     rng = np.random.default_rng(recipe.seed)
     sample = np.sort(rng.permutation(len(training))[: colors.SAMPLE])
-    moments = colors.Moments()
+    moments = colors.RunningMoments()
     for squares, labels in training.squares(sample):
         for square, label in zip(squares, labels, strict=True):
             if label >= 0:
@@ -117,7 +117,7 @@ class Images:
         steps_per_epoch: Batches that one pass takes.
         skipped: What could not be read so far.
         summary: `Summary` of what `data_dir` was taken for.
-        colors: `Colors` for the colour noise; ImageNet's until somebody sets others.
+        colors: `PixelStats` for the colour noise; ImageNet's until somebody sets others.
         failure: The error that stopped a batch, if any. TensorFlow wraps errors of its input in its own.
     """
 
@@ -151,7 +151,7 @@ class Images:
             first: Number of the first batch, to go on where a run stopped.
 
         Raises:
-            DamageError: while reading, when more images than `max_skipped` cannot be read.
+            TooManyBadImagesError: while reading, when more images than `max_skipped` cannot be read.
             WorkerError: while reading, when a thread fails for another reason.
         """
         recipe, order = self._recipe, self._order(np.arange(len(self)))
@@ -184,7 +184,7 @@ class Images:
 
     def examples(self, indices):
         """The images at `indices`, central crops `(len(indices), image_size, image_size, 3)` uint8."""
-        return augmentation.centre_crop(self.squares_at(indices), self._recipe.image_size)
+        return augmentation.center_crop(self.squares_at(indices), self._recipe.image_size)
 
     def squares_at(self, indices):
         """The images at `indices` as whole squares, `(len(indices), resize, resize, 3)` uint8; black if unreadable."""
@@ -230,22 +230,22 @@ class Images:
 
     def _centred(self, indices):
         squares, labels = self._labelled(indices)
-        return augmentation.centre_crop(squares[labels >= 0], self._recipe.image_size), labels[labels >= 0]
+        return augmentation.center_crop(squares[labels >= 0], self._recipe.image_size), labels[labels >= 0]
 
     def _augmented(self, indices, rng):
         recipe, count, size = self._recipe, len(indices), self._recipe.image_size
         room = recipe.resize - size
         corners = np.full((count, 2), room // 2)
         if recipe.random_crop:
-            corners = augmentation.random_corners(count, room, rng)
-        flips = augmentation.random_flips(count, rng) if recipe.mirror else np.zeros(count, bool)
+            corners = augmentation.random_crop_offsets(count, room, rng)
+        flips = augmentation.sample_flips(count, rng) if recipe.mirror else np.zeros(count, bool)
         images, indices = np.empty((count, size, size, 3), np.uint8), indices.copy()
         # From a fast store a few at a time, whose memory serves the next ones while the processor still has it at hand.
         step = 8 if self.source.store.fast else count
         for first in range(0, count, step):
             part = slice(first, first + step)
             indices[part], squares = self._replaced(indices[part])
-            augmentation.cut(squares, corners[part], flips[part], images[part])
+            augmentation.crop_and_flip(squares, corners[part], flips[part], images[part])
         if recipe.pca_color:
             images = augmentation.pca_color(images, recipe.pca_color, self.colors.components, rng)
         return images, self.labels[indices]
@@ -265,6 +265,8 @@ class Images:
                 if squares[place] is not None:
                     break
             else:
-                self.failure = DamageError(self.path(indices[place]), "cannot be read, nor anything in its place")
+                self.failure = TooManyBadImagesError(
+                    self.path(indices[place]), "cannot be read, nor anything in its place"
+                )
                 raise self.failure
         return indices, squares

@@ -5,13 +5,13 @@ import numpy as np
 from alexnet.data.decoding import optional
 
 
-def centre_crop(images, size):
+def center_crop(images, size):
     """The central `size` pixels of square images `(batch, side, side, 3)`."""
     offset = (images.shape[1] - size) // 2
     return images[:, offset : offset + size, offset : offset + size]
 
 
-def ten_views(images, size):
+def ten_crop(images, size):
     """The paper's ten views of square images, one after the other: four corners and centre, and all five mirrored."""
     last = images.shape[1] - size
     middle = last // 2
@@ -21,17 +21,17 @@ def ten_views(images, size):
         yield view[:, :, ::-1]
 
 
-def random_corners(count, room, rng):
+def random_crop_offsets(count, room, rng):
     """Where so many random crops begin, `(count, 2)`: y and x, each from 0 to `room`."""
     return rng.integers(0, room, (count, 2), endpoint=True)
 
 
-def random_flips(count, rng):
+def sample_flips(count, rng):
     """Which of so many images are mirrored, `(count,)` bool: each with equal probability or not."""
     return rng.random(count) < 0.5
 
 
-def cut(squares, corners, flips, batch):
+def crop_and_flip(squares, corners, flips, batch):
     """Fill `batch` `(n, size, size, 3)` uint8 with a part of each of `n` squares, mirrored left to right or not.
 
     Args:

@@ -6,11 +6,11 @@ from alexnet.data.decoding import ImageError
 from alexnet.replacing import replace_list
 
 
-class DamageError(ImageError):
+class TooManyBadImagesError(ImageError):
     """More images than `max_skipped` allows could not be read."""
 
 
-class Skipped:
+class BadImages:
     """What was left out, and why.
 
     Args:
@@ -33,7 +33,7 @@ class Skipped:
         """Note an `ImageError`.
 
         Raises:
-            DamageError: it is one too many.
+            TooManyBadImagesError: it is one too many.
         """
         with self._lock:
             self.reasons.setdefault(error.name, error.reason)
@@ -43,7 +43,9 @@ class Skipped:
         if len(self) > self.allowed * self.images or len(self) >= self.images:
             name, reason = list(self.reasons.items())[-1]
             limit = f", more than max_skipped ({self.allowed:g}) allows" if self.allowed < 1 else ""
-            raise DamageError(name, f"{reason}; with it {len(self):,} of {self.images:,} images cannot be read{limit}.")
+            raise TooManyBadImagesError(
+                name, f"{reason}; with it {len(self):,} of {self.images:,} images cannot be read{limit}."
+            )
 
     def write(self, path):
         """The list as CSV, `image,reason`; while it is empty, there is no such file."""

@@ -8,7 +8,7 @@ SAMPLE = 10_000  # images; ImageNet's mean is known to a tenth of a grey level f
 
 
 @dataclass(frozen=True)
-class Colors:
+class PixelStats:
     """RGB statistics of pixels from 0 to 255.
 
     Attributes:
@@ -39,7 +39,7 @@ class Colors:
 
 
 # Of the training images of ILSVRC 2012.
-IMAGENET = Colors(
+IMAGENET = PixelStats(
     np.array([127.30, 119.72, 104.91]),
     np.array([19.72, 37.09, 121.78]),
     np.array([[0.418, -0.713, -0.564], [-0.817, -0.024, -0.576], [0.397, 0.701, -0.592]]),
@@ -47,17 +47,17 @@ IMAGENET = Colors(
 )
 
 
-class Moments:
-    """Sums from which `Colors` follow; images may be added in any order."""
+class RunningMoments:
+    """Sums from which `PixelStats` follow; images may be added in any order."""
 
     def __init__(self, count=0, sum=(0, 0, 0), products=((0, 0, 0),) * 3):
         self.count, self.sum, self.products = count, np.array(sum, np.int64), np.array(products, np.float64)
 
     def __add__(self, other):
-        return Moments(self.count + other.count, self.sum + other.sum, self.products + other.products)
+        return RunningMoments(self.count + other.count, self.sum + other.sum, self.products + other.products)
 
     def to_json(self):
-        """Keywords for `Moments`."""
+        """Keywords for `RunningMoments`."""
         return {"count": self.count, "sum": self.sum.tolist(), "products": self.products.tolist()}
 
     def add(self, square):
@@ -70,4 +70,4 @@ class Moments:
     def colors(self, source):
         mean = self.sum / self.count
         values, vectors = np.linalg.eigh(self.products / self.count - np.outer(mean, mean))
-        return Colors(mean, np.sqrt(np.maximum(values, 0)), vectors, source)
+        return PixelStats(mean, np.sqrt(np.maximum(values, 0)), vectors, source)

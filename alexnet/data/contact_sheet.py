@@ -32,7 +32,7 @@ def draw(sources, class_names):
     """A `ContactSheet`: eight images of each class, two where there are many classes. A damaged one is a red cross.
 
     Args:
-        sources: `{part: Source}`. A class is shown from the first part that has images of it.
+        sources: `{part: LabeledImages}`. A class is shown from the first part that has images of it.
         class_names: Of all parts.
     """
     class_names = list(class_names)[:MOST]

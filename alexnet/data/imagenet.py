@@ -12,7 +12,7 @@ def names():
         return {row["wnid"]: row["name"] for row in csv.DictReader(file)}
 
 
-def readable(class_name):
+def class_display_name(class_name):
     """`"n01440764"` as `"tench"`; any other name as it is, and ids that ImageNet's thousand do not have.
 
     A bird and a machine are both called crane, and two garments maillot: they keep their ids.

@@ -17,7 +17,7 @@ from alexnet.data.duplicates import SIDE, group_equal, group_similar, join_group
 from alexnet.data.readers import find_parts
 from alexnet.data.source import side_of
 from alexnet.data.summary import Summary, printable
-from alexnet.progress import track
+from alexnet.progress import progress
 from alexnet.replacing import replace_list, replace_text, replacing
 
 SAMPLE, MEASURED = 2000, 500  # images that are decoded, and whose headers are read
@@ -40,7 +40,7 @@ class Inspection:
 
     Attributes:
         summary: `Summary` of what `data_dir` was taken for.
-        sources: `{part: Source}`.
+        sources: `{part: LabeledImages}`.
         problem: Why nobody could train on it, a sentence; None if one can.
         classes: `{class: {part: number of images}}`.
         unreadable: `{name: reason}` of folders that could not be listed, and of rows that lead to no image.
@@ -377,7 +377,7 @@ def _decode(sources, sample, pool, verbose):
         for (part, places), results in zip(batches, pool.map(look, batches), strict=True)
         for place, result in zip(places.tolist(), results, strict=True)
     )
-    for part, place, result in track(found, total, "looking at images", verbose):
+    for part, place, result in progress(found, total, "looking at images", verbose):
         if isinstance(result, ImageError):
             damaged[part][result.name] = result.reason
             continue

@@ -14,7 +14,7 @@ import numpy as np
 
 from alexnet.data.decoding import EXTENSIONS
 from alexnet.data.source import ENDING, HIDDEN
-from alexnet.data.stores import Names, Slices
+from alexnet.data.stores import PackedStrings, TarReader
 
 REMEMBERED = 10_000  # smaller listings are made anew: that takes a moment
 FORMAT = 2
@@ -34,19 +34,19 @@ def is_hidden(name):
 
 
 @dataclass(frozen=True)
-class Listing:
+class FileIndex:
     """All images below a folder, those of one directory together.
 
     Attributes:
-        names: `Names`, relative to the folder.
+        names: `PackedStrings`, relative to the folder.
         directories: Relative too; "" is the folder itself.
         counts: How many images each directory has of its own, int64.
         unreadable: `(path, reason)` of each directory that could not be listed.
-        passed_over: `(reason, Names)` of what else lies there: files whose ending is not read, hidden ones. A hidden
-            folder counts once.
+        passed_over: `(reason, PackedStrings)` of what else lies there: files whose ending is not read, hidden ones. A
+            hidden folder counts once.
     """
 
-    names: Names
+    names: PackedStrings
     directories: list
     counts: np.ndarray
     unreadable: tuple = ()
@@ -54,7 +54,7 @@ class Listing:
 
 
 def list_images(folder, cache=None):
-    """The `Listing` of a folder: images by their endings at any depth, sorted; hidden files are passed over.
+    """The `FileIndex` of a folder: images by their endings at any depth, sorted; hidden files are passed over.
 
     Args:
         folder: Where.
@@ -66,15 +66,17 @@ def list_images(folder, cache=None):
     folder = os.path.abspath(folder)
     saved = _load(cache, folder, _KEYS)
     if saved is not None:
-        directories = list(Names(saved["directories"].tobytes(), saved["directory_ends"]))
+        directories = list(PackedStrings(saved["directories"].tobytes(), saved["directory_ends"]))
         if _times(folder, directories) == saved["times"].tolist():
-            others = [(reason, Names(saved[key].tobytes(), saved[f"{key}_ends"])) for reason, key in _OTHERS.items()]
-            names = Names(saved["text"].tobytes(), saved["ends"])
-            return Listing(names, directories, saved["counts"], passed_over=_present(others))
+            others = [
+                (reason, PackedStrings(saved[key].tobytes(), saved[f"{key}_ends"])) for reason, key in _OTHERS.items()
+            ]
+            names = PackedStrings(saved["text"].tobytes(), saved["ends"])
+            return FileIndex(names, directories, saved["counts"], passed_over=_present(others))
     began = time.time_ns()
     listing, times = _walk(folder)
     if len(listing.names) > REMEMBERED and not listing.unreadable and max(times) < began - _RACY_NS:
-        directories = Names.of(listing.directories)
+        directories = PackedStrings.of(listing.directories)
         others = {_OTHERS[reason]: names for reason, names in listing.passed_over}
         _save(
             cache,
@@ -102,7 +104,7 @@ def _present(pairs):
 
 
 def _walk(folder):
-    """A `Listing` and the times at which its directories were changed, taken before they were read."""
+    """A `FileIndex` and the times at which its directories were changed, taken before they were read."""
     texts, lengths, directories, times, unreadable = [], [], [], [], []
     passed_over = {reason: [] for reason in _OTHERS}
     waiting = [(b"", frozenset())]
@@ -129,10 +131,10 @@ def _walk(folder):
         directories.append(os.fsdecode(relative))
         times.append(status.st_mtime_ns)
         waiting += [(prefix + name, above | {here}) for name in sorted(folders, reverse=True)]
-    names = Names(b"".join(texts), np.cumsum(np.concatenate(lengths)))
+    names = PackedStrings(b"".join(texts), np.cumsum(np.concatenate(lengths)))
     counts = np.array([len(own) for own in lengths])
-    others = _present((reason, Names.of(found)) for reason, found in passed_over.items())
-    return Listing(names, directories, counts, tuple(unreadable), others), times
+    others = _present((reason, PackedStrings.of(found)) for reason, found in passed_over.items())
+    return FileIndex(names, directories, counts, tuple(unreadable), others), times
 
 
 def _entries(path):
@@ -191,9 +193,9 @@ def list_tar(path, cache=None):
     stamp = [status.st_mtime_ns, status.st_size]
     saved = _load(cache, path, ("text", "ends", "offsets", "sizes", "group", "groups", "group_ends", "times"))
     if saved is not None and saved["times"].tolist() == stamp:
-        groups = list(Names(saved["groups"].tobytes(), saved["group_ends"]))
-        names = Names(saved["text"].tobytes(), saved["ends"])
-        return Slices(path, names, saved["offsets"], saved["sizes"]), saved["group"], groups, ()
+        groups = list(PackedStrings(saved["groups"].tobytes(), saved["group_ends"]))
+        names = PackedStrings(saved["text"].tobytes(), saved["ends"])
+        return TarReader(path, names, saved["offsets"], saved["sizes"]), saved["group"], groups, ()
     found, groups, unreadable = [], [""], []
     with open(path, "rb") as file, tarfile.open(fileobj=file, mode="r:") as outer:
         for member in outer:
@@ -207,10 +209,10 @@ def list_tar(path, cache=None):
             elif member.isreg():
                 found.append((member.name, member.offset_data, member.size, 0))
     found.sort()
-    names = Names.of(row[0] for row in found)
+    names = PackedStrings.of(row[0] for row in found)
     offsets, sizes, group = np.array([row[1:] for row in found], np.int64).reshape(-1, 3).T.copy()
     if len(found) > REMEMBERED and not unreadable and stamp[0] < time.time_ns() - _RACY_NS:
-        group_names = Names.of(groups)
+        group_names = PackedStrings.of(groups)
         _save(
             cache,
             path,
@@ -223,7 +225,7 @@ def list_tar(path, cache=None):
             group_ends=group_names.ends,
             times=np.array(stamp),
         )
-    return Slices(path, names, offsets, sizes), group, groups, tuple(unreadable)
+    return TarReader(path, names, offsets, sizes), group, groups, tuple(unreadable)
 
 
 def _regular(archive, prefix, begin, group):

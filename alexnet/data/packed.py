@@ -20,13 +20,13 @@ import numpy as np
 from PIL import Image
 
 from alexnet.data import decoding
-from alexnet.data.bad_images import Skipped
-from alexnet.data.colors import Colors, Moments
+from alexnet.data.bad_images import BadImages
+from alexnet.data.colors import PixelStats, RunningMoments
 from alexnet.data.decoding import ImageError, optional
-from alexnet.data.source import DataError, Source
-from alexnet.data.stores import Names, Store
+from alexnet.data.source import DataError, LabeledImages
+from alexnet.data.stores import ImageReader, PackedStrings
 from alexnet.packages import install
-from alexnet.progress import track
+from alexnet.progress import progress
 
 VERSION = 1
 MANIFEST, PLAN, SKIPPED = "packed.json", "plan.json", "skipped.csv"
@@ -42,16 +42,16 @@ _READER = "readahead_buffer_size:0,max_parallelism:0"
 # --- Reading
 
 
-class Packed(Store):
+class Packed(ImageReader):
     """One part of a packed folder. Any number of threads may read it.
 
     Args:
         folder: Where it lies.
         shards: `(file name, images)` of each shard.
-        names: `Names` that the images had.
+        names: `PackedStrings` that the images had.
         size: Side of the squares in pixels.
         encoding: `"raw"` or `"jpeg"`.
-        colors: `Colors` of all training images.
+        colors: `PixelStats` of all training images.
     """
 
     def __init__(self, folder, shards, names, size, encoding, colors):
@@ -73,7 +73,7 @@ class Packed(Store):
         return os.path.join(self.folder, self.names[index])
 
     def square(self, index, size):
-        """As `Store.square`.
+        """As `ImageReader.square`.
 
         Raises:
             DataError: `size` is larger than that of the squares.
@@ -147,19 +147,19 @@ def find(folder):
             f"data_dir: {folder}: {', '.join(damaged[:3])}{more} {'is' if len(damaged) == 1 else 'are'} missing or cut "
             "off; the same pack command writes only what is missing."
         )
-    colors = Colors.from_json(manifest["colors"]) if manifest["colors"] else None
+    colors = PixelStats.from_json(manifest["colors"]) if manifest["colors"] else None
     size, encoding = manifest["plan"]["size"], manifest["plan"]["encoding"]
     kind = f"packed, {encoding} {size} x {size}"
     found = dict.fromkeys(("training", "validation"))
     for part, files in manifest["parts"].items():
         try:
             with np.load(folder / files["labels"]["file"], allow_pickle=False) as arrays:
-                labels, names = arrays["labels"], Names(arrays["text"].tobytes(), arrays["ends"])
+                labels, names = arrays["labels"], PackedStrings(arrays["text"].tobytes(), arrays["ends"])
         except Exception as error:  # zipfile, zlib and NumPy have their own
             raise DataError(f"data_dir: {folder / files['labels']['file']} cannot be read ({error}).") from None
         shards = [(shard["file"], shard["images"]) for shard in files["shards"] if shard["images"]]
         store = Packed(folder, shards, names, size, encoding, colors)
-        found[part] = Source.whole(store, labels, manifest["class_names"], kind)
+        found[part] = LabeledImages.whole(store, labels, manifest["class_names"], kind)
     return found["training"], found["validation"]
 
 
@@ -172,7 +172,7 @@ def verify(folder):
     folder = Path(folder)
     files = list(_files(_read_manifest(folder)))
     damaged = []
-    for file in track(files, len(files), "verifying"):
+    for file in progress(files, len(files), "verifying"):
         size = _size(folder / file["file"])
         if size != file["bytes"]:
             damaged.append((file["file"], "is missing" if size is None else f"has {size:,} bytes of {file['bytes']:,}"))
@@ -215,12 +215,12 @@ class _Shard:
     last: int
 
 
-class Packing:
+class PackWriter:
     """A packed folder in the making; what was interrupted goes on after the last whole shard.
 
     Args:
         folder: Where it goes; made if need be.
-        sources: `{"training": Source, "validation": Source}`.
+        sources: `{"training": LabeledImages, "validation": LabeledImages}`.
         recipe: Of its fields `resize`, `workers` and `max_skipped` matter.
         encoding: `"raw"` or `"jpeg"`.
 
@@ -244,7 +244,7 @@ class Packing:
         self.workers = recipe.workers or os.cpu_count()
         self.images = sum(map(len, sources.values()))
         unreadable = dict(row for source in sources.values() for row in source.unreadable)
-        self.skipped = Skipped(self.images, recipe.max_skipped, unreadable)
+        self.skipped = BadImages(self.images, recipe.max_skipped, unreadable)
         self._plan()
         self.shards = list(self._shards())
         self._done = self._whole_shards()
@@ -260,14 +260,14 @@ class Packing:
         """Pack what is left.
 
         Raises:
-            DamageError: too many images cannot be read.
+            TooManyBadImagesError: too many images cannot be read.
             OSError: a file cannot be written.
         """
         left = [shard for shard in self.shards if shard not in self._done]
         if left:
             _write_whole(self.folder / PLAN, _json(self.plan))
         with ThreadPoolExecutor(self.workers) as pool:
-            squares = track(self._packed(pool, left), self.left, "packing", verbose)
+            squares = progress(self._packed(pool, left), self.left, "packing", verbose)
             try:
                 for shard in left:
                     self._write(shard, squares)
@@ -357,7 +357,7 @@ class Packing:
             )
 
     def _packed(self, pool, shards):
-        """`(index, record or ImageError, Moments)` of the images in shards."""
+        """`(index, record or ImageError, RunningMoments)` of the images in shards."""
         tasks = ((shard.part, index) for shard in shards for index in range(shard.first, shard.last))
         return _ahead(pool, self._pack, tasks, 4 * self.workers)
 
@@ -366,14 +366,14 @@ class Packing:
         square = self.sources[part].squares(np.array([index]), self.size)[0]
         if isinstance(square, ImageError):
             return index, square, None
-        moments = Moments()
+        moments = RunningMoments()
         if part == "training":
             moments.add(square)
         return index, _encode(square, self.encoding), moments
 
     def _write(self, shard, squares):
         """Write a shard with the next of `squares`, and then the note that it is whole."""
-        moments, left_out = Moments(), []
+        moments, left_out = RunningMoments(), []
 
         def records():
             nonlocal moments
@@ -405,10 +405,10 @@ class Packing:
         self._done[shard] = note
 
     def _write_manifest(self):
-        parts, moments = {}, Moments()
+        parts, moments = {}, RunningMoments()
         for part, source in self.sources.items():
             notes = [self._done[shard] for shard in self.shards if shard.part == part]
-            moments = sum((Moments(**note["moments"]) for note in notes), moments)
+            moments = sum((RunningMoments(**note["moments"]) for note in notes), moments)
             kept = np.ones(len(source), bool)
             kept[[index for note in notes for index, _, _ in note["skipped"]]] = False
             self.written += int(kept.sum())
@@ -433,7 +433,7 @@ class Packing:
         file = f"{part}.npz"
         names = [source.name(index) for index in range(len(source))]
         root = os.path.dirname(os.path.commonprefix(names[:1] + names[-1:])) + os.sep
-        names = Names.of(f"{part}/{name.removeprefix(root)}" for name in names)
+        names = PackedStrings.of(f"{part}/{name.removeprefix(root)}" for name in names)
         unfinished = self.folder / f"{file}.tmp"
         with unfinished.open("wb") as stream:
             np.savez(stream, labels=source.labels, text=np.frombuffer(names.text, np.uint8), ends=names.ends)

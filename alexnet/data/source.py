@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from alexnet.data.stores import Store
+from alexnet.data.stores import ImageReader
 
 # Why a file, or a row of a table, is not among the images.
 ENDING = "ending not read"
@@ -28,11 +28,11 @@ class DataError(ValueError):
 
 
 @dataclass(frozen=True)
-class Source:
+class LabeledImages:
     """Labelled images that are not read yet.
 
     Attributes:
-        store: `Store` of the images, and perhaps of others.
+        store: `ImageReader` of the images, and perhaps of others.
         indices: Which of the store's images these are, int64 `(n,)`.
         labels: int32 `(n,)`, indices into `class_names`.
         class_names: A name for each class.
@@ -46,7 +46,7 @@ class Source:
         notes: Sentences on what was decided and might surprise: an encoding, a range of pixels.
     """
 
-    store: Store
+    store: ImageReader
     indices: np.ndarray
     labels: np.ndarray
     class_names: list
@@ -77,7 +77,7 @@ class Source:
         return self.store.key(self.indices[index])
 
     def squares(self, indices, size):
-        """As `Store.squares`."""
+        """As `ImageReader.squares`."""
         return self.store.squares(self.indices[indices], size)
 
     def digest(self):

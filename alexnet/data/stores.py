@@ -17,7 +17,7 @@ from alexnet.data.decoding import ImageError
 LARGEST = 256 * 2**20
 
 
-class Names(Sequence):
+class PackedStrings(Sequence):
     """Many file names in one piece of memory: a million of them take tens of megabytes and load in no time.
 
     Args:
@@ -42,12 +42,12 @@ class Names(Sequence):
         return os.fsdecode(self.text[self.ends[index - 1] if index else 0 : self.ends[index]])
 
 
-class Store:
+class ImageReader:
     """Images by number.
 
     Attributes:
         fast: Whether reading costs so little that keeping squares in memory gains nothing.
-        colors: `Colors` of the images where the store knows them, otherwise None.
+        colors: `PixelStats` of the images where the store knows them, otherwise None.
         size: Side of the largest squares that it has, None for any.
         has_marks: Whether `mark` and `read` have something.
     """
@@ -111,7 +111,7 @@ class Store:
         return found
 
 
-class Encoded(Store):
+class Encoded(ImageReader):
     """Images that lie there as files do.
 
     Attributes:
@@ -139,7 +139,7 @@ class Folder(Encoded):
 
     Args:
         root: The folder.
-        names: `Names` of the files, relative to it.
+        names: `PackedStrings` of the files, relative to it.
     """
 
     has_marks = True
@@ -163,12 +163,12 @@ class Folder(Encoded):
             return _mark(file, 0, os.fstat(file.fileno()).st_size)
 
 
-class Slices(Encoded):
+class TarReader(Encoded):
     """Files that lie one after the other in a large one, as in a tar.
 
     Args:
         path: The large file.
-        names: `Names` of the files in it.
+        names: `PackedStrings` of the files in it.
         offsets: Where each begins, int64 `(n,)`.
         sizes: How many bytes each has, int64 `(n,)`.
     """
@@ -262,7 +262,7 @@ def _mark(file, offset, size):
     return size, read_at(file, offset + size - end, end)
 
 
-class Arrays(Store):
+class Arrays(ImageReader):
     """One uint8 array `(n, height, width)` or `(n, height, width, 3)`; a fourth channel is transparency."""
 
     has_marks = True

@@ -23,7 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from alexnet.locking import FolderLock, LockedError, is_locked
 from alexnet.packages import install
-from alexnet.recipe import BACKENDS, FREE, Recipe, nearest
+from alexnet.recipe import BACKENDS, NON_MODEL_FIELDS, Recipe, nearest
 from alexnet.studies.report import write_report
 
 
@@ -186,7 +186,7 @@ def _has_finished(job):
     if not job.output.is_file() or metrics.get("status", "finished") != "finished":
         return False
     # The folder may since have been used by a run with other parameters.
-    made_with = {name: value for name, value in metrics.get("parameters", {}).items() if name not in FREE}
+    made_with = {name: value for name, value in metrics.get("parameters", {}).items() if name not in NON_MODEL_FIELDS}
     if any(recipe.get(name) != value for name, value in made_with.items()):
         return False
     try:

@@ -8,35 +8,43 @@ import keras
 import numpy as np
 
 from alexnet.data import load_data, training_colors
-from alexnet.data.colors import Colors
+from alexnet.data.colors import PixelStats
 from alexnet.evaluation import evaluate
-from alexnet.model import AlexNet, logits_model
+from alexnet.model import AlexNet, without_softmax
 from alexnet.presets import LAYERS
-from alexnet.progress import someone_watches
+from alexnet.progress import is_interactive
 from alexnet.recipe import Recipe, RecipeError, resolve
 from alexnet.runtime import trim_memory, tuned_process
 from alexnet.training import callbacks
 from alexnet.training.metrics import TopK
 from alexnet.training.optimizer import SGD, DivideOnPlateau
-from alexnet.training.record import HISTORY, Record, Run, describe, find_unfinished, only_run, read_history
+from alexnet.training.record import (
+    HISTORY_FIELDS,
+    Record,
+    Run,
+    dataset_fingerprint,
+    find_resumable,
+    only_run,
+    read_history,
+)
 from alexnet.training.settings import keras_settings
-from alexnet.training.stopping import Interrupted, LossError, RunError, Signals, explained_memory
+from alexnet.training.stopping import Interrupted, LossError, RunError, Signals, reraise_oom
 from alexnet.training.system_info import hardware, peak_memory, versions
 
 logger = logging.getLogger(__name__)
 
 __all__ = [
-    "HISTORY",
+    "HISTORY_FIELDS",
     "SGD",
     "DivideOnPlateau",
     "Interrupted",
     "Run",
     "RunError",
     "TopK",
-    "build",
-    "compile_trainee",
+    "build_model",
+    "compile_model",
     "evaluate",
-    "finished_run",
+    "load_or_train",
     "hardware",
     "peak_memory",
     "read_history",
@@ -67,13 +75,13 @@ def train(recipe, callbacks=(), verbose=None):
         DataError, CheckpointError: data or weights that cannot be used; nothing is written then.
         RunError: a folder that cannot be written, or where another run is writing; an unfinished run with other
             parameters, a loss that is no number, too little memory.
-        DamageError: more images than `max_skipped` cannot be read.
+        TooManyBadImagesError: more images than `max_skipped` cannot be read.
         Interrupted: Ctrl-C or SIGTERM, a `KeyboardInterrupt`; the state is saved.
     """
     backend = keras.backend.backend()
     _check_callbacks(callbacks)
     if verbose is None:
-        verbose = 1 if someone_watches() else 2
+        verbose = 1 if is_interactive() else 2
     if recipe.backend not in (None, backend):
         raise RunError(f"The recipe asks for {recipe.backend}, but Keras runs on {backend} in this process.")
     if keras.config.max_epochs() or keras.config.max_steps_per_epoch():
@@ -90,21 +98,21 @@ def _check_callbacks(callbacks):
 
 def _train(recipe, folder, users, verbose, stack):
     training, validation = load_data(recipe)
-    data = describe(training, validation)
+    data = dataset_fingerprint(training, validation)
     lock = stack.enter_context(only_run(folder))
-    save = find_unfinished(recipe, folder, data)
-    training.colors = Colors.from_json(save.progress["colors"]) if save else training_colors(recipe, training)
-    with explained_memory(recipe.batch_size):
-        model = build(recipe, len(training.class_names), training.colors)
+    save = find_resumable(recipe, folder, data)
+    training.colors = PixelStats.from_json(save.progress["colors"]) if save else training_colors(recipe, training)
+    with reraise_oom(recipe.batch_size):
+        model = build_model(recipe, len(training.class_names), training.colors)
         run = Run(folder, recipe, model, training=training, validation=validation)
-        trainee = compile_trainee(model, recipe)
+        trainee = compile_model(model, recipe)
     record = Record(run, trainee, DivideOnPlateau(recipe.patience, len(validation)), data, lock)
     record.open(save)
     if verbose:
         _announce(run, save)
     with Signals() as signals:
         try:
-            with explained_memory(recipe.batch_size):
+            with reraise_oom(recipe.batch_size):
                 _fit(record, users, signals, verbose)
                 if recipe.views > 1:
                     images = callbacks.Interruptible(validation, signals)
@@ -149,16 +157,16 @@ def _fit(record, users, signals, verbose):
     """The epochs that are left, the first of them perhaps a part of one."""
     run, trainee = record.run, record.trainee
     steps_per_epoch = run.training.steps_per_epoch
-    steps = callbacks.Steps(record, signals)
+    steps = callbacks.StepMonitor(record, signals)
     after_epoch = [
         steps,
-        callbacks.Release(),
-        callbacks.Validate(run.model, run.validation, signals),
-        callbacks.Write(record),
-        *([callbacks.Line(run.recipe.epochs)] if verbose == 2 else []),
+        callbacks.TrimMemory(),
+        callbacks.ValidationCallback(run.model, run.validation, signals),
+        callbacks.HistoryLogger(record),
+        *([callbacks.EpochLogger(run.recipe.epochs)] if verbose == 2 else []),
         record.schedule,
         *users,
-        callbacks.Save(record, signals),
+        callbacks.CheckpointCallback(record, signals),
     ]
 
     def fit(first, epochs, count):
@@ -191,7 +199,7 @@ def _end_epoch(record, after_epoch):
     called.on_train_end()
 
 
-def finished_run(recipe, matching=(), verbose=None):
+def load_or_train(recipe, matching=(), verbose=None):
     """The folder of the finished run that a recipe names; trained now if there is none of that name.
 
     Args:
@@ -216,11 +224,11 @@ def finished_run(recipe, matching=(), verbose=None):
     return folder
 
 
-def build(recipe, classes, colors=None):
+def build_model(recipe, classes, colors=None):
     """The network that a recipe asks for, with `classes` classes: the values that its training starts from.
 
     Args:
-        colors: `Colors`, whose mean is subtracted where the recipe asks for the training images' own.
+        colors: `PixelStats`, whose mean is subtracted where the recipe asks for the training images' own.
     """
     if recipe.freeze and recipe.weights is None:
         raise RecipeError(f"freeze: {recipe.freeze} layers cannot stay as weights has them, because weights is None.")
@@ -249,12 +257,12 @@ def build(recipe, classes, colors=None):
     return model
 
 
-def compile_trainee(model, recipe):
+def compile_model(model, recipe):
     """What `train` fits: the network up to its logits, since a loss computed from probabilities loses its gradient
     near 0. It shares the layers of `model`; its optimizer, loss and metrics are those of the recipe."""
     classes = model.output_shape[-1]
     with keras_settings(recipe.dtype_policy):
-        trainee = logits_model(model)
+        trainee = without_softmax(model)
         trainee.compile(
             SGD(recipe.learning_rate, recipe.momentum, recipe.weight_decay),
             keras.losses.SparseCategoricalCrossentropy(from_logits=True),

@@ -12,7 +12,7 @@ from alexnet.training.stopping import LossError
 from alexnet.training.system_info import memory_in_use
 
 
-class Steps(keras.callbacks.Callback):
+class StepMonitor(keras.callbacks.Callback):
     """After each step: is the loss a number, is it time to save, has somebody asked to stop?
 
     Args:
@@ -74,7 +74,7 @@ class Steps(keras.callbacks.Callback):
         )
 
 
-class Release(keras.callbacks.Callback):
+class TrimMemory(keras.callbacks.Callback):
     """Gives back the kept memory (`alexnet.tune_process`) that training does not need: what compiling took,
     after the first step, and what lies between blocks in use, when that has grown."""
 
@@ -107,7 +107,7 @@ class Interruptible:
         self.squares = lambda: signals.between(images.squares())
 
 
-class Validate(keras.callbacks.Callback):
+class ValidationCallback(keras.callbacks.Callback):
     """Adds `val_loss`, `val_top1` and `val_top5` to the epoch's results."""
 
     def __init__(self, network, validation, signals):
@@ -123,7 +123,7 @@ class Validate(keras.callbacks.Callback):
         logs.update({f"val_{name}": value for name, value in scores.items()})
 
 
-class Write(keras.callbacks.Callback):
+class HistoryLogger(keras.callbacks.Callback):
     """Adds the learning rate to the epoch's results, and the results to the run's folder."""
 
     def __init__(self, record):
@@ -136,7 +136,7 @@ class Write(keras.callbacks.Callback):
         del logs["training_seconds"]  # not for the progress bar
 
 
-class Line(keras.callbacks.Callback):
+class EpochLogger(keras.callbacks.Callback):
     """One line for each epoch, for a log file and a notebook without a reader."""
 
     def __init__(self, epochs):
@@ -152,7 +152,7 @@ class Line(keras.callbacks.Callback):
         )
 
 
-class Save(keras.callbacks.Callback):
+class CheckpointCallback(keras.callbacks.Callback):
     """Last of all: saves the state from which the run could go on after this epoch."""
 
     def __init__(self, record, signals):

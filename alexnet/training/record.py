@@ -16,16 +16,16 @@ import numpy as np
 from keras import ops
 
 from alexnet.locking import FolderLock, LockedError
-from alexnet.recipe import FREE, Recipe
+from alexnet.recipe import NON_MODEL_FIELDS, Recipe
 from alexnet.replacing import replace_csv, replace_text
 from alexnet.runtime import without
-from alexnet.training.saves import Saves
+from alexnet.training.saves import CheckpointManager
 from alexnet.training.stopping import LossError, RunError
 from alexnet.training.system_info import computed_by, hardware, peak_memory, versions
 
 logger = logging.getLogger(__name__)
 
-HISTORY = (
+HISTORY_FIELDS = (
     "epoch",
     "loss",
     "top1",
@@ -98,8 +98,8 @@ def _unwritable(folder, error):
     return f"The run cannot be written to {folder} ({error.strerror or error})."
 
 
-def find_unfinished(recipe, folder, data):
-    """The `Save` from which a run goes on, or None where there is nothing to go on with.
+def find_resumable(recipe, folder, data):
+    """The `Checkpoint` from which a run goes on, or None where there is nothing to go on with.
 
     Args:
         recipe: What is to be run.
@@ -112,14 +112,14 @@ def find_unfinished(recipe, folder, data):
     params = folder / "params.yaml"
     if not recipe.resume or not params.is_file():
         return None
-    save = Saves(folder).newest()
+    save = CheckpointManager(folder).newest()
     if save is None:
         return None
     theirs, ours = Recipe.read_run(params).model_dump(), recipe.model_dump()
     if differences := [
         f"{name}: {theirs[name]} there, {ours[name]} here"
         for name in ours
-        if name not in FREE and theirs[name] != ours[name]
+        if name not in NON_MODEL_FIELDS and theirs[name] != ours[name]
     ]:
         raise RunError(
             f"{folder} holds an unfinished run with other parameters ({'; '.join(differences)}). "
@@ -146,7 +146,7 @@ def find_unfinished(recipe, folder, data):
     return save
 
 
-def describe(training, validation):
+def dataset_fingerprint(training, validation):
     """What a run says of its images; two runs on the same ones say the same."""
     return {
         "source": training.source.kind,
@@ -178,7 +178,7 @@ class Record:
         self.trainee = trainee
         self.schedule = schedule
         self.data = data
-        self.saves = Saves(run.folder)
+        self.saves = CheckpointManager(run.folder)
         self.epoch, self.step, self.saved = 0, 0, None
         self.metrics_state = None
         self.epoch_began = None
@@ -196,7 +196,7 @@ class Record:
         return self.earlier_seconds + (0 if self.epoch_began is None else time.perf_counter() - self.epoch_began)
 
     def open(self, save=None):
-        """Begin a run in its folder, or go on from a `Save`.
+        """Begin a run in its folder, or go on from a `Checkpoint`.
 
         Raises:
             RunError: the folder cannot be written.
@@ -235,7 +235,7 @@ class Record:
 
     def add_epoch(self, values):
         """An epoch has ended: its row of the history, a dictionary of the names in `HISTORY`."""
-        self.run.history.append({name: values[name] for name in HISTORY})
+        self.run.history.append({name: values[name] for name in HISTORY_FIELDS})
         self.epoch, self.step = self.epoch + 1, 0
         self.epoch_began, self.earlier_seconds, self.training_seconds = None, 0.0, None
         try:
@@ -249,10 +249,12 @@ class Record:
         run = self.run
         if run.history:
             last = run.history[-1]
-            run.metrics["results"] = {name: last[name] for name in HISTORY[: HISTORY.index("learning_rate")]}
+            run.metrics["results"] = {
+                name: last[name] for name in HISTORY_FIELDS[: HISTORY_FIELDS.index("learning_rate")]
+            }
             run.metrics["times"] = self._times()
-            rows = ([f"{epoch[name]:.6g}" if name in epoch else "" for name in HISTORY] for epoch in run.history)
-            replace_csv(run.folder / "history.csv", HISTORY, rows)
+            rows = ([f"{epoch[name]:.6g}" if name in epoch else "" for name in HISTORY_FIELDS] for epoch in run.history)
+            replace_csv(run.folder / "history.csv", HISTORY_FIELDS, rows)
         run.metrics["peak_memory_bytes"] = peak_memory()
         run.metrics["skipped_images"] = len(run.training.skipped)
         run.training.skipped.write(run.folder / "skipped.csv")

@@ -15,11 +15,11 @@ from alexnet.training.stopping import RunError
 
 logger = logging.getLogger(__name__)
 
-KEPT = 2
+MAX_TO_KEEP = 2
 
 
 @dataclass
-class Save:
+class Checkpoint:
     """A saved state.
 
     Attributes:
@@ -36,7 +36,7 @@ class Save:
             return {name: saved[name] for name in saved.files if name != "progress"}
 
 
-class Saves:
+class CheckpointManager:
     """The folder `saves/` of a run.
 
     Args:
@@ -71,11 +71,11 @@ class Saves:
             raise
         _flush_folder(self.folder)
         earlier = [other for other in self._paths() if other != path]
-        for old in [*earlier[KEPT - 1 :], *self.folder.glob("step-*.tmp")]:  # and what a kill has left
+        for old in [*earlier[MAX_TO_KEEP - 1 :], *self.folder.glob("step-*.tmp")]:  # and what a kill has left
             old.unlink(missing_ok=True)
 
     def newest(self, most=None):
-        """The newest `Save` that is whole, or None where there is no file at all. Damaged ones are said to be.
+        """The newest `Checkpoint` that is whole, or None where there is no file at all. Damaged ones are said to be.
 
         Args:
             most: The largest step that is wanted; None for any.
@@ -88,7 +88,7 @@ class Saves:
             try:
                 with np.load(path, allow_pickle=False) as saved:
                     if saved.zip.testzip() is None:
-                        return Save(path, json.loads(str(saved["progress"])))
+                        return Checkpoint(path, json.loads(str(saved["progress"])))
             except OSError as error:
                 if error.errno not in (None, errno.EINVAL):  # not the file's fault: it may be whole
                     raise RunError(f"{path} cannot be read ({error.strerror}).") from None

@@ -80,7 +80,7 @@ _NO_MEMORY += ("Out of memory", "can't allocate memory", "bad_alloc", "MemoryErr
 
 
 @contextlib.contextmanager
-def explained_memory(batch_size):
+def reraise_oom(batch_size):
     """Turns each library's word for too little memory into one that says what to try.
 
     Raises:

@@ -500,7 +500,7 @@ def add_layer(graph, kind, name, settings, weights):
         graph.add("Relu", name)
     elif kind == "LocalResponseNormalization":
         _add_lrn(graph, name, settings)
-    elif kind == "SameMapNormalization":
+    elif kind == "WithinChannelLRN":
         _add_same_map(graph, name, settings)
     elif kind == "MaxPooling2D":
         if settings["padding"] != "valid":

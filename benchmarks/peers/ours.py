@@ -7,8 +7,8 @@ alexnet.tune_process()
 
 from fitting import fit  # noqa: E402
 
-from alexnet.training import build, compile_trainee  # noqa: E402
-from alexnet.training.callbacks import Release  # noqa: E402
+from alexnet.training import build_model, compile_model  # noqa: E402
+from alexnet.training.callbacks import TrimMemory  # noqa: E402
 
 CONTENDERS = ("ours",)
 NORMALIZATIONS = ("ours", "ours XLA") if keras.backend.backend() == "tensorflow" else ("ours",)
@@ -20,9 +20,9 @@ class Network:
     def __init__(self, contender, image_size=227, width=1.0, classes=1000, dropout=0.5, learning_rate=0.01):
         sizes = {"resize": image_size, "image_size": image_size, "width": width}
         recipe = alexnet.Recipe(**sizes, initializer="paper", dropout=dropout, learning_rate=learning_rate)
-        self.model = build(recipe, classes)
-        self.trainee = compile_trainee(self.model, recipe)
-        self.release = Release()
+        self.model = build_model(recipe, classes)
+        self.trainee = compile_model(self.model, recipe)
+        self.release = TrimMemory()
 
     def batch(self, images, labels):
         return images, labels

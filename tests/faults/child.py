@@ -23,7 +23,7 @@ def main():
     alexnet.import_keras()
     from alexnet.training import callbacks, saves, train
 
-    real_savez, real_fsync, real_step = saves.np.savez, saves.os.fsync, callbacks.Steps.on_train_batch_end
+    real_savez, real_fsync, real_step = saves.np.savez, saves.os.fsync, callbacks.StepMonitor.on_train_batch_end
 
     def savez(file, **arrays):
         content = io.BytesIO()
@@ -46,7 +46,7 @@ def main():
 
     if "--slow" in sys.argv:
         saves.np.savez, saves.os.fsync = savez, fsync
-    callbacks.Steps.on_train_batch_end = step
+    callbacks.StepMonitor.on_train_batch_end = step
     train(alexnet.Recipe(**json.loads(Path(sys.argv[1]).read_text())), verbose=0)
 
 

@@ -112,9 +112,9 @@ def largest_difference(ours, theirs):
 
 def next_step(run):
     """The step that a run in this folder has to go on with, by its newest whole state."""
-    from alexnet.training.saves import Saves, number
+    from alexnet.training.saves import CheckpointManager, number
 
-    save = Saves(run).newest()
+    save = CheckpointManager(run).newest()
     return 1 if save is None else number(save.path) + 1
 
 

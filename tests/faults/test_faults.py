@@ -8,7 +8,7 @@ import pytest
 from harness import Child, largest_difference, outcome, recipe_for, run_with_kills
 from helpers import write_class_folders
 
-from alexnet.training.saves import Saves
+from alexnet.training.saves import CheckpointManager
 
 BACKEND = keras.backend.backend()
 
@@ -42,5 +42,5 @@ def test_sigterm_loses_no_step(tmp_path, data_dir):
     assert child.end(signal.SIGTERM) != 0
     folder = tmp_path / "runs" / "term" / BACKEND
     assert json.loads((folder / "metrics.json").read_text())["status"] == "interrupted"
-    progress = Saves(folder).newest().progress
+    progress = CheckpointManager(folder).newest().progress
     assert progress["epoch"] * 9 + progress["step"] >= 13

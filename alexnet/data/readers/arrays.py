@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from alexnet.data.decoding import OVERSHOOT, optional
-from alexnet.data.source import DataError, Source
+from alexnet.data.source import DataError, LabeledImages
 from alexnet.data.stores import Arrays
 from alexnet.packages import install
 
@@ -40,7 +40,7 @@ def find_keras(name):
         raise DataError(f"data_dir: {name} could not be loaded by keras.datasets ({reason}).") from None
     class_names = CLASS_NAMES[name] or [str(label) for label in range(int(training[1].max()) + 1)]
     return tuple(
-        Source.whole(Arrays(images), labels.reshape(-1), class_names, f"keras.datasets.{name}")
+        LabeledImages.whole(Arrays(images), labels.reshape(-1), class_names, f"keras.datasets.{name}")
         for images, labels in (training, validation)
     )
 
@@ -60,7 +60,7 @@ def find(tree, white_level=None):
 
 
 def _source(images, labels, class_names, kind, notes=()):
-    return Source.whole(Arrays(images), labels, class_names, kind, labels_from="its labels", notes=tuple(notes))
+    return LabeledImages.whole(Arrays(images), labels, class_names, kind, labels_from="its labels", notes=tuple(notes))
 
 
 # --- An .npz

@@ -33,7 +33,7 @@ class Part:
     Attributes:
         split: Which it is.
         where: What its images are called in messages, with their row.
-        origin: As `Source.origin`.
+        origin: As `LabeledImages.origin`.
         word: What `dataset_info.json` calls it.
         paths: Its files.
         rows: Which of their rows it has; None for all.

@@ -7,13 +7,13 @@ import numpy as np
 from alexnet.data.readers.csv_labels import fold
 from alexnet.data.readers.folders import Node
 from alexnet.data.source import DUPLICATES
-from alexnet.data.stores import Names
+from alexnet.data.stores import PackedStrings
 
 _COMPARED = 8  # images whose bytes are compared, beside the names of all
 
 
 def drop_copies(tree, listing):
-    """The `Listing` without folders that repeat the folder around or beside them, which has the same name but for case.
+    """The `FileIndex` without folders that repeat the folder around or beside them, of the same name but for case.
 
     A folder is a copy if it holds the same names of images, and a sample of them the same bytes.
     """
@@ -32,10 +32,10 @@ def drop_copies(tree, listing):
             names += own
     return replace(
         listing,
-        names=Names.of(names),
+        names=PackedStrings.of(names),
         directories=directories,
         counts=np.array(kept, np.int64),
-        passed_over=(*listing.passed_over, (DUPLICATES, Names.of(dropped))),
+        passed_over=(*listing.passed_over, (DUPLICATES, PackedStrings.of(dropped))),
     )
 
 
@@ -64,7 +64,7 @@ def _is_copy(tree, listing, node, copy):
     if outer.keys() != inner.keys():
         return False
     sample = sorted(outer)[:: max(1, len(outer) // _COMPARED)][:_COMPARED]
-    first, second = (tree.store(Names.of(names[key] for key in sample)) for names in (outer, inner))
+    first, second = (tree.store(PackedStrings.of(names[key] for key in sample)) for names in (outer, inner))
     try:
         return all(first.read(number) == second.read(number) for number in range(len(sample)))
     except OSError:

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from alexnet.data.decoding import EXTENSIONS
-from alexnet.data.listing import Listing, is_file, is_folder, is_hidden, list_images
+from alexnet.data.listing import FileIndex, is_file, is_folder, is_hidden, list_images
 from alexnet.data.source import ENDING, HIDDEN, DataError
-from alexnet.data.stores import Folder, Names, Zip
+from alexnet.data.stores import Folder, PackedStrings, Zip
 
 
 def _hidden_part(name):
@@ -73,14 +73,14 @@ class FolderTree:
             raise DataError(f"data_dir: {self.path / name} cannot be read ({error.strerror}).") from None
 
     def images(self):
-        """The `Listing` of all images below."""
+        """The `FileIndex` of all images below."""
         try:
             return list_images(self.path, self.cache)
         except OSError as error:
             raise DataError(f"data_dir: {self.path} cannot be listed ({error.strerror}).") from None
 
     def store(self, names):
-        """The store of some images, given by their `Names`."""
+        """The store of some images, given by their `PackedStrings`."""
         return Folder(self.path, names)
 
 
@@ -148,9 +148,14 @@ class ZipTree:
         counts = dict.fromkeys(directories, 0)
         for name in inside:
             counts[posixpath.dirname(name)] += 1
-        passed_over = ((reason, Names.of(names)) for reason, names in ((ENDING, others), (HIDDEN, hidden)) if names)
-        return Listing(
-            Names.of(inside), directories, np.array(list(counts.values()), np.int64), passed_over=tuple(passed_over)
+        passed_over = (
+            (reason, PackedStrings.of(names)) for reason, names in ((ENDING, others), (HIDDEN, hidden)) if names
+        )
+        return FileIndex(
+            PackedStrings.of(inside),
+            directories,
+            np.array(list(counts.values()), np.int64),
+            passed_over=tuple(passed_over),
         )
 
     def store(self, names):

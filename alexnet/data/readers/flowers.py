@@ -6,8 +6,8 @@ import re
 import numpy as np
 
 from alexnet.data.readers.lists import load_mat
-from alexnet.data.source import NO_ROW, OTHER_SPLITS, DataError, Source
-from alexnet.data.stores import Names
+from alexnet.data.source import NO_ROW, OTHER_SPLITS, DataError, LabeledImages
+from alexnet.data.stores import PackedStrings
 
 LABELS, PARTS = "imagelabels.mat", "setid.mat"
 _NUMBER = re.compile(r"image_0*(\d+)")
@@ -41,7 +41,9 @@ def find(tree):
         raise DataError(f"data_dir: {tree.name}: {PARTS} does not fit {LABELS}, which has {len(labels):,} labels.")
     left = [listing.names[images[number]] for number in parts["tstid"] if number in images]
     passed_over = [(reason, names) for reason, names in listing.passed_over]
-    passed_over += [(reason, Names.of(names)) for reason, names in ((OTHER_SPLITS, left), (NO_ROW, others)) if names]
+    passed_over += [
+        (reason, PackedStrings.of(names)) for reason, names in ((OTHER_SPLITS, left), (NO_ROW, others)) if names
+    ]
     classes = np.unique(labels)
     store = tree.store(listing.names)
 
@@ -51,7 +53,7 @@ def find(tree):
         if not found:
             return None
         indices, own = np.array(found, np.int64).T
-        return Source(
+        return LabeledImages(
             store,
             indices,
             np.searchsorted(classes, own).astype(np.int32),

@@ -16,8 +16,8 @@ from alexnet.data.readers.parts import (
     part_of,
     words,
 )
-from alexnet.data.source import MASKS, OTHER_SPLITS, OUTSIDE, DataError, Source
-from alexnet.data.stores import Names
+from alexnet.data.source import MASKS, OTHER_SPLITS, OUTSIDE, DataError, LabeledImages
+from alexnet.data.stores import PackedStrings
 
 # A class, then a number: cat.0, Abyssinian_100, "cat (1)".
 _NUMBERED = re.compile(r"(.*[^\W\d_])[ ._-]+\(?\d+\)?")
@@ -41,7 +41,7 @@ class Node:
 
     @classmethod
     def tree(cls, listing):
-        """The root of all folders of a `Listing`."""
+        """The root of all folders of a `FileIndex`."""
         nodes = {"": cls("")}
 
         def at(path):
@@ -523,7 +523,7 @@ def to_sources(tree, listing, layout):
             continue
         classes = sorted({names[label] for label in np.unique(labels[indices])})
         place = np.array([classes.index(name) if name in classes else -1 for name in names])
-        sources[part] = Source(
+        sources[part] = LabeledImages(
             store,
             indices,
             place[labels[indices]].astype(np.int32),
@@ -553,7 +553,7 @@ def left_out(listing, left, reasons, kinds):
     found = []
     for number, kind in enumerate(kinds):
         if len(indices := np.flatnonzero(left & (reasons == number))):
-            found.append((kind, Names.of(listing.names[index] for index in indices.tolist())))
+            found.append((kind, PackedStrings.of(listing.names[index] for index in indices.tolist())))
     return tuple(found)
 
 

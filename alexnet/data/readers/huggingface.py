@@ -11,7 +11,7 @@ from alexnet.data.listing import is_file, is_folder
 from alexnet.data.readers.classes import Part, find_image, find_label, require_columns, split_column
 from alexnet.data.readers.shards import ENDINGS, open_shard
 from alexnet.data.readers.splits import Split, check_complete, choose, group, kind_of, some, words
-from alexnet.data.source import ENDING, NO_LABEL, NO_ROW, OTHER_SPLITS, DataError, Source
+from alexnet.data.source import ENDING, NO_LABEL, NO_ROW, OTHER_SPLITS, DataError, LabeledImages
 
 SAVED = "a data set that Hugging Face saved"
 PARQUET = "Parquet files (packed first, they are read much faster: python -m alexnet pack)"
@@ -334,7 +334,7 @@ def _source(part, image, label, signed, layout):
         return None
     rows = part.all_rows()
     without = [(NO_LABEL, part.row(row)) for row in rows[labels < 0]]
-    return Source(
+    return LabeledImages(
         part.store(image),
         rows[chosen],
         labels[chosen],

@@ -12,7 +12,7 @@ import numpy as np
 
 from alexnet.data.listing import list_tar
 from alexnet.data.readers import folders
-from alexnet.data.source import DataError, Source
+from alexnet.data.source import DataError, LabeledImages
 
 MAPPING, SOLUTION, IMAGES = "LOC_synset_mapping.txt", "LOC_val_solution.csv", "ILSVRC/Data/CLS-LOC"
 TRAINING_TAR, VALIDATION_TAR, DEVKIT = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12"
@@ -45,7 +45,7 @@ def find_kaggle(tree, test_only=False):
     indices = np.flatnonzero(labels >= 0)
     if not len(indices):
         raise DataError(f"data_dir: {validation.name} holds none of the images of {SOLUTION}.")
-    return training, Source(
+    return training, LabeledImages(
         validation.store(listing.names), indices, labels[indices], classes, kind, listing.unreadable
     )
 
@@ -77,7 +77,7 @@ def _find_tars(tree, test_only):
             raise DataError(
                 f"data_dir: {VALIDATION_TAR} has {len(store):,} images, but {TRUTH} has {len(truth):,} lines."
             )
-        validation = Source.whole(store, truth, classes, kind, unreadable)
+        validation = LabeledImages.whole(store, truth, classes, kind, unreadable)
     if TRAINING_TAR in tree.files and not (test_only and validation):
         store, group, groups, unreadable = list_tar(tree.path / TRAINING_TAR, tree.cache)
         used = sorted(np.unique(group).tolist(), key=groups.__getitem__)
@@ -85,7 +85,7 @@ def _find_tars(tree, test_only):
             raise DataError(f"data_dir: {TRAINING_TAR} holds no tar for each class.")
         labels = np.zeros(len(groups), np.int32)
         labels[used] = np.arange(len(used))
-        training = Source.whole(store, labels[group], [groups[number] for number in used], kind, unreadable)
+        training = LabeledImages.whole(store, labels[group], [groups[number] for number in used], kind, unreadable)
         if validation is not None:
             training = training.relabelled(classes)
     if training is None and validation is None:

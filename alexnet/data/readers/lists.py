@@ -12,7 +12,7 @@ from alexnet.data.decoding import optional
 from alexnet.data.readers import csv_labels
 from alexnet.data.readers.parts import PART_OF, is_plain_part, part_of, words
 from alexnet.data.source import ENDING, NO_LIST, OTHER_SPLITS, DataError
-from alexnet.data.stores import Names
+from alexnet.data.stores import PackedStrings
 from alexnet.packages import install
 
 ENDINGS = (".txt", ".lst", ".json", ".mat")
@@ -210,7 +210,7 @@ def split(tree, listing, source):
     passed_over = [(OTHER_SPLITS, images) for part, images in parts.items() if part not in ("train", second)]
     if "train" in parts:
         passed_over.append((NO_LIST if second else OTHER_SPLITS, rest))
-    passed_over = [(reason, Names.of(listing.names[i] for i in images)) for reason, images in passed_over]
+    passed_over = [(reason, PackedStrings.of(listing.names[i] for i in images)) for reason, images in passed_over]
     training = source.take(np.flatnonzero(np.isin(source.indices, first)))
     training = replace(training, passed_over=(*source.passed_over, *(pair for pair in passed_over if len(pair[1]))))
     if second is None:

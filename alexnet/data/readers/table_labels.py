@@ -17,9 +17,9 @@ from alexnet.data.source import (
     OTHER_SPLITS,
     SEVERAL_LABELS,
     DataError,
-    Source,
+    LabeledImages,
 )
-from alexnet.data.stores import Names
+from alexnet.data.stores import PackedStrings
 from alexnet.recipe import nearest
 
 # Headers of columns of classes, names before numbers; case, spaces and underscores do not count.
@@ -398,7 +398,7 @@ def to_sources(tree, listing, readings, remarks, test_only=False):
         raise DataError(f"data_dir: {tree.name}/{readings[0].table.name} gives no image a label.")
     passed_over = _left(listing, used, {reading.table.name for reading in readings})
     if parts.get("val") and parts.get("test"):
-        names = Names.of(parts["test"].name(index) for index in range(len(parts["test"])))
+        names = PackedStrings.of(parts["test"].name(index) for index in range(len(parts["test"])))
         passed_over = add(passed_over, OTHER_SPLITS, names)
     keeper = first if first is not None else second
     notes = tuple(remarks) + sum((reading.table.notes for reading in [training, *others]), ())
@@ -510,7 +510,7 @@ def to_source(tree, listing, rows, reading, part):
     if folded := _alike(classes):
         notes.append(f"classes that differ in case only: {' and '.join(folded)}")
     origin = table if not reading.splits else f"column {reading.splits[0]} of {table}"
-    return Source(
+    return LabeledImages(
         tree.store(listing.names),
         indices,
         found,
@@ -520,7 +520,7 @@ def to_source(tree, listing, rows, reading, part):
         labels_from=f"column {reading.label_column} of {table}",
         paths_from=f"column {reading.image_column} of {table}",
         origin=origin if part not in (None, "train") else "",
-        passed_over=tuple((reason, Names.of(names)) for reason, names in passed_over if names),
+        passed_over=tuple((reason, PackedStrings.of(names)) for reason, names in passed_over if names),
         notes=tuple(notes),
     )
 
@@ -563,4 +563,4 @@ def merge(*groups):
     for group in groups:
         for reason, names in group:
             found.setdefault(reason, {}).update(dict.fromkeys(names))
-    return tuple((reason, Names.of(names)) for reason, names in found.items() if names)
+    return tuple((reason, PackedStrings.of(names)) for reason, names in found.items() if names)

@@ -7,6 +7,7 @@ import gc
 import logging
 import os
 import random
+import reprlib
 import signal
 import sys
 import threading
@@ -80,7 +81,7 @@ class Watch:
         now = state()
         for name, value in self.before.items():
             if name not in but and now[name] != value:
-                raise AssertionError(f"{after} changed {name}: {value} -> {now[name]}")
+                raise AssertionError(f"{after} changed {name}: {reprlib.repr(value)} -> {reprlib.repr(now[name])}")
         self.before = now
         print(after)
 

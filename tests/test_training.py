@@ -757,7 +757,7 @@ def test_a_signal_from_the_terminal(tiny, tmp_path):
 def test_kept_memory_is_given_back_when_it_is_not_needed(monkeypatch):
     """After the first step of a training, and after an epoch that has left more than ever."""
     released, held = [], iter([100, 120, 126, 110, 157, 158])
-    monkeypatch.setattr(training.callbacks.memory, "release", lambda: released.append((epoch, step)))
+    monkeypatch.setattr(training.callbacks, "trim_memory", lambda: released.append((epoch, step)))
     monkeypatch.setattr(training.callbacks, "memory_in_use", lambda: next(held))
     release = TrimMemory()
     for epoch in range(6):

@@ -27,7 +27,7 @@ from alexnet.training.record import (
     only_run,
     read_history,
 )
-from alexnet.training.settings import keras_settings
+from alexnet.training.settings import kept_random_states, keras_settings
 from alexnet.training.stopping import Interrupted, LossError, RunError, Signals, reraise_oom
 from alexnet.training.system_info import hardware, peak_memory, versions
 
@@ -86,7 +86,9 @@ def train(recipe, callbacks=(), verbose=None):
         raise RunError(f"The recipe asks for {recipe.backend}, but Keras runs on {backend} in this process.")
     if keras.config.max_epochs() or keras.config.max_steps_per_epoch():
         raise RunError("Keras would cut the training short: take away KERAS_MAX_EPOCHS and KERAS_MAX_STEPS_PER_EPOCH.")
-    with tuned_process(), keras_settings(recipe.dtype_policy), contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
+        for context in (tuned_process(), kept_random_states(), keras_settings(recipe.dtype_policy)):
+            stack.enter_context(context)
         return _train(recipe, recipe.run_folder / backend, list(callbacks), verbose, stack)
 
 
@@ -233,24 +235,20 @@ def build_model(recipe, classes, colors=None):
     if recipe.freeze and recipe.weights is None:
         raise RecipeError(f"freeze: {recipe.freeze} layers cannot stay as weights has them, because weights is None.")
     own_mean = colors is not None and recipe.color_statistics == "training" and recipe.weights is None
-    # Keras draws the seeds of initializers and dropout from Python's generator. Its own set_random_seed would
-    # import TensorFlow on every backend.
-    random_state = random.getstate()
-    random.seed(recipe.seed)
-    try:
-        with keras_settings(recipe.dtype_policy):
-            model = AlexNet(
-                recipe.preset,
-                (recipe.image_size, recipe.image_size, 3),
-                classes,
-                recipe.width,
-                weights=recipe.weights and resolve(recipe.weights),
-                initializer=recipe.initializer,
-                dropout=recipe.dropout,
-                mean=colors.mean.tolist() if own_mean else None,
-            )
-    finally:
-        random.setstate(random_state)
+    with kept_random_states(), keras_settings(recipe.dtype_policy):
+        # Keras draws the seeds of initializers and dropout from Python's generator. Its own set_random_seed would
+        # import TensorFlow on every backend.
+        random.seed(recipe.seed)
+        model = AlexNet(
+            recipe.preset,
+            (recipe.image_size, recipe.image_size, 3),
+            classes,
+            recipe.width,
+            weights=recipe.weights and resolve(recipe.weights),
+            initializer=recipe.initializer,
+            dropout=recipe.dropout,
+            mean=colors.mean.tolist() if own_mean else None,
+        )
     for name in LAYERS[: recipe.freeze]:
         model.get_layer(name).trainable = False
     trim_memory()  # initializers take twice what they give

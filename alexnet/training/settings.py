@@ -1,8 +1,10 @@
-"""Keras's settings for the whole process: a run has its own, and leaves the user's as they were."""
+"""Settings and random states of the whole process: a run has its own, and leaves the user's as they were."""
 
 import contextlib
+import random
 
 import keras
+import numpy as np
 
 
 @contextlib.contextmanager
@@ -27,3 +29,21 @@ def _set(floatx, epsilon, image_data_format, dtype_policy):
     keras.config.set_epsilon(epsilon)
     keras.config.set_image_data_format(image_data_format)
     keras.config.set_dtype_policy(dtype_policy)
+
+
+@contextlib.contextmanager
+def kept_random_states():
+    """Afterwards the program's generators, Python's, NumPy's and PyTorch's, go on as if nothing had been drawn.
+
+    Keras draws the seeds of initializers from Python's, and PyTorch a number for each pass over a loader.
+    """
+    states = [(random.setstate, random.getstate()), (np.random.set_state, np.random.get_state())]
+    if keras.backend.backend() == "torch":
+        import torch
+
+        states.append((torch.set_rng_state, torch.get_rng_state()))
+    try:
+        yield
+    finally:
+        for restore, state in states:
+            restore(state)

@@ -395,7 +395,7 @@ def test_the_backend_starts_quietly():
 
 @pytest.mark.once
 def test_papermill_itself_runs_the_notebook_with_parameters():
-    """Without our runner, as README shows it: see tests/notebooks for each backend."""
+    """Without our runner, as docs/notebooks.md shows it: see tests/notebooks for each backend."""
     found = subprocess.run(
         [sys.executable, "-m", "papermill", "--help-notebook", ROOT / "notebooks" / "02_train.ipynb"],
         capture_output=True, text=True, timeout=120,

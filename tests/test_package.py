@@ -1,12 +1,16 @@
-"""The house: who imports whom, how fast the package starts, what lies in the repository."""
+"""The house: who imports whom, how fast the package starts, what lies in the repository, where its pages lead."""
 
 import ast
+import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
+import yaml
 
 pytestmark = pytest.mark.once
 
@@ -126,3 +130,65 @@ assert keras.optimizers.deserialize(config).decay == 0.25
 """
     environment = {**os.environ, "KERAS_BACKEND": "torch"}
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120, env=environment)
+
+
+# --- Pages
+
+
+def markdown(path):
+    """The text of a page, or of a notebook, without blocks of code."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".ipynb":
+        cells = json.loads(text)["cells"]
+        text = "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    return re.sub(r"^```.*?^```|^ {4}.*?$", "", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def anchors(path):
+    """What `#...` may follow a page's name, as GitHub makes it of the headings."""
+    headings = re.findall(r"^#+ +(.+?) *$", markdown(path), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def relative_links(path):
+    """Targets of links and pictures within the repository."""
+    found = re.findall(r"\]\(([^()\s]+)\)|(?:src|href)=\"([^\"]+)\"", markdown(path))
+    return [target for target in map("".join, found) if not re.match(r"[a-z]+:", target)]
+
+
+def broken_links(path):
+    for target in relative_links(path):
+        name, _, anchor = unquote(target).partition("#")
+        there = path.parent / name if name else path
+        if not there.exists() or (anchor and anchor not in anchors(there)):
+            yield target
+
+
+def test_links_between_pages_lead_somewhere(tmp_path):
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("notebooks/*.ipynb"), ROOT / "data" / "README.md"]
+    found = {str(page.relative_to(ROOT)): list(broken_links(page)) for page in pages}
+    assert not {page: broken for page, broken in found.items() if broken}
+    assert len(relative_links(ROOT / "README.md")) > 10
+
+    page = tmp_path / "page.md"
+    page.write_text("# Two `words`\n[a](#two-words) ![b](page.md#two) [c](gone.png) [d](http://e.f)\n\n    [e](code)\n")
+    assert list(broken_links(page)) == ["page.md#two", "gone.png"]
+
+
+def test_readme_shows_what_lies_in_the_repository():
+    layout = (ROOT / "README.md").read_text(encoding="utf-8").partition("\n## Layout\n")[2].partition("\n## ")[0]
+    lines = re.findall(r"^ {4}( *)(\S+)", layout, flags=re.MULTILINE)
+    assert len(lines) > 15
+    for indent, name in lines:
+        assert (ROOT / ("alexnet" if indent else "") / name).exists(), name
+
+
+def test_citation_is_of_this_version():
+    import alexnet
+
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == alexnet.__version__
+    assert alexnet.__version__ in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    (paper,) = citation["references"]
+    assert [person["family-names"] for person in paper["authors"]] == ["Krizhevsky", "Sutskever", "Hinton"]
+    assert paper["year"] == 2012

@@ -594,11 +594,11 @@ def test_strangers_are_called_what_they_are(tmp_path):
 def test_imagenet_is_answered_with_where_to_get_it():
     from pathlib import Path
 
-    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[1] / "docs" / "checkpoints.md").read_text(encoding="utf-8")
     with pytest.raises(CheckpointError) as error:
         AlexNet(weights="imagenet")
     for urls in PUBLISHED.values():
-        assert all(url in str(error.value) and f"({url})" in readme for url in urls)
+        assert all(url in str(error.value) and f"({url})" in page for url in urls)
 
 
 # --- Saving ----------------------------------------------------------------------------------------------------------

@@ -223,7 +223,7 @@ def _add_weights(parser, **arguments):
         "--weights",
         required=True,
         metavar="FILE",
-        help="a checkpoint in any format that README lists, or the folder of a run, run_dir/name/backend",
+        help="a checkpoint in any format of docs/checkpoints.md, or the folder of a run, run_dir/name/backend",
         **arguments,
     )
     parser.add_argument("--preset", metavar="NAME", help="which network it holds, where the file does not tell")

@@ -61,7 +61,7 @@ def test_the_training_notebook_trained():
 
 
 def test_papermill_with_parameters(tmp_path):
-    """Papermill alone, from another folder, with a file of parameters and one more, as README shows it."""
+    """Papermill alone, from another folder, with a file of parameters and one more, as docs/notebooks.md shows it."""
     values = {"epochs": 1, "width": 0.0625, "run_dir": str(tmp_path / "runs"), "learning_rate": "1e-3"}
     (tmp_path / "x.yaml").write_text(yaml.safe_dump(values))
     command = [

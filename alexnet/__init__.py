@@ -11,7 +11,7 @@ import threading
 
 _HOMES = {
     "AlexNet": "model",
-    "CheckpointError": "checkpoints",
+    "CheckpointError": "weights",
     "summarize_layers": "model",
     "load_checkpoint": "saving",
     "save_checkpoint": "saving",

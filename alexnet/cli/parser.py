@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from alexnet import __version__
+import alexnet
 from alexnet.cli.benchmark import bench
 from alexnet.cli.checkpoints import convert, parity
 from alexnet.cli.common import BAD_USAGE
@@ -36,7 +36,7 @@ def build_parser():
         description="AlexNet in Keras 3, on TensorFlow, JAX or PyTorch.",
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"alexnet {__version__}")
+    parser.add_argument("--version", action="version", version=f"alexnet {alexnet.__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for add in (
         *(_add_train, _add_evaluate, _add_predict, _add_convert, _add_inspect, _add_pack),

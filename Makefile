@@ -2,6 +2,7 @@
 #
 #   make run        train notebooks/02_train.ipynb on all three backends and report
 #   make test       everything that CI runs
+#   make quick      the tests of one backend that take no time, BACKEND=torch or another; pytest --lf works
 #   make notebooks  execute the notebooks and store them as they are committed
 #   make bench      our network beside hand-written ones in each framework, into benchmarks/results
 #   make lab        open the notebooks in JupyterLab
@@ -15,10 +16,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 BACKENDS := tensorflow jax torch
 INSTALLED := $(VENV)/installed
-BACKEND ?= jax
 
 .DELETE_ON_ERROR:
-.PHONY: run test lint notebooks bench lab wheel lowest nightly clean $(BACKENDS:%=test-%)
+.PHONY: run test quick lint notebooks bench lab wheel lowest nightly clean $(BACKENDS:%=test-%)
 
 run: $(INSTALLED)
 	@$(BIN)/python -m alexnet batch notebooks/02_train.ipynb --backends $(BACKENDS)
@@ -41,12 +41,17 @@ $(BACKENDS:%=test-%): test-%: $(INSTALLED)
 	KERAS_BACKEND=$* $(BIN)/python -m pytest -c tests/notebooks/nbval.ini --nbval --nbval-kernel-name python3 \
 	  notebooks tests/notebooks
 
+quick: BACKEND ?= torch
+quick: $(INSTALLED)
+	KERAS_BACKEND=$(BACKEND) $(BIN)/python -m pytest tests --ignore=tests/notebooks -q -m "not once and not slow"
+
 notebooks: $(INSTALLED)
 	$(BIN)/python tests/notebooks/refresh.py
 
 bench: $(INSTALLED)
 	@$(BIN)/python -m alexnet bench --growth
 
+wheel lowest: BACKEND ?= jax
 wheel lowest:
 	$(PYTHON) tests/environments.py $@ --backend $(BACKEND)
 

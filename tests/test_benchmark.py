@@ -75,6 +75,7 @@ def ours_trained(module):
     return trained(module.Network("ours", **SMALL))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PEERS)
 def test_a_peer_is_our_network(module_of, name):
     """From the same weights the same logits; momentum, and decay of kernels alone, in the same way as ours."""
@@ -202,6 +203,7 @@ def test_pictures_of_a_record():
     assert plt.get_fignums() == []
 
 
+@pytest.mark.slow
 def test_a_contender_answers_and_stands_still(capfd):
     contender = benchmark.Contender(BACKEND, "ours")
     try:
@@ -221,6 +223,7 @@ def test_a_contender_answers_and_stands_still(capfd):
     assert capfd.readouterr() == ("", "")  # the libraries' remarks stay with the contender
 
 
+@pytest.mark.slow
 def test_a_contender_ends_with_its_parent():
     program = (
         "import os, signal\nfrom alexnet.benchmark import Contender\n"
@@ -289,6 +292,7 @@ def test_times_of_layers():
     assert sum(row["backward_seconds"] for row in rows) > 0
 
 
+@pytest.mark.slow
 def test_measured_in_this_process():
     """A record with everything that the picture shows, and with real times."""
     rows = here.batch_times(AlexNet(input_shape=(67, 67, 3), classes=5, width=0.0625), (1, 4), repetitions=1)

@@ -543,6 +543,7 @@ def test_nothing_in_a_file_is_executed(tmp_path, monkeypatch):
 # --- Time and memory -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["torch", pytest.param("caffe", marks=pytest.mark.once)])
 def test_a_large_checkpoint_loads_fast_and_lean(format, tmp_path):
     """244 MB: under 10 s, and under 1 GB more than the model itself takes."""

@@ -53,6 +53,7 @@ def flags(tiny):
     return [word for name, value in tiny.items() for word in (f"--{name}", value)]
 
 
+@pytest.mark.slow
 def test_main_trains_on_a_folder(tiny, tmp_path):
     """`python main.py --data_dir DIR` from another folder, with a relative path and no word on the error stream."""
     write_class_folders(tmp_path / "images", {"": 12})
@@ -388,6 +389,7 @@ def test_keras_cannot_change_its_backend():
     assert "Keras already runs on torch in this process and cannot change to jax" in found.stderr
 
 
+@pytest.mark.slow
 def test_the_backend_starts_quietly():
     found = run("import alexnet; alexnet.import_keras(); print('ready')", program=["-c"], TF_CPP_MIN_LOG_LEVEL="3")
     assert (found.stdout, found.stderr) == ("ready\n", "")

@@ -150,6 +150,7 @@ def squares(count, side=72):
     return np.random.default_rng(0).integers(0, 256, (count, side, side, 3), dtype="uint8")
 
 
+@pytest.mark.slow
 def test_data_of_other_programs(model):
     """The same scores from everything that holds the same images."""
     import tensorflow as tf

@@ -7,6 +7,7 @@ from fuzz_checkpoints import CASES, check
 BACKEND = keras.backend.backend()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(BACKEND != "torch", reason="reading is the same on each; PyTorch compiles nothing")
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5")
 def test_random_changes(tmp_path):

@@ -85,6 +85,7 @@ def test_logits_equal_pytorch(preset):
     np.testing.assert_allclose(probabilities, np.exp(logits) / np.exp(logits).sum(1, keepdims=True), rtol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", PRESETS)
 def test_gradients_and_training_equal_pytorch(preset):
     """Of the full width, on images of 67 pixels: the gradients of three images, then five steps."""

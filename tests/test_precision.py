@@ -105,6 +105,7 @@ def test_softmax_in_float32(policy):
     np.testing.assert_allclose(probabilities, exact, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_mixed_precision_learns_as_float32_does():
     losses = {}
     for policy in ("float32", *MIXED):
@@ -154,6 +155,7 @@ def test_scaling_saves_small_gradients(policy):
     assert change(2.0**15) > 0.0
 
 
+@pytest.mark.slow
 def test_a_resumed_run_keeps_its_loss_scale(tiny, monkeypatch):
     """To the bit, with a scale that falls before the interruption and grows after it."""
     real = keras.optimizers.LossScaleOptimizer.__init__
@@ -240,6 +242,7 @@ def test_int8_by_its_short_name():
     assert model.get_layer("fc6").kernel.dtype == "int8"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activities", ACTIVITIES.values(), ids=ACTIVITIES)
 def test_int8_saved_and_loaded(activities, tmp_path):
     """Here and on another backend, in a process of its own."""

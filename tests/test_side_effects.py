@@ -22,10 +22,12 @@ def run(*arguments, environment=ENVIRONMENT):
     return found.stdout.splitlines()
 
 
+@pytest.mark.slow
 def test_importing_changes_nothing():
     assert run(PROGRAM, "importing") == ["import", "every name", "import_keras"]
 
 
+@pytest.mark.slow
 def test_using_changes_nothing(tmp_path):
     assert run(PROGRAM, "using", tmp_path)[-1] == "figures"
 

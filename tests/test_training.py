@@ -66,6 +66,7 @@ def test_a_run_and_its_folder(tiny):
     np.testing.assert_allclose(loaded.predict_on_batch(images), run.model.predict_on_batch(images), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_it_learns(tiny, tmp_path):
     """Two shapes in some seconds, far above chance on images it has not seen."""
     folder = write_class_folders(tmp_path / "two", {"train": 120, "val": 30}, classes=["ring", "square"])
@@ -110,6 +111,7 @@ def digest(model):
     ).hexdigest()
 
 
+@pytest.mark.slow
 def test_a_users_keras_json_does_not_reach_into_a_run(tiny, tmp_path):
     """In a process of its own, with a file that says everything otherwise: the same weights, to the bit."""
     recipe = Recipe(**{**tiny, "epochs": 1})
@@ -646,6 +648,7 @@ def test_a_disk_that_is_full_in_the_middle_of_a_file(tiny, tmp_path):
     assert saves.newest().progress == {"epoch": 0}
 
 
+@pytest.mark.slow
 def test_too_little_memory_names_a_batch_size(tiny, tmp_path):
     """For real: a process with little room for more, and images in one batch that cannot fit."""
     recipe = {**tiny, "batch_size": 4096, "width": 8.0}
@@ -735,6 +738,7 @@ def test_training_starts_from_given_weights(tiny):
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_signal_from_the_terminal(tiny, tmp_path):
     """Ctrl-C for real: a process of its own gets SIGINT in the middle of its training."""
     recipe = {**tiny, "epochs": 1000}

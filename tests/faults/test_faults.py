@@ -18,6 +18,7 @@ def data_dir(tmp_path_factory):
     return write_class_folders(tmp_path_factory.mktemp("faults") / "data", {"train": 31, "val": 6})
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_with_the_same_weights(tmp_path, data_dir):
     found = run_with_kills(BACKEND, 2, seed=0, folder=tmp_path, data_dir=data_dir, epochs=3)
     assert found["kills"] == {"step": 1, "half": 1, "whole": 0}
@@ -34,6 +35,7 @@ def test_the_comparison_sees_a_difference(tmp_path, data_dir):
     assert apart > 0 and not same_history
 
 
+@pytest.mark.slow
 def test_sigterm_loses_no_step(tmp_path, data_dir):
     """As Kaggle and preemptible machines end a process: the state is saved after the step under way."""
     file = recipe_for(tmp_path, data_dir, "term", epochs=1000, save_steps=0)

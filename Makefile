@@ -3,6 +3,7 @@
 #   make run        train notebooks/02_train.ipynb on all three backends and report
 #   make test       everything that CI runs
 #   make notebooks  execute the notebooks and store them as they are committed
+#   make params     write what Recipe says of its parameters into params, docs and the notebooks
 #   make bench      our network beside hand-written ones in each framework, into benchmarks/results
 #   make lab        open the notebooks in JupyterLab
 #   make clean      remove .venv, runs and generated data
@@ -14,7 +15,7 @@ BACKENDS := tensorflow jax torch
 INSTALLED := $(VENV)/installed
 
 .DELETE_ON_ERROR:
-.PHONY: run test lint notebooks bench lab clean $(BACKENDS:%=test-%)
+.PHONY: run test lint notebooks params bench lab clean $(BACKENDS:%=test-%)
 
 run: $(INSTALLED)
 	@$(BIN)/python -m alexnet batch notebooks/02_train.ipynb --backends $(BACKENDS)
@@ -39,6 +40,9 @@ $(BACKENDS:%=test-%): test-%: $(INSTALLED)
 
 notebooks: $(INSTALLED)
 	$(BIN)/python tests/notebooks/refresh.py
+
+params: $(INSTALLED)
+	$(BIN)/python docs/write_parameters.py
 
 bench: $(INSTALLED)
 	@$(BIN)/python -m alexnet bench --growth

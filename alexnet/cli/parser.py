@@ -10,7 +10,7 @@ from alexnet.cli.inspection import FIELDS as INSPECTION_FIELDS
 from alexnet.cli.inspection import inspect
 from alexnet.cli.packing import FIELDS, pack
 from alexnet.cli.training import batch, train
-from alexnet.recipe import DATA_FIELDS, Recipe, allowed, nearest
+from alexnet.recipe import DATA_FIELDS, Recipe, allowed, grouped_fields, nearest
 
 
 class _Parser(argparse.ArgumentParser):
@@ -72,7 +72,8 @@ def _add_train(commands):
     parser.add_argument(
         "--params", action="append", default=[], metavar="FILE", help="a file of params/; may be repeated"
     )
-    _add_fields(parser.add_argument_group("parameters of the run"), *Recipe.model_fields)
+    for title, names in grouped_fields().items():
+        _add_fields(parser.add_argument_group(title.lower()), *names)
 
 
 def _add_evaluate(commands):

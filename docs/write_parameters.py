@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DEFAULT_YAML = ROOT / "params" / "default.yaml"
 PAGE = ROOT / "docs" / "parameters.md"
 
-TITLES = {names[0]: title for title, names in grouped_fields().items()}  # by the first field of each group
+GROUPS = {name: title for title, names in grouped_fields().items() for name in names}
 DESCRIPTIONS = {name: field.description for name, field in Recipe.model_fields.items()}
 # A notebook that takes a parameter in another sense than a run does.
 NOTEBOOK_DESCRIPTIONS = {
@@ -79,17 +79,19 @@ def parameters_cell(source, descriptions):
 
     Names, values, their order, and lines of the notebook's own stay.
     """
-    lines = [line for line in source.splitlines() if line.removeprefix("# ") not in TITLES.values()]
-    assignments = [re.fullmatch(r"((\w+) = .*?)(  # .*)?", line) for line in lines]
-    fields = [found and found[2] in descriptions for found in assignments]
-    titled = sum(map(bool, fields)) > len(TITLES)
-    written = []
-    for line, found, is_field in zip(lines, assignments, fields, strict=True):
-        if is_field:
-            if titled and found[2] in TITLES:
-                written.append(f"# {TITLES[found[2]]}")
-            line = f"{found[1]}  # {descriptions[found[2]]}"
-        written.append(line)
+    lines = [line for line in source.splitlines() if line.removeprefix("# ") not in GROUPS.values()]
+    assignments = [re.fullmatch(r"(?P<code>(?P<name>\w+) = .*?)(  # .*)?", line) for line in lines]
+    names = [found["name"] if found and found["name"] in GROUPS else None for found in assignments]
+    titled = sum(name is not None for name in names) > len(grouped_fields())
+    written, group = [], None
+    for line, found, name in zip(lines, assignments, names, strict=True):
+        if name is None:
+            written.append(line)
+            continue
+        if titled and GROUPS[name] != group:
+            written.append(f"# {GROUPS[name]}")
+        group = GROUPS[name]
+        written.append(f"{found['code']}  # {descriptions[name]}")
     return "\n".join(written)
 
 

@@ -4,6 +4,7 @@
 #   make test       everything that CI runs
 #   make quick      the tests of one backend that take no time, BACKEND=torch or another; pytest --lf works
 #   make notebooks  execute the notebooks and store them as they are committed
+#   make params     write what Recipe says of its parameters into params, docs and the notebooks
 #   make bench      our network beside hand-written ones in each framework, into benchmarks/results
 #   make lab        open the notebooks in JupyterLab
 #   make wheel      the package as it is installed: its wheel in an empty environment, with BACKEND=jax or another
@@ -18,7 +19,7 @@ BACKENDS := tensorflow jax torch
 INSTALLED := $(VENV)/installed
 
 .DELETE_ON_ERROR:
-.PHONY: run test quick lint notebooks bench lab wheel lowest nightly clean $(BACKENDS:%=test-%)
+.PHONY: run test quick lint notebooks params bench lab wheel lowest nightly clean $(BACKENDS:%=test-%)
 
 run: $(INSTALLED)
 	@$(BIN)/python -m alexnet batch notebooks/02_train.ipynb --backends $(BACKENDS)
@@ -47,6 +48,9 @@ quick: $(INSTALLED)
 
 notebooks: $(INSTALLED)
 	$(BIN)/python tests/notebooks/refresh.py
+
+params: $(INSTALLED)
+	$(BIN)/python docs/write_parameters.py
 
 bench: $(INSTALLED)
 	@$(BIN)/python -m alexnet bench --growth

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, replace
 
+IMAGENET_MEAN = (127.30, 119.72, 104.91)  # of the pixels of ILSVRC 2012's training images, RGB, 0-255
+
 
 @dataclass(frozen=True)
 class Convolution:
@@ -36,7 +38,7 @@ class Preset:
     layers: dict[str, Convolution | Dense]
     lrn: dict[str, float] | None = None
     same_map: dict[str, float] | None = None
-    mean: tuple[float, float, float] = (127.30, 119.72, 104.91)  # of ImageNet's pixels, RGB, 0-255
+    mean: tuple[float, float, float] = IMAGENET_MEAN  # of the pixels that it was trained on, RGB, 0-255
     scale: float | tuple[float, float, float] = 1.0  # what the difference from the mean is divided by
     image_size: int = 227  # pixels a side that its sizes are counted from
     overhang: str | None = "conv1"  # whose last window reaches past an image of 224 pixels, over zeros

@@ -24,6 +24,18 @@ NON_MODEL_FIELDS |= {"run_dir", "name", "resume"}
 DATA_FIELDS = ("data_dir", "training_dir", "validation_dir", "classes_from", "table", "image_column", "label_column")
 DATA_FIELDS += ("table_encoding", "max_megapixels", "white_level")
 
+# The groups in which parameters are shown, by their first field.
+_GROUPS = {
+    "backend": "Backend",
+    "data_dir": "Data",
+    "resize": "Images",
+    "max_skipped": "Loading",
+    "preset": "Network",
+    "epochs": "Training",
+    "views": "Evaluation",
+    "save_seconds": "Results",
+}
+
 _PACKAGE_PARENT = Path(__file__).resolve().parents[1]
 # Where relative paths start: the checkout, wherever a notebook's kernel was started; without one, the shell's folder.
 PROJECT = _PACKAGE_PARENT if (_PACKAGE_PARENT / "params" / "default.yaml").is_file() else Path.cwd()
@@ -75,6 +87,9 @@ NoneOrNumber = Annotated[
 class Recipe(BaseModel):
     """Every parameter of a run. A field's name is also the YAML key, the notebook's variable and the `--flag`.
 
+    A field's description is what `--help` says of it; `make params` writes it into params/default.yaml,
+    docs/parameters.md and the notebooks.
+
     Numbers may be given as text (YAML reads `1e-4` as text). Relative paths start at the project's folder.
 
     Raises:
@@ -89,26 +104,40 @@ class Recipe(BaseModel):
 
     data_dir: Text = Field(
         "shapes",
-        description="a folder, .zip, .npz or Kaggle slug; or shapes, signs, cifar10, ... (data/README.md)",
+        description="a folder, .zip, .npz or Kaggle slug; or shapes, signs, cifar10, ... (docs/data.md)",
     )
     training_dir: NoneOrText = Field(
         None, description="folder of the training images, in data_dir or in each class folder; None to recognize it"
     )
-    validation_dir: NoneOrText = Field(None, description="the same of the validation images")
+    validation_dir: NoneOrText = Field(
+        None, description="folder of the validation images, in the same places; None to recognize it"
+    )
     classes_from: Annotated[Literal[CLASSES_FROM] | None, BeforeValidator(_none)] = Field(
         None, description="what says the classes: folders, subfolders, table or names; None to recognize it"
     )
-    table: NoneOrText = Field(None, description="the table in data_dir that says the classes; None to recognize it")
-    image_column: NoneOrText = Field(None, description="its column of file names, or of images; None to recognize it")
-    label_column: NoneOrText = Field(None, description="its column of classes; None to recognize it")
-    table_encoding: NoneOrText = Field(None, description="of its text, e.g. cp1252; None to recognize it")
+    table: NoneOrText = Field(
+        None, description="file in data_dir that gives the classes, e.g. a CSV; None to recognize it"
+    )
+    image_column: NoneOrText = Field(
+        None, description="column of the table with file names, or with images; None to recognize it"
+    )
+    label_column: NoneOrText = Field(None, description="column of the table with classes; None to recognize it")
+    table_encoding: NoneOrText = Field(
+        None, description="text encoding of the table, e.g. cp1252; None to recognize it"
+    )
     max_megapixels: Number = Field(300.0, gt=0, description="a larger image is refused: it could be an attack")
     white_level: NoneOrNumber = Field(
         None, description="value that is white where files do not tell, e.g. 4095 for 12 bits in 16; None to find out"
     )
     resize: Whole = Field(80, ge=1, description="shorter side after decoding, in pixels; the central square is kept")
-    image_size: Whole = Field(67, ge=SMALLEST_INPUT, description="side of the crop given to the network, in pixels")
-    validation_split: Number = Field(0.04, gt=0, lt=1, description="share held out where the data has no split")
+    image_size: Whole = Field(
+        67,
+        ge=SMALLEST_INPUT,
+        description=f"side of the crop given to the network, in pixels; at least {SMALLEST_INPUT}",
+    )
+    validation_split: Number = Field(
+        0.04, gt=0, lt=1, description="share held out where the data has no split of its own"
+    )
     split_by: Literal["name", "order"] = Field(
         "name", description="which are held out: by a hash of each name, or by the order of all, as old runs did"
     )
@@ -120,40 +149,53 @@ class Recipe(BaseModel):
     color_statistics: Literal["imagenet", "training"] = Field(
         "imagenet", description="whose mean and principal components of colour: imagenet or training"
     )
-    max_skipped: Number = Field(0.01, ge=0, le=1, description="share of images that may be unreadable")
+    max_skipped: Number = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="share of images that may be unreadable; they are left out and listed in skipped.csv",
+    )
     workers: Whole = Field(0, ge=0, description="threads that prepare batches; 0 for one on each core")
     cache_gb: Number = Field(1.0, ge=0, description="decoded images are kept in memory if they need no more than this")
 
-    preset: Literal[tuple(PRESETS)] = Field("paper", description="which published network")
+    preset: Literal[tuple(PRESETS)] = Field(
+        "paper", description="which published network: paper, caffe, torchvision, ... (README.md)"
+    )
     width: Number = Field(0.25, gt=0, description="factor of the number of filters and hidden units")
     initializer: Literal[INITIALIZERS] = Field(
-        "he_normal", description="paper or he_normal; he_normal suits small data"
+        "he_normal", description="paper or he_normal; the paper's biases of 1 stall training on small data sets"
     )
-    dropout: Number = Field(0.5, ge=0, lt=1, description="share of fc6 and fc7 left out in training")
+    dropout: Number = Field(0.5, ge=0, lt=1, description="dropout rate of fc6 and fc7 in training")
     weights: NoneOrText = Field(None, description="a checkpoint to start from; None for fresh initial values")
     freeze: Whole = Field(0, ge=0, le=7, description="how many layers, from conv1 on, stay as weights has them")
 
     epochs: Whole = Field(35, ge=1, description="passes over the training images")
-    batch_size: Whole = Field(64, ge=1, description="images in a training step")
-    learning_rate: Number = Field(0.005, gt=0, description="at the start; divided by 10 when validation stalls")
-    patience: Whole = Field(4, ge=1, description="epochs that validation may stall before that")
-    momentum: Number = Field(0.9, ge=0, lt=1, description="of the gradient descent")
+    batch_size: Whole = Field(64, ge=1, description="images in a step of training or evaluation")
+    learning_rate: Number = Field(
+        0.005,
+        gt=0,
+        description="at the start, 0.01 in the paper for batches of 128; divided by 10 when validation stalls",
+    )
+    patience: Whole = Field(
+        4, ge=1, description="epochs without improvement in validation before the learning rate is divided"
+    )
+    momentum: Number = Field(0.9, ge=0, lt=1, description="of gradient descent")
     weight_decay: Number = Field(0.0005, ge=0, description="of kernels, inside the momentum; biases do not decay")
-    seed: Whole = Field(0, ge=0, lt=2**31, description="of initial values, dropout, order and crops")
+    seed: Whole = Field(0, ge=0, lt=2**31, description="of initial values, dropout, shuffling and crops")
     dtype_policy: Literal["float32", "mixed_bfloat16", "mixed_float16"] = Field(
         "float32", description="float32, mixed_bfloat16 or mixed_float16"
     )
 
     views: Annotated[Literal[1, 10], BeforeValidator(_whole_from_text)] = Field(
-        1, description="of each image in the evaluation: 1, or 10 as in the paper"
+        1, description="views of each image in the evaluation: 1, or 10 as in the paper"
     )
 
     save_seconds: Number = Field(
-        300.0, ge=0, description="the state is saved after so long, and after each epoch; 0 for epochs only"
+        300.0, ge=0, description="seconds after which the state is saved, as it is after each epoch; 0 for epochs only"
     )
-    save_steps: Whole = Field(0, ge=0, description="and after so many steps; 0 for never")
-    run_dir: Text = Field("runs", description="where results go")
-    name: Name = Field("default", description="what the run is called; results lie in run_dir/name/backend")
+    save_steps: Whole = Field(0, ge=0, description="steps after which it is saved as well; 0 for never")
+    run_dir: Text = Field("runs", description="where runs are recorded, in run_dir/name/backend")
+    name: Name = Field("default", description="what the run is called")
     resume: bool = Field(True, description="go on with a run of this name that did not finish")
 
     @model_validator(mode="after")
@@ -308,6 +350,15 @@ def _explain(error, values):
 
 def _unknown(name, known):
     return f"{name}: unknown parameter.{nearest(name, known) or ' Known: ' + ', '.join(known)}"
+
+
+def grouped_fields():
+    """The names of the fields in each group, by the group's title."""
+    groups, title = {}, None
+    for name in Recipe.model_fields:
+        title = _GROUPS.get(name, title)
+        groups.setdefault(title, []).append(name)
+    return groups
 
 
 def literal_values(name):

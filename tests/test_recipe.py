@@ -1,12 +1,14 @@
 import ast
 import datetime
+import runpy
 from pathlib import Path
 
 import nbformat
+import papermill
 import pytest
 import yaml
 
-from alexnet.recipe import PROJECT, Recipe, RecipeError, check_parameters, describe_field, resolve
+from alexnet.recipe import PROJECT, Recipe, RecipeError, check_parameters, describe_field, grouped_fields, resolve
 
 pytestmark = pytest.mark.once
 
@@ -41,11 +43,39 @@ def test_the_training_notebook_has_every_parameter():
     assert list(assignments(parameters_cell(ROOT / "notebooks" / "02_train.ipynb"))) == list(Recipe.model_fields)
 
 
+@pytest.fixture
+def generator():
+    return runpy.run_path(str(ROOT / "docs" / "write_parameters.py"))
+
+
+def test_what_recipe_says_of_its_parameters_stands_everywhere(generator, monkeypatch):
+    changed = [path.name for path in generator["outdated"]()]
+    assert changed == [], "run `make params`"
+    monkeypatch.setitem(generator["DESCRIPTIONS"], "momentum", "something else")
+    changed = [path.name for path in generator["outdated"]()]
+    assert changed == ["default.yaml", "parameters.md", "02_train.ipynb", "04_finetune.ipynb"]
+
+
+def test_a_parameters_cell_keeps_names_values_order_and_own_lines(generator):
+    rewrite, descriptions = generator["parameters_cell"], generator["DESCRIPTIONS"]
+    own = '# Mine\nruns = [1, 2]  # how many\nepochs = 9  # old\n\nname = "a"'
+    assert rewrite(own, {"epochs": "passes", "name": "which"}) == (
+        '# Mine\nruns = [1, 2]  # how many\nepochs = 9  # passes\n\nname = "a"  # which'
+    )
+    some = [name for name in Recipe.model_fields if name not in ("data_dir", "views")]  # a group's first, and a group
+    titled = rewrite("\n".join(f"{name} = 1" for name in some), descriptions)
+    assert rewrite(titled, descriptions) == titled
+    titles = [line.removeprefix("# ") for line in titled.splitlines() if line.startswith("#")]
+    assert titles == [title for title in grouped_fields() if title != "Evaluation"]
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_papermill_can_read_the_parameters_cells(path):
-    for line in parameters_cell(path).splitlines():
-        code, _, comment = line.partition("  # ")
-        assert code.count("=") == 1 and comment and "=" not in comment, line
+def test_papermill_shows_what_parameters_mean(path, generator):
+    expected = generator["DESCRIPTIONS"] | generator["NOTEBOOK_DESCRIPTIONS"].get(path.stem, {})
+    shown = papermill.inspect_notebook(path)
+    assert {name: parameter["help"] for name, parameter in shown.items()} == {name: expected[name] for name in shown}
+    assert list(shown) == list(assignments(parameters_cell(path)))
+    assert set(generator["NOTEBOOK_DESCRIPTIONS"].get(path.stem, ())) <= set(shown)
 
 
 @pytest.mark.parametrize("name", ["cifar10", "paper", "brief", "finetune"])
@@ -124,9 +154,12 @@ def test_yaml_does_not_make_objects(tmp_path):
         Recipe.read(tmp_path / "x.yaml")
 
 
-def test_every_field_is_described():
+def test_every_field_is_described_and_in_one_group():
     for name, field in Recipe.model_fields.items():
-        assert field.description and describe_field(name)
+        assert field.description and not set("=#|\n") & set(field.description), name  # papermill, YAML, tables
+        assert describe_field(name)
+    assert [name for names in grouped_fields().values() for name in names] == list(Recipe.model_fields)
+    assert None not in grouped_fields()
 
 
 def test_yaml_round_trip_and_paths(tmp_path):

@@ -13,7 +13,7 @@ from alexnet.cli.inspection import FIELDS as INSPECTION_FIELDS
 from alexnet.cli.inspection import inspect
 from alexnet.cli.packing import FIELDS, pack
 from alexnet.cli.training import batch, train
-from alexnet.recipe import DATA_FIELDS, Recipe, describe_field, nearest
+from alexnet.recipe import DATA_FIELDS, Recipe, describe_field, grouped_fields, nearest
 
 # As it was called: by the command that pip installs, or as a module.
 _PROGRAM = "alexnet" if Path(sys.argv[0]).stem == "alexnet" else "python -m alexnet"
@@ -79,7 +79,8 @@ def _add_train(commands):
     parser.add_argument(
         "--params", action="append", default=[], metavar="FILE", help="a file of params/; may be repeated"
     )
-    _add_fields(parser.add_argument_group("parameters of the run"), *Recipe.model_fields)
+    for title, names in grouped_fields().items():
+        _add_fields(parser.add_argument_group(title.lower()), *names)
 
 
 def _add_evaluate(commands):

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from alexnet.presets import IMAGENET_MEAN
+
 SAMPLE = 10_000  # images; ImageNet's mean is known to a tenth of a grey level from so many
 
 
@@ -40,7 +42,7 @@ class PixelStats:
 
 # Of the training images of ILSVRC 2012.
 IMAGENET = PixelStats(
-    np.array([127.30, 119.72, 104.91]),
+    np.array(IMAGENET_MEAN),
     np.array([19.72, 37.09, 121.78]),
     np.array([[0.418, -0.713, -0.564], [-0.817, -0.024, -0.576], [0.397, 0.701, -0.592]]),
     "ImageNet",

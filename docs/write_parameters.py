@@ -1,0 +1,116 @@
+"""Write what `alexnet.Recipe` says of its parameters wherever else they are described.
+
+These are params/default.yaml, the tables of docs/parameters.md and the comments in the notebooks' parameters cells.
+
+make params
+python docs/write_parameters.py --check    writes nothing; the exit status is 1 where a file would change
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import yaml
+
+from alexnet.recipe import Recipe, grouped_fields
+
+ROOT = Path(__file__).resolve().parents[1]
+DEFAULT_YAML = ROOT / "params" / "default.yaml"
+PAGE = ROOT / "docs" / "parameters.md"
+
+GROUPS = {name: title for title, names in grouped_fields().items() for name in names}
+DESCRIPTIONS = {name: field.description for name, field in Recipe.model_fields.items()}
+# A notebook that takes a parameter in another sense than a run does.
+NOTEBOOK_DESCRIPTIONS = {
+    "03_evaluate": {
+        "weights": "a checkpoint, or the folder of a run; None for the run of the name below",
+        "data_dir": "for a checkpoint: a folder of class folders, or ImageNet as Kaggle ships it",
+    },
+}
+
+TABLES_BEGIN, TABLES_END = "<!-- tables: written by make params -->", "<!-- end of tables -->"
+YAML_HEAD = """\
+# Every parameter of a run. This one trains on the embedded data set in about a minute on two cores.
+# Any other file in this folder holds only what differs from this one, and why.
+"""
+
+
+def as_yaml(name):
+    """`name: value`, with the default as YAML writes it."""
+    return yaml.safe_dump({name: Recipe.model_fields[name].default}).strip()
+
+
+def described_for_yaml(name):
+    return DESCRIPTIONS[name].replace("None", "null")
+
+
+def default_yaml():
+    blocks = [YAML_HEAD]
+    for title, names in grouped_fields().items():
+        lines = [f"{as_yaml(name):<25}  # {described_for_yaml(name)}\n" for name in names]
+        blocks.append("".join([f"# {title}\n", *lines]))
+    return "\n".join(blocks)
+
+
+def page(text):
+    """The page with its tables written anew, between two comments."""
+    tables = []
+    for title, names in grouped_fields().items():
+        rows = [f"| `{name}` | {as_yaml(name).partition(': ')[2]} | {described_for_yaml(name)} |\n" for name in names]
+        tables.append("".join([f"## {title}\n\n| name | default | meaning |\n|---|---|---|\n", *rows, "\n"]))
+    before, rest = text.split(TABLES_BEGIN)
+    _, after = rest.split(TABLES_END)
+    return "".join([before, TABLES_BEGIN, "\n\n", *tables, TABLES_END, after])
+
+
+def notebook(text, name):
+    """The notebook with its parameters' comments written anew."""
+    content = json.loads(text)
+    for cell in content["cells"]:
+        if "parameters" in cell["metadata"].get("tags", ()):
+            source = parameters_cell("".join(cell["source"]), DESCRIPTIONS | NOTEBOOK_DESCRIPTIONS.get(name, {}))
+            cell["source"] = source.splitlines(keepends=True)
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"  # as nbformat writes it
+
+
+def parameters_cell(source, descriptions):
+    """The cell with a comment behind each field of Recipe, and with titles of groups where it has many fields.
+
+    Names, values, their order, and lines of the notebook's own stay.
+    """
+    lines = [line for line in source.splitlines() if line.removeprefix("# ") not in GROUPS.values()]
+    assignments = [re.fullmatch(r"(?P<code>(?P<name>\w+) = .*?)(  # .*)?", line) for line in lines]
+    names = [found["name"] if found and found["name"] in GROUPS else None for found in assignments]
+    titled = sum(name is not None for name in names) > len(grouped_fields())
+    written, group = [], None
+    for line, found, name in zip(lines, assignments, names, strict=True):
+        if name is None:
+            written.append(line)
+            continue
+        if titled and GROUPS[name] != group:
+            written.append(f"# {GROUPS[name]}")
+        group = GROUPS[name]
+        written.append(f"{found['code']}  # {descriptions[name]}")
+    return "\n".join(written)
+
+
+def outdated():
+    """What must be written: the new text of each file that is not as it should be."""
+    texts = {DEFAULT_YAML: default_yaml(), PAGE: page(PAGE.read_text(encoding="utf-8"))}
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        texts[path] = notebook(path.read_text(encoding="utf-8"), path.stem)
+    return {path: text for path, text in texts.items() if path.read_text(encoding="utf-8") != text}
+
+
+def main(check):
+    files = outdated()
+    for path, text in files.items():
+        print(f"{'would change' if check else 'writing'} {path.relative_to(ROOT)}")
+        if not check:
+            path.write_text(text, encoding="utf-8", newline="\n")
+    return int(check and bool(files))
+
+
+if __name__ == "__main__":
+    sys.exit(main("--check" in sys.argv[1:]))

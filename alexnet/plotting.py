@@ -171,7 +171,7 @@ def occlusion(images, maps, names):
 
     Args:
         images: `(n, side, side, 3)`.
-        maps: `(n, places, places)` of `alexnet.evaluation.occlusion`.
+        maps: `(n, places, places)` of `alexnet.evaluation.occlusion_sensitivity`.
         names: n names of the class in question.
     """
     figure, grid = plt.subplots(2, len(images), figsize=(len(images) * 1.9 + 0.8, 4), squeeze=False)

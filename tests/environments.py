@@ -101,7 +101,7 @@ def checks(backend):
     yield "a training on shapes", ["alexnet", "train", *FIELDS], 0, ("val_top1", "alexnet-keras[plots]")
     yield "inspect", ["alexnet", "inspect", "data/shapes"], 0, "circle"
     yield "evaluate", ["alexnet", "evaluate", "--weights", model], 0, "top"
-    yield "predict", ["alexnet", "predict", "--weights", model, "data/shapes/val"], 0, "circle"
+    yield "predict", ["alexnet", "predict", "--weights", model, "data/shapes/val"], 0, "%"
     yield "ONNX without its extra", ["alexnet", "convert", model, "model.onnx"], 1, "alexnet-keras[formats]"
     yield "pack without its extra", ["alexnet", "pack", "data/shapes", "packed"], 2, "alexnet-keras[pack]"
     yield "batch without its extra", ["alexnet", "batch", "a.ipynb"], 1, "alexnet-keras[studies]"

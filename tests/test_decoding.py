@@ -337,10 +337,10 @@ found = decoding.decode_square(stream.getvalue(), 72, 'x')
 assert found.shape == (72, 72, 3) and np.abs(found.astype(int) - (200, 30, 40)).max() < 4
 batch = np.empty((2, 60, 60, 3), np.uint8)
 squares = [np.arange(72 * 72 * 3, dtype=np.uint8).reshape(72, 72, 3)] * 2
-augmentation.cut(squares, np.array([[0, 5], [2, 3]]), np.array([True, False]), batch)
+augmentation.crop_and_flip(squares, np.array([[0, 5], [2, 3]]), np.array([True, False]), batch)
 assert (batch[0] == squares[0][:60, 5:65][:, ::-1]).all() and (batch[1] == squares[1][2:62, 3:63]).all()
 assert packed._encode(found, 'jpeg')[:2] == b'\\xff\\xd8'
-for call in (lambda: packed.Packing(tempfile.mkdtemp(), {}, None), lambda: packed.find(tempfile.mkdtemp())):
+for call in (lambda: packed.PackWriter(tempfile.mkdtemp(), {}, None), lambda: packed.find(tempfile.mkdtemp())):
     try: call()
     except Exception as error: print(type(error).__name__, error)
 """

@@ -281,7 +281,7 @@ def test_predict_decodes_as_its_run_or_the_flags_say(model, tmp_path, monkeypatc
         seen.append(squares)
         return np.full((1, 7), 1 / 7)
 
-    monkeypatch.setattr("alexnet.evaluation.look", remember)
+    monkeypatch.setattr("alexnet.evaluation.predict_probabilities", remember)
     save_checkpoint(model, tmp_path / "model.keras")
     image = tmp_path / "scan.png"
     Image.fromarray(np.full((80, 90), 2048, np.uint16)).save(image)

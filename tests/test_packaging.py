@@ -116,5 +116,6 @@ def test_the_wheel_works_without_a_checkout(installed, tmp_path):
     assert (tmp_path / "data" / "shapes").is_dir()
     (model,) = (tmp_path / "runs" / "wheel").glob("*/model.keras")
     run(command, "convert", model.parent, tmp_path / "model.safetensors")
-    assert "circle" in run(command, "predict", "--weights", model.parent, next((tmp_path / "data").rglob("*.jpg")))
+    found = run(command, "predict", "--weights", model.parent, next((tmp_path / "data").rglob("*.jpg")))
+    assert found.count("%") == 5  # the five most probable classes
     assert sorted(path for path in site.rglob("*") if "__pycache__" not in path.parts) == before

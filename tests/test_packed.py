@@ -115,8 +115,8 @@ import sys, time
 from alexnet.data import packed
 from alexnet.cli import main
 packed.SHARD_BYTES = int(sys.argv[1])
-write = packed.Packing._write
-packed.Packing._write = lambda *arguments: (time.sleep(0.15), write(*arguments))
+write = packed.PackWriter._write
+packed.PackWriter._write = lambda *arguments: (time.sleep(0.15), write(*arguments))
 sys.exit(main(["pack", *sys.argv[2:], "--resize", "72", "--workers", "2"]))
 """
 

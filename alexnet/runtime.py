@@ -177,9 +177,6 @@ def tune_process():
     - On JAX, if it has computed nothing yet, XLA leaves convolutions to Eigen. That cannot be taken back; the flag
       that says so is in the environment only until XLA has read it.
 
-    Returns:
-        Whether freed memory is kept.
-
     Example:
 
     ```python
@@ -193,9 +190,7 @@ def tune_process():
     _tuned = True
     if "keras" in sys.modules and sys.modules["keras"].backend.backend() == "jax":
         _choose_fusions()
-    if not hasattr(_GLIBC, "mallopt") or any(name.startswith("MALLOC_") for name in os.environ):
-        return False
-    return all(_GLIBC.mallopt(number, value) for number, value, _ in _MALLOC.values())
+    _set_malloc(1)
 
 
 def restore_process():
@@ -203,11 +198,16 @@ def restore_process():
     and what comes. Threads that have begun to share one heap go on doing so."""
     global _tuned
     _tuned = False
+    _set_malloc(2)
+    trim_memory()
+
+
+def _set_malloc(column):
+    """Give malloc the values in a column of `_MALLOC`, unless the user has set his own."""
     if not hasattr(_GLIBC, "mallopt") or any(name.startswith("MALLOC_") for name in os.environ):
         return
-    for number, _, value in _MALLOC.values():
-        _GLIBC.mallopt(number, value)
-    trim_memory()
+    for setting in _MALLOC.values():
+        _GLIBC.mallopt(setting[0], setting[column])
 
 
 @contextlib.contextmanager

@@ -168,11 +168,13 @@ def kept_megabytes():
 def memory():
     """What a program frees goes back to the system, after an import and after a training; it is kept while tuned."""
     import alexnet
-    from alexnet.runtime import tuned_process
+    from alexnet.runtime import trim_memory, tuned_process
 
     assert alexnet.AlexNet and kept_megabytes() < 20
     alexnet.tune_process()
     assert kept_megabytes() > 200
+    trim_memory()
+    assert kept_megabytes() > 200  # given back, and taken anew
     alexnet.restore_process()
     assert kept_megabytes() < 20
     with tuned_process():
@@ -188,5 +190,15 @@ def memory():
     print("memory")
 
 
+def users_memory():
+    """Who has settings of malloc in the environment keeps them."""
+    import alexnet
+
+    assert any(name.startswith("MALLOC_") for name in os.environ)
+    alexnet.tune_process()
+    assert kept_megabytes() < 20
+    print("memory")
+
+
 if __name__ == "__main__":
-    {"importing": importing, "using": using, "memory": memory}[sys.argv[1]](*sys.argv[2:])
+    {"importing": importing, "using": using, "memory": memory, "users_memory": users_memory}[sys.argv[1]](*sys.argv[2:])

@@ -36,6 +36,8 @@ def test_using_changes_nothing(tmp_path):
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's settings")
 def test_freed_memory_goes_back_to_the_system():
     assert run(PROGRAM, "memory")[-1] == "memory"
+    environment = {**ENVIRONMENT, "MALLOC_TOP_PAD_": "131072"}
+    assert run(PROGRAM, "users_memory", environment=environment)[-1] == "memory"
 
 
 @pytest.mark.once

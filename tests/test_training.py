@@ -399,6 +399,7 @@ def test_what_is_no_callback_is_refused(tiny, callbacks):
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="Keras writes for TensorBoard with TensorFlow")
 def test_tensorboard(tiny, tmp_path):
+    """TensorFlow brings no TensorBoard of its own."""
     train(Recipe(**tiny), [keras.callbacks.TensorBoard(tmp_path / "board", write_graph=False)], verbose=0)
     events = b"".join(path.read_bytes() for path in (tmp_path / "board").rglob("events*"))
     assert b"epoch_top1" in events and b"epoch_loss" in events

@@ -416,6 +416,14 @@ def test_tables_with_a_validation_part_and_folders_in_the_ids(tmp_path):
     assert named(training) == {"0.png": "x", "1.png": "y"} and named(validation) == {"1.png": "y"}
 
 
+def test_names_that_stand_twice_in_a_table_of_two_parts(tmp_path):
+    """Both rows have the same label, and so nothing else would tell that they are about two files."""
+    for table in ("train.csv", "labels.csv"):
+        fill(tmp_path / table, *(f"{part}/{i}.png" for part in ("train", "test") for i in range(4)))
+        (tmp_path / table / table).write_text("id,label\n" + "0,x\n1,y\n2,x\n3,y\n" * 2)
+        refused(tmp_path / table, f"{table} has 0 more than once, and files of several parts are called so")
+
+
 def test_rows_that_cannot_be_used(tmp_path):
     fill(tmp_path, *(f"train/{i}.jpg" for i in range(9)), "train/deep/8.jpg")
     fill(tmp_path, "train/10.jpg", "train/11.jpg")

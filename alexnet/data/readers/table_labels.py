@@ -1,6 +1,7 @@
 """Which column of a table says what images show, and which says which images."""
 
 import os
+from collections import Counter
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -149,6 +150,11 @@ def _read(listing, table, part, recipe, alone):
         return None
     column, question = _choose_images(table, matches)
     images, endings = matches[column]
+    if question is None and (name := _doubtful(table.columns[column], images, listing)) is not None:
+        question = (
+            f"data_dir: {table.name} has {name} more than once, and files of several parts are called so. Write the "
+            "folder before each name, or give each part a table of its own."
+        )
     reading = Reading(table, part, column, images, question=question, endings=endings)
     reading.splits = csv_labels.split_column(table)
     if question is None:
@@ -166,6 +172,20 @@ def _match(table, columns, listing, part):
             if (images == SEVERAL).any():
                 matches[column] = ours[column]
     return matches
+
+
+def _doubtful(values, images, listing):
+    """A name that a table has twice, where files of several parts are called so: it may be about each. None if not."""
+    counts = Counter(values)
+    rows = [row for row in np.flatnonzero(images >= 0).tolist() if counts[values[row]] > 1]
+    if not rows:
+        return None
+    parts = {}
+    for path in listing.names:
+        parts.setdefault(os.path.basename(path), set()).add(_folder_part(path))
+    return next(
+        (values[row] for row in rows if len(parts[os.path.basename(listing.names[int(images[row])])]) > 1), None
+    )
 
 
 def _choose_images(table, matches):

@@ -28,15 +28,11 @@ def names(requirements):
 
 
 def imported(path):
-    """The packages of others that a file imports, each with whether it does so as soon as it is itself imported."""
-    tree = ast.parse(path.read_text())
-    later = {id(inner) for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) for inner in ast.walk(node)}
-    for node in ast.walk(tree):
+    """The packages of others that a file imports."""
+    for node in ast.walk(ast.parse(path.read_text())):
         modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         modules += [node.module] if isinstance(node, ast.ImportFrom) else []
-        for module in {module.partition(".")[0] for module in modules}:
-            if module != "alexnet" and module not in sys.stdlib_module_names:
-                yield module, id(node) not in later
+        yield from {module.partition(".")[0] for module in modules} - {"alexnet"} - sys.stdlib_module_names
 
 
 def test_every_import_is_declared():
@@ -44,7 +40,7 @@ def test_every_import_is_declared():
     distributions = importlib.metadata.packages_distributions()
     needed = set()
     for path in sorted((ROOT / "alexnet").rglob("*.py")):
-        for module, _ in imported(path):
+        for module in imported(path):
             declared = PROJECT["dependencies"]
             if module in EXTRAS:
                 extra = EXTRAS[module]

@@ -93,9 +93,9 @@ def train(recipe, callbacks=(), verbose=None):
 
 
 def _check_callbacks(callbacks):
-    for callback in callbacks if isinstance(callbacks, list | tuple) else [callbacks]:
-        if not isinstance(callback, keras.callbacks.Callback) or callback is callbacks:
-            raise TypeError(f"callbacks: a list of keras.callbacks.Callback is needed. Received: {callback!r}")
+    listed = isinstance(callbacks, list | tuple)
+    if not listed or not all(isinstance(callback, keras.callbacks.Callback) for callback in callbacks):
+        raise TypeError(f"callbacks: a list of keras.callbacks.Callback is needed. Received: {callbacks!r}")
 
 
 def _train(recipe, folder, users, verbose, stack):

@@ -234,7 +234,7 @@ class Record:
         self.write()
 
     def add_epoch(self, values):
-        """An epoch has ended: its row of the history, a dictionary of the names in `HISTORY`."""
+        """An epoch has ended: its row of the history, a dictionary of the names in `HISTORY_FIELDS`."""
         self.run.history.append({name: values[name] for name in HISTORY_FIELDS})
         self.epoch, self.step = self.epoch + 1, 0
         self.epoch_began, self.earlier_seconds, self.training_seconds = None, 0.0, None

@@ -6,6 +6,7 @@
 #   make notebooks  execute the notebooks and store them as they are committed
 #   make params     write what Recipe says of its parameters into params, docs and the notebooks
 #   make bench      our network beside hand-written ones in each framework, into benchmarks/results
+#   make docs       the pages of docs/ and a reference of the public names, into site/
 #   make lab        open the notebooks in JupyterLab
 #   make wheel      the package as it is installed: its wheel in an empty environment, with BACKEND=jax or another
 #   make lowest     the same with the lowest versions that pyproject.toml allows
@@ -19,7 +20,7 @@ BACKENDS := tensorflow jax torch
 INSTALLED := $(VENV)/installed
 
 .DELETE_ON_ERROR:
-.PHONY: run test quick lint notebooks params bench lab wheel lowest nightly clean $(BACKENDS:%=test-%)
+.PHONY: run test quick lint notebooks params bench docs lab wheel lowest nightly clean $(BACKENDS:%=test-%)
 
 run: $(INSTALLED)
 	@$(BIN)/python -m alexnet batch notebooks/02_train.ipynb --backends $(BACKENDS)
@@ -62,6 +63,11 @@ wheel lowest:
 nightly: $(INSTALLED)
 	$(BIN)/python -m pip uninstall --quiet --yes keras  # both are the module keras
 	$(BIN)/python -m pip install --quiet --pre keras-nightly
+
+docs: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@echo "site/index.html"
 
 lab: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet jupyterlab

@@ -82,6 +82,23 @@ def test_every_public_name_is_documented():
         alexnet.nothing  # noqa: B018
 
 
+def test_every_public_name_is_in_the_reference_and_typed():
+    """docs/api.md has all of them, and __init__.pyi says the same of where they are as __init__.py."""
+    import alexnet
+
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"^::: alexnet\.(\w+)$", page, flags=re.MULTILINE)) == alexnet.__all__
+    stub = ast.parse((ROOT / "alexnet" / "__init__.pyi").read_text())
+    named = [
+        (each.asname, each.name, node.module)
+        for node in stub.body
+        if isinstance(node, ast.ImportFrom)
+        for each in node.names
+    ]
+    homes = alexnet._HOMES.items()
+    assert sorted(named) == sorted((name, name, f"alexnet.{home}") for name, home in homes)
+
+
 def test_one_thread_does_without_a_package_that_another_imports():
     program = """
 import importlib, sys, threading

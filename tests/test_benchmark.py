@@ -46,7 +46,7 @@ def module_of(monkeypatch):
 def trained(peer):
     """Logits (but for a constant) before and after many steps that only decay kernels, a first step's loss, and logits
     before and after three steps of descent. All weights come from NumPy."""
-    model = AlexNet(input_shape=(67, 67, 3), classes=10, width=0.25)
+    model = AlexNet(input_shape=(67, 67, 3), classes=10, width=0.25, initializer="zeros")
     set_numpy_weights(model)
     weights = {layer.name: layer.get_weights() for layer in model.layers if layer.get_weights()}
     weights["conv1"][0] /= 75  # activations of about 1, and logits of about a tenth
@@ -223,6 +223,7 @@ def test_a_contender_answers_and_stands_still(capfd):
     assert capfd.readouterr() == ("", "")  # the libraries' remarks stay with the contender
 
 
+@pytest.mark.once
 @pytest.mark.slow
 def test_a_contender_ends_with_its_parent():
     program = (

@@ -279,7 +279,7 @@ def write_npy(path, network, protocol=4):
 @pytest.mark.parametrize("protocol", [2, 4, 5])
 def test_npy(protocol, tmp_path):
     """Written by Python 2 (protocol 2) or by a newer one."""
-    source = AlexNet("caffe", (67, 67, 3), classes=CLASSES)
+    source = AlexNet("caffe", (67, 67, 3), classes=CLASSES, initializer="zeros")
     set_numpy_weights(source)
     reference = torch_alexnet.TorchAlexNet("caffe", CLASSES, 256).take(source)
     path = write_npy(tmp_path / "bvlc_alexnet.npy", reference, protocol)
@@ -305,7 +305,7 @@ def test_an_lrn_of_nobodys_is_not_mistaken(tmp_path):
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("ending", [".keras", ".weights.h5", ".safetensors", ".pth", ".onnx"])
 def test_there_and_back(preset, ending, tmp_path):
-    model = AlexNet(preset, classes=CLASSES, width=WIDTH)
+    model = AlexNet(preset, classes=CLASSES, width=WIDTH, initializer="zeros")
     set_numpy_weights(model)
     path = tmp_path / f"model{ending}"
     save_checkpoint(model, path)
@@ -323,7 +323,7 @@ def test_there_and_back(preset, ending, tmp_path):
 @pytest.mark.parametrize("preset", PRESETS)
 def test_onnx_computes_the_same(preset, tmp_path):
     for side in (67, 227):
-        model = AlexNet(preset, (side, side, 3), classes=CLASSES, width=WIDTH)
+        model = AlexNet(preset, (side, side, 3), classes=CLASSES, width=WIDTH, initializer="zeros")
         set_numpy_weights(model)
         save_checkpoint(model, tmp_path / "model.onnx")
         images = pixels(3, side)
@@ -337,7 +337,7 @@ def test_onnx_computes_the_same(preset, tmp_path):
 
 def test_torch_takes_what_we_write(tmp_path):
     """Into a module of torchvision's names, strictly."""
-    model = AlexNet("torchvision", classes=CLASSES, width=WIDTH)
+    model = AlexNet("torchvision", classes=CLASSES, width=WIDTH, initializer="zeros")
     set_numpy_weights(model)
     module, images = Torchvision(), pixels(2, 224)
     for name in ("model.pth", "model.safetensors"):
@@ -356,7 +356,7 @@ def test_torch_takes_what_we_write(tmp_path):
 def test_tensorflow_computes_the_same(tmp_path):
     import tensorflow as tf
 
-    model = AlexNet("caffe", (67, 67, 3), classes=CLASSES, width=WIDTH)
+    model = AlexNet("caffe", (67, 67, 3), classes=CLASSES, width=WIDTH, initializer="zeros")
     set_numpy_weights(model)
     images = pixels(2, 67)
     save_checkpoint(model, tmp_path / "saved")
@@ -370,7 +370,7 @@ def test_tensorflow_computes_the_same(tmp_path):
 def test_litert_computes_the_same(tmp_path):
     import tensorflow as tf
 
-    model = AlexNet("krizhevsky2012", (67, 67, 3), classes=CLASSES, width=WIDTH)
+    model = AlexNet("krizhevsky2012", (67, 67, 3), classes=CLASSES, width=WIDTH, initializer="zeros")
     set_numpy_weights(model)
     image = pixels(1, 67)
     save_checkpoint(model, tmp_path / "model.tflite")

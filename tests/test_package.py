@@ -60,7 +60,9 @@ def test_importing_adds_little_to_keras():
     for _ in range(3):
         found = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=120)
         times.append(float(found.stdout))
-    assert min(times) < 0.3, times
+        if times[-1] < 0.3:
+            return
+    raise AssertionError(times)
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "torch"])

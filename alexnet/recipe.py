@@ -21,8 +21,8 @@ NON_MODEL_FIELDS = {"backend", "cache_gb", "workers", "max_skipped", "views", "s
 NON_MODEL_FIELDS |= {"run_dir", "name", "resume"}
 
 # Parameters that say what data_dir is taken for.
-DATA_FIELDS = ("data_dir", "training_dir", "validation_dir", "classes_from", "table", "image_column", "label_column")
-DATA_FIELDS += ("table_encoding", "max_megapixels", "white_level")
+DATA_FIELDS: tuple[str, ...] = ("data_dir", "training_dir", "validation_dir", "classes_from", "table", "image_column")
+DATA_FIELDS += ("label_column", "table_encoding", "max_megapixels", "white_level")
 
 # The groups in which parameters are shown, by their first field.
 _GROUPS = {

@@ -194,6 +194,14 @@ def test_links_between_pages_lead_somewhere(tmp_path):
     assert list(broken_links(page)) == ["page.md#two", "gone.png"]
 
 
+def test_every_notebook_is_compared_somewhere():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    shares = {name: set(listed.split()) for name, listed in re.findall(r"^NOTEBOOKS_(\w+) := (.*)$", makefile, re.M)}
+    assert set(shares) == {"tensorflow", "jax", "torch"}
+    assert set.union(*shares.values()) == {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
+    assert set.intersection(*shares.values()) == {"02_train"}
+
+
 def test_readme_shows_what_lies_in_the_repository():
     layout = (ROOT / "README.md").read_text(encoding="utf-8").partition("\n## Layout\n")[2].partition("\n## ")[0]
     lines = re.findall(r"^ {4}( *)(\S+)", layout, flags=re.MULTILINE)

@@ -94,8 +94,8 @@ def list_images(folder, cache=None):
 
 
 _OTHERS = {ENDING: "others", HIDDEN: "hidden"}
-_KEYS = ("text", "ends", "directories", "directory_ends", "counts", "times", "others", "others_ends", "hidden")
-_KEYS += ("hidden_ends",)
+_KEYS: tuple[str, ...] = ("text", "ends", "directories", "directory_ends", "counts", "times", "others")
+_KEYS += ("others_ends", "hidden", "hidden_ends")
 _NONE = np.zeros(0, np.int64)
 
 

@@ -48,8 +48,8 @@ class Job:
     status: str = "waiting"
     error: str = ""
     records: bool = True  # the notebook trains, so the metrics in its folder are its own
-    recipe: Recipe = None
-    process: subprocess.Popen = field(default=None, repr=False)
+    recipe: Recipe | None = None
+    process: subprocess.Popen | None = field(default=None, repr=False)
     before: str = ""  # when the run began whose metrics lay in the folder before
 
     @property

@@ -75,8 +75,8 @@ class Signals:
         self.received = number
 
 
-_NO_MEMORY = ("RESOURCE_EXHAUSTED", "ResourceExhausted", "OOM when allocating", "OutOfMemory", "out of memory")
-_NO_MEMORY += ("Out of memory", "can't allocate memory", "bad_alloc", "MemoryError")
+_NO_MEMORY: tuple[str, ...] = ("RESOURCE_EXHAUSTED", "ResourceExhausted", "OOM when allocating", "OutOfMemory")
+_NO_MEMORY += ("out of memory", "Out of memory", "can't allocate memory", "bad_alloc", "MemoryError")
 
 
 @contextlib.contextmanager

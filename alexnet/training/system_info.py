@@ -11,7 +11,7 @@ import keras
 
 from alexnet.ops import convolution_library
 
-LIBRARIES = ("keras", "tensorflow", "jax", "torch", "numpy", "grain", "pillow", "simplejpeg")
+LIBRARIES: tuple[str, ...] = ("keras", "tensorflow", "jax", "torch", "numpy", "grain", "pillow", "simplejpeg")
 LIBRARIES += ("opencv-python-headless", "array-record")
 
 

@@ -4,6 +4,7 @@ import json
 import pickle
 import re
 import zipfile
+from collections.abc import Callable
 
 import numpy as np
 
@@ -327,7 +328,7 @@ def _encode(text, encoding):
 class _ArrayUnpickler(pickle.Unpickler):
     """Reads pickled arrays into `_Array`, and knows no other name."""
 
-    NAMES = {
+    NAMES: dict[tuple[str, str], Callable] = {
         ("multiarray", "_reconstruct"): _Array,
         ("numeric", "_frombuffer"): _from_buffer,
         ("numpy", "ndarray"): _Array,

@@ -12,7 +12,7 @@ from alexnet.data.readers.parts import is_plain_part, part_of, words
 from alexnet.data.source import DataError
 
 ENDINGS = (".csv", ".tsv", ".tab", ".jsonl")
-IMAGE_ENDINGS = (
+IMAGE_ENDINGS: tuple[str, ...] = (
     ".jpg",
     ".jpeg",
     ".jpe",

@@ -94,7 +94,7 @@ class Layout:
     passed_over: dict = field(default_factory=dict)
     notes: list = field(default_factory=list)
     hint: str = ""
-    question: str = None
+    question: str | None = None
 
 
 class _Question(Exception):

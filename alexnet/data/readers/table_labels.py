@@ -51,14 +51,14 @@ class Reading:
     part: str
     image_column: str
     images: np.ndarray
-    label_column: str = None
-    labels: list = None
-    question: str = None
+    label_column: str | None = None
+    labels: list | None = None
+    question: str | None = None
     candidates: dict = field(default_factory=dict)
-    splits: tuple = None
+    splits: tuple | None = None
     endings: int = 0
     by_name: bool = False  # a header from LABELS, or one that the user named
-    several: set = frozenset()  # rows that name several classes
+    several: frozenset | set = frozenset()  # rows that name several classes
     one_hot: tuple = ()  # headers of the columns of 0 and 1 that are the classes
 
     @property

@@ -293,6 +293,7 @@ def test_times_of_layers():
     assert sum(row["backward_seconds"] for row in rows) > 0
 
 
+@pytest.mark.once
 @pytest.mark.slow
 def test_measured_in_this_process():
     """A record with everything that the picture shows, and with real times."""

@@ -46,8 +46,8 @@ NOTEBOOKS_torch := 01_architecture 02_train 05_backends
 NOTEBOOKS_jax := 02_train 03_evaluate
 NOTEBOOKS_tensorflow := 02_train 04_finetune
 # XLA would compile the same small networks again and again; a test finds what an earlier one compiled.
-test-jax: export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/$(VENV)/compiled
-test-jax: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0.1
+test-jax quick: export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/$(VENV)/compiled
+test-jax quick: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0.1
 $(BACKENDS:%=test-%): test-%: $(INSTALLED)
 	KERAS_BACKEND=$* $(PYTEST) $(ONLY)
 	KERAS_BACKEND=$* $(NBVAL) $(NOTEBOOKS_$*:%=notebooks/%.ipynb) tests/notebooks

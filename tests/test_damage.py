@@ -4,6 +4,7 @@ import csv
 import os
 import struct
 import threading
+import warnings
 import zlib
 
 import numpy as np
@@ -195,9 +196,9 @@ def test_a_thread_that_fails_is_named_and_nothing_hangs(folder, monkeypatch):
     assert "which prepares batches, failed at" in found[0] and "ZeroDivisionError: no bytes a second" in found[0]
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the libraries that a training calls
 def test_training_meets_damage_on_the_command_line(folder, tmp_path, capfd):
     """It ends well, with one line about what it left out; too much of it ends with status 1."""
+    warnings.simplefilter("ignore", DeprecationWarning)  # of the libraries that a training calls
     (folder / "train" / "ring" / "0007.jpg").write_bytes(b"no")
     command = ["train", "--data_dir", str(folder), "--run_dir", str(tmp_path / "runs")]
     command += ["--resize", "72", "--width", "0.0625", "--epochs", "1", "--batch_size", "12"]

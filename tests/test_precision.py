@@ -140,13 +140,12 @@ def test_a_step_of_infinite_gradients_is_skipped(policy):
 def test_scaling_saves_small_gradients(policy):
     """An fc8 of tiny kernels sends back gradients below float16's smallest number."""
 
-    model = trainee(rate=1.0)
-    model.optimizer.inner_optimizer.decay = 0.0
-    layer = model.get_layer("fc8")
-    layer.set_weights([layer.get_weights()[0] * np.float32(1e-8), layer.get_weights()[1]])
-    model.optimizer.build(model.trainable_variables)
-
     def change(scale):
+        model = trainee(rate=1.0)
+        model.optimizer.inner_optimizer.decay = 0.0
+        layer = model.get_layer("fc8")
+        layer.set_weights([layer.get_weights()[0] * np.float32(1e-8), layer.get_weights()[1]])
+        model.optimizer.build(model.trainable_variables)
         model.optimizer.dynamic_scale.assign(scale)
         before = to_numpy(model.get_layer("conv5").kernel)
         model.train_on_batch(*batch())

@@ -15,7 +15,7 @@ from alexnet.cli import main
 from alexnet.data import load_data
 from alexnet.locking import FolderLock
 from alexnet.model import AlexNet
-from alexnet.presets import PRESETS
+from alexnet.networks import PUBLISHED
 from alexnet.recipe import Recipe
 from alexnet.saving import save_checkpoint
 from alexnet.training import train
@@ -240,9 +240,9 @@ def test_bad_weights_and_formats(tmp_path, call):
         (["evaluate", "--weights", tmp_path / "absent.pth"], "there is no file"),
         (["predict", "--weights", tmp_path / "text.pth", "a.jpg"], "is in no format that is known here"),
         (["convert", tmp_path / "text.pth", tmp_path / "out.onnx"], "is in no format that is known here"),
-        (["convert", tmp_path / "text.pth", tmp_path / "out.onnx", "--preset", "alexnet"], "allowed: paper"),
+        (["convert", tmp_path / "text.pth", tmp_path / "out.onnx", "--network", "alexnet"], "allowed: paper"),
         (["evaluate", "--weights", tmp_path / "text.pth", "--view", "10"], "Did you mean views?"),
-        (["parity", "--presets", "papr"], "Did you mean paper?"),
+        (["parity", "--networks", "papr"], "Did you mean paper?"),
         (["parity", "--width", "x"], "invalid float value"),
         (["parity", "--backends", "jax", "jax"], "two or three different backends"),
     ):
@@ -253,13 +253,13 @@ def test_bad_weights_and_formats(tmp_path, call):
 
 @pytest.mark.once
 def test_parity(tmp_path):
-    """A small preset on all three backends, as `python -m alexnet parity` does it with the full ones."""
+    """A small network on all three backends, as `python -m alexnet parity` does it with the full ones."""
     small = ("--width", "0.0625", "--image_size", "67", "--output", tmp_path / "parity.json")
-    found = run("parity", "--presets", "krizhevsky2012", *small)
+    found = run("parity", "--networks", "krizhevsky2012", *small)
     assert found.returncode == 0, found.stderr
     record = json.loads((tmp_path / "parity.json").read_text())
     (row,) = record["rows"]
-    assert row["preset"] == "krizhevsky2012"
+    assert row["network"] == "krizhevsky2012"
     assert 0 < row["logits"] < 1e-4 and 0 < row["gradients"] < 1e-3 and 0 < row["training"] < 1e-3, row
     assert found.stdout.splitlines()[2].startswith("krizhevsky2012")
 
@@ -269,7 +269,7 @@ def test_the_recorded_parity_holds():
     """What 01_architecture shows: full networks, all of them, within the bounds."""
     record = json.loads((ROOT / "benchmarks" / "results" / "parity.json").read_text())
     assert (record["width"], record["image_size"]) == (1.0, None)
-    assert [row["preset"] for row in record["rows"]] == list(PRESETS)
+    assert [row["network"] for row in record["rows"]] == list(PUBLISHED)
     for row in record["rows"]:
         assert row["logits"] < 1e-4 and row["gradients"] < 1e-3 and row["training"] < 1e-3, row
 

@@ -1,5 +1,6 @@
 """Checkpoints as Keras models, and Keras models as checkpoints."""
 
+import os
 import re
 import zipfile
 from pathlib import Path
@@ -22,7 +23,7 @@ from alexnet.weights import (
 )
 
 
-def load_checkpoint(path, network=None):
+def load_checkpoint(path: str | os.PathLike[str], network: str | None = None) -> keras.Model:
     """A checkpoint as a Keras model from RGB pixels 0-255 to probabilities, whatever its makers fed it with.
 
     Reads torchvision's `.pth`, Caffe's `.caffemodel`, the ONNX zoo's `bvlcalexnet`, `bvlc_alexnet.npy`, safetensors,
@@ -76,7 +77,7 @@ def load_checkpoint(path, network=None):
     return model
 
 
-def save_checkpoint(model, path):
+def save_checkpoint(model: keras.Model, path: str | os.PathLike[str]) -> None:
     """Write a model in the format that the path's ending names.
 
     | ending | |
@@ -126,7 +127,7 @@ def save_checkpoint(model, path):
             model.export(unfinished, format="litert" if ending else "tf_saved_model", verbose=False)
 
 
-def detect_network(model):
+def detect_network(model: keras.Model) -> str | None:
     """The network whose layers a model has, in whatever width, or None."""
     architecture = _architecture(model)
     return None if architecture is None or architecture.input_size is None else architecture.detect()

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import pickle
 import re
 import zipfile
@@ -12,7 +13,7 @@ import numpy as np
 from alexnet.networks import LAYERS, NETWORKS, weighted_names
 from alexnet.networks.alexnets import CAFFE
 from alexnet.weights.caffe import read_caffe
-from alexnet.weights.checkpoint import FORMATS, CheckpointError, as_network, listing, recognize
+from alexnet.weights.checkpoint import FORMATS, Checkpoint, CheckpointError, as_network, listing, recognize
 from alexnet.weights.keras_config import from_config
 from alexnet.weights.onnx_graph import read_onnx
 
@@ -25,7 +26,7 @@ TORCHVISION = dict(
 )
 
 
-def read_checkpoint(path):
+def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """The checkpoint at `path`, its format recognized from its content.
 
     Raises:

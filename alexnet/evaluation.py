@@ -39,8 +39,11 @@ def evaluate(model, data, views=1, verbose=None):
         ValueError: another number of views, images smaller than the model's input, pixels or labels that cannot be
             what is meant, a model whose output are no probabilities.
 
-    Example:
-        alexnet.evaluate(model, (images, labels))
+    Examples:
+        >>> model = alexnet.AlexNet(input_shape=(67, 67, 3), classes=3, width=1 / 16)
+        >>> images, labels = np.zeros((8, 67, 67, 3), "uint8"), np.arange(8) % 3
+        >>> sorted(alexnet.evaluate(model, (images, labels), verbose=0))
+        ['loss', 'top1', 'top5']
     """
     return assess(model, data, views, verbose).scores
 
@@ -56,6 +59,13 @@ class EvaluationResult:
         probabilities: Theirs, `(n, 5)`.
         ranks: How many classes the right one stands behind, `(n,)`, as `rank` counts them.
         losses: Cross-entropy of each image in nats, `(n,)`.
+
+    Examples:
+        >>> model = alexnet.AlexNet(input_shape=(67, 67, 3), classes=3, width=1 / 16)
+        >>> images, labels = np.zeros((8, 67, 67, 3), "uint8"), np.arange(8) % 3
+        >>> result = alexnet.assess(model, (images, labels), verbose=0)
+        >>> int(result.confusion().sum()), len(result.mistakes()) <= 8
+        (8, True)
     """
 
     class_names: list
@@ -118,6 +128,12 @@ def assess(model, data, views=1, verbose=None):
 
     Returns:
         `EvaluationResult`.
+
+    Examples:
+        >>> model = alexnet.AlexNet(input_shape=(67, 67, 3), classes=3, width=1 / 16)
+        >>> images, labels = np.zeros((8, 67, 67, 3), "uint8"), np.arange(8) % 3
+        >>> alexnet.assess(model, (images, labels), verbose=0).confusion().shape
+        (3, 3)
     """
     if views not in VIEWS:
         raise ValueError(f"views must be 1 or 10. Received: views={views!r}")
@@ -209,6 +225,12 @@ def checkpoint_info(weights, model):
 
     Returns:
         `(class_names, resize)`; `class_names` is None where they are unknown.
+
+    Examples:
+        >>> model = alexnet.AlexNet(input_shape=(67, 67, 3), classes=3, width=1 / 16)
+        >>> alexnet.save_checkpoint(model, f"{folder}/nameless.keras")
+        >>> alexnet.checkpoint_info(f"{folder}/nameless.keras", model)
+        (None, 76)
     """
     classes, size = model.output.shape[-1], input_size(model)
     try:

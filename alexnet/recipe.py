@@ -109,6 +109,15 @@ class Recipe(BaseModel):
 
     Raises:
         RecipeError: an unknown name, a wrong type or a value out of range, all of them in one message.
+
+    Examples:
+        >>> recipe = alexnet.Recipe(epochs=3, learning_rate="1e-3")
+        >>> recipe.replace(width=0.5).learning_rate
+        0.001
+        >>> alexnet.Recipe(epoch=3)
+        Traceback (most recent call last):
+            ...
+        alexnet.recipe.RecipeError: epoch: unknown parameter. Did you mean epochs?
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -310,6 +319,10 @@ def check_parameters(variables: Mapping[str, Any]) -> None:
 
     Raises:
         RecipeError: a name in papermill's cell that no cell above it defines.
+
+    Examples:
+        >>> epochs = 3
+        >>> alexnet.check_parameters(globals())
     """
     known: list[str] = []
     for source in variables.get("In", ()):  # IPython's record of the cells that were run
@@ -370,7 +383,14 @@ def _parse(text):
 
 
 def resolve(path: str | os.PathLike[str], start: Path = PROJECT) -> Path:
-    """An absolute path; a relative one starts at the project's folder, or at `start`."""
+    """An absolute path; a relative one starts at the project's folder, or at `start`.
+
+    Examples:
+        >>> alexnet.resolve("runs") == alexnet.PROJECT / "runs"
+        True
+        >>> str(alexnet.resolve("/data/photos"))
+        '/data/photos'
+    """
     path = Path(os.path.expanduser(path))
     return path if path.is_absolute() else start / path
 

@@ -39,6 +39,12 @@ def load_checkpoint(path: str | os.PathLike[str], network: str | None = None) ->
 
     Raises:
         CheckpointError: a missing or damaged file, another network than `network`, or one that cannot be told.
+
+    Examples:
+        >>> path = f"{folder}/small.safetensors"
+        >>> alexnet.save_checkpoint(alexnet.AlexNet(input_shape=(67, 67, 3), classes=3, width=1 / 16), path)
+        >>> alexnet.load_checkpoint(path).output.shape
+        (None, 3)
     """
     if network is not None and network not in NETWORKS:
         raise CheckpointError(f"network: received {network!r}; allowed: {', '.join(NETWORKS)}.")
@@ -96,6 +102,14 @@ def save_checkpoint(model: keras.Model, path: str | os.PathLike[str]) -> None:
         ValueError: another ending, a format that Keras does not write on this backend, or one that cannot keep what the
             model is.
         OSError: the file cannot be written, in a sentence; the disk is full, for example.
+
+    Examples:
+        >>> model = alexnet.AlexNet(input_shape=(67, 67, 3), classes=3, width=1 / 16)
+        >>> alexnet.save_checkpoint(model, f"{folder}/small.onnx")
+        >>> alexnet.save_checkpoint(model, f"{folder}/small.zip")
+        Traceback (most recent call last):
+            ...
+        ValueError: small.zip: the ending names the format: .keras, .weights.h5, .onnx, ...
     """
     path, model = Path(path).expanduser(), functional(model)
     ending = ".weights.h5" if path.name.endswith(".weights.h5") else path.suffix

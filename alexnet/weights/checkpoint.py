@@ -110,7 +110,7 @@ class Checkpoint:
         known = self.architecture is not None and tuple(input_size) == self.architecture.input_size
         return self.architecture.overhang if known else None
 
-    def differences(self, network: str, row=None) -> list[str]:
+    def differences(self, network: str, row: specs.Network | None = None) -> list[str]:
         """What speaks against the network, in sentences; `row` is what it stands for, if not the row of that name."""
         problems = []
         if self.alternatives and network not in self.alternatives:

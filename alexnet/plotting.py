@@ -326,19 +326,20 @@ def benchmark(record):
     Bars are medians, whiskers reach from the fewest to the most of any round.
 
     Args:
-        record: What `alexnet.benchmark.run` returns, or `bench.json` holds.
+        record: What `benchmarks.harness.suite.run` returns, or `bench.json` holds.
     """
     batch_size = record["settings"]["batch_size"]
     backends = record["settings"]["backends"]
     names = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}
     rows = [("training", f"training, batches of {batch_size}"), ("inference", f"inference, batches of {batch_size}")]
-    contests = {
-        (contest["group"], contest["work"]): contest["seconds"]
-        for contest in record["contests"]
-        if contest["batch_size"] == batch_size
+    comparisons = {
+        (comparison["group"], comparison["work"]): comparison["seconds"]
+        for comparison in record["comparisons"]
+        if comparison["batch_size"] == batch_size
     }
-    most = [max(len(contests[backend, work]) for backend in backends) for work, _ in rows]
-    most.append(max(sum(name.startswith(backend) for name in contests["all", "normalization"]) for backend in backends))
+    most = [max(len(comparisons[backend, work]) for backend in backends) for work, _ in rows]
+    layers = comparisons["all", "normalization"]
+    most.append(max(sum(name.startswith(backend) for name in layers) for backend in backends))
     if len(backends) == 1:
         figure, grid = plt.subplots(1, 3, figsize=(10, 0.9 + 0.3 * max(most)))
         grid, most = grid[:, None], [max(most)] * 3
@@ -348,15 +349,15 @@ def benchmark(record):
     for column, backend in enumerate(backends):
         for axes, slots, (work, _) in zip(grid[:, column], most, rows, strict=False):
             rates = {
-                name: [batch_size / seconds for seconds in times] for name, times in contests[backend, work].items()
+                name: [batch_size / seconds for seconds in times] for name, times in comparisons[backend, work].items()
             }
-            _contenders(axes, rates, slots)
+            _candidates(axes, rates, slots)
         milliseconds = {
             name.removeprefix(f"{backend} "): [1000 * seconds for seconds in times]
-            for name, times in contests["all", "normalization"].items()
+            for name, times in layers.items()
             if name.startswith(backend)
         }
-        _contenders(grid[2, column], milliseconds, most[2])
+        _candidates(grid[2, column], milliseconds, most[2])
         grid[0, column].set_title(names[backend])
     for row in grid:  # one scale for all frameworks, with room for the numbers
         row[0].set_xlim(0, 1.18 * max(axes.dataLim.x1 for axes in row))
@@ -366,8 +367,8 @@ def benchmark(record):
     return figure
 
 
-def _contenders(axes, values, slots):
-    """A bar for each contender, ours marked; room for `slots` of them."""
+def _candidates(axes, values, slots):
+    """A bar for each candidate, ours marked; room for `slots` of them."""
     middles = [float(np.median(rounds)) for rounds in values.values()]
     spread = [
         [middle - min(rounds) for middle, rounds in zip(middles, values.values(), strict=True)],
@@ -384,11 +385,11 @@ def _contenders(axes, values, slots):
 
 
 @_figure
-def growth(record):
+def scaling(record):
     """How the cost of our network grows with each size: images a second and memory, a line for each backend.
 
     Args:
-        record: What `alexnet.benchmark.run(growth=True)` returns, or `bench.json` holds.
+        record: What `benchmarks.harness.suite.run(scaling=True)` returns, or `bench.json` holds.
     """
     base = {size: record["settings"][size] for size in ("batch_size", "image_size", "width")}
     titles = {"batch_size": "images in a batch", "image_size": "pixels a side", "width": "width"}
@@ -398,7 +399,7 @@ def growth(record):
             points = sorted(
                 (
                     row
-                    for row in record["growth"]
+                    for row in record["scaling"]
                     if row["backend"] == backend and all(row[other] == base[other] for other in base if other != size)
                 ),
                 key=lambda row: row[size],
@@ -416,11 +417,11 @@ def growth(record):
         if size == "batch_size":
             column[0].set_xscale("log", base=2)
         column[1].set_xlabel(titles[size])
-        column[1].set_xticks(sorted({row[size] for row in record["growth"]}))
+        column[1].set_xticks(sorted({row[size] for row in record["scaling"]}))
         column[1].xaxis.set_major_formatter("{x:g}")
     grid[0, 0].set_title("images/s")
     grid[1, 0].set_title("peak memory in training, GB")
-    grid[1, 0].set_ylim(0, 1.08e-9 * max(row["memory_bytes"] for row in record["growth"]))
+    grid[1, 0].set_ylim(0, 1.08e-9 * max(row["memory_bytes"] for row in record["scaling"]))
     grid[0, 0].yaxis.set_major_formatter("{x:g}")
     lines, labels = grid[0, 0].get_legend_handles_labels()
     figure.legend(lines, labels, loc="outside lower center", ncols=3, handlelength=3)
@@ -432,7 +433,7 @@ def batch_times(rows):
     """What a batch costs, and how many images a second that makes, against its size.
 
     Args:
-        rows: What `alexnet.benchmark.here.batch_times` returns.
+        rows: What `alexnet.profiling.batch_times` returns.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.2))
     sizes = [row["batch_size"] for row in rows]
@@ -454,7 +455,7 @@ def layer_times(rows):
     """Milliseconds of each layer, forward and backward.
 
     Args:
-        rows: What `alexnet.benchmark.here.layer_times` returns.
+        rows: What `alexnet.profiling.layer_times` returns.
     """
     figure, axes = plt.subplots(figsize=(10, 0.26 * len(rows) + 0.9))
     names = [row["layer"] for row in rows]

@@ -46,30 +46,45 @@ class SGD(keras.optimizers.SGD):
         return {**super().get_config(), "decay": self.decay}
 
 
-class DivideOnPlateau(keras.callbacks.Callback):
+class ReduceLROnPlateau(keras.callbacks.ReduceLROnPlateau):
     """The paper's schedule: the learning rate is divided by 10 when validation stalls, at most three times.
 
     Validation stalls when its top-1 has not risen by more than its standard error: less is chance.
 
     Args:
-        patience: Epochs without such a rise before a division.
+        patience: Epochs without such a rise before a reduction.
         images: How many validation images there are.
+        reductions: How many there are at most.
     """
 
-    def __init__(self, patience, images, divisions=3):
-        super().__init__()
-        self.patience = patience
+    def __init__(self, patience, images, reductions=3):
+        super().__init__("val_top1", factor=0.1, patience=patience, mode="max", min_delta=0.0)
         self.images = images
-        self.state = {"best": 0.0, "waited": 0, "left": divisions}
+        self.left = reductions
+        self.best = 0.0
+        self.monitor_op = self._has_risen
 
-    def on_epoch_end(self, epoch, logs):
-        state = self.state
-        standard_error = math.sqrt(state["best"] * (1 - state["best"]) / self.images)
-        if logs["val_top1"] > state["best"] + standard_error:
-            state.update(best=logs["val_top1"], waited=0)
+    def _has_risen(self, top1, best):
+        return top1 > best + math.sqrt(best * (1 - best) / self.images)
+
+    @property
+    def state(self):
+        """What a saved run keeps of it, as JSON has it."""
+        return {"best": self.best, "waited": self.wait, "left": self.left}
+
+    @state.setter
+    def state(self, state):
+        self.best, self.wait, self.left = state["best"], state["waited"], state["left"]
+
+    def on_train_begin(self, logs=None):
+        """Forgets nothing, unlike Keras's: a resumed run goes on waiting."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        if not self.left:
             return
-        state["waited"] += 1
-        if state["waited"] >= self.patience and state["left"] > 0:
-            optimizer = self.model.optimizer
-            optimizer.learning_rate = float(ops.convert_to_numpy(optimizer.learning_rate)) / 10
-            state.update(waited=0, left=state["left"] - 1)
+        before = self._rate()
+        super().on_epoch_end(epoch, logs)
+        self.left -= self._rate() < before
+
+    def _rate(self):
+        return float(ops.convert_to_numpy(self.model.optimizer.learning_rate))

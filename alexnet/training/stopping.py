@@ -3,6 +3,7 @@
 import contextlib
 import signal
 import threading
+import types
 
 
 class RunError(RuntimeError):
@@ -73,6 +74,15 @@ class Signals:
         if not self.waiting or self.received is not None:
             raise Interrupted(number, between_steps=False)
         self.received = number
+
+
+def interruptible(images, signals):
+    """Images for `alexnet.evaluate`, with a `Signals.check` between their batches."""
+    return types.SimpleNamespace(
+        class_names=images.class_names,
+        steps_per_epoch=images.steps_per_epoch,
+        squares=lambda: signals.between(images.squares()),
+    )
 
 
 _NO_MEMORY = ("RESOURCE_EXHAUSTED", "ResourceExhausted", "OOM when allocating", "OutOfMemory", "out of memory")

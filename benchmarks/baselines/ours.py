@@ -20,7 +20,7 @@ class Network:
         sizes = {"resize": image_size, "image_size": image_size, "width": width}
         recipe = alexnet.Recipe(**sizes, initializer="paper", dropout=dropout, learning_rate=learning_rate)
         self.model = build_model(recipe, classes)
-        self.trainee = compile_model(self.model, recipe)
+        self.training_model = compile_model(self.model, recipe)
         self.release = TrimMemory()
 
     def batch(self, images, labels):
@@ -28,7 +28,7 @@ class Network:
 
     def train(self, batch, steps):
         """So many steps on a batch; returns their mean loss, and their seconds."""
-        return fit(self.trainee, batch, steps, [self.release])
+        return fit(self.training_model, batch, steps, [self.release])
 
     def predict(self, batch):
         """Probabilities `(batch, classes)` as NumPy."""

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from alexnet._compat import variable_index
 from alexnet.model import AlexNet, without_softmax
 from alexnet.presets import PRESETS
 from alexnet.progress import progress
@@ -35,7 +36,7 @@ class _Keep(keras.optimizers.Optimizer):
         self.kept = self.add_optimizer_variables(variables, "gradient")
 
     def update_step(self, gradient, variable, learning_rate):
-        self.assign(self.kept[self._get_variable_index(variable)], gradient)
+        self.assign(self.kept[variable_index(self, variable)], gradient)
 
 
 class Gradients:

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from alexnet import plotting
+from alexnet.atomic import write_text
 
 STATUS_MARKS = {"finished": "finished", "skipped": "finished before", "failed": "failed", "locked": "failed"}
 
@@ -33,9 +34,7 @@ def write_report(path, batch, console):
         written=datetime.datetime.now().astimezone().strftime("%d %B %Y, %H:%M"),
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    unfinished.write_text(page, encoding="utf-8")
-    os.replace(unfinished, path)
+    write_text(path, page)
 
 
 def _row(job, beside):
@@ -121,7 +120,7 @@ def _convert(notebook):
             from nbconvert import HTMLExporter
         except ModuleNotFoundError:
             return None
-        page.write_text(HTMLExporter(embed_images=True).from_filename(str(notebook))[0], encoding="utf-8")
+        write_text(page, HTMLExporter(embed_images=True).from_filename(str(notebook))[0])
     return page
 
 

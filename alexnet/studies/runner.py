@@ -21,6 +21,7 @@ import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from alexnet.atomic import write_text
 from alexnet.locking import FolderLock, LockedError, is_locked
 from alexnet.packages import install
 from alexnet.recipe import BACKENDS, NON_MODEL_FIELDS, Recipe, nearest
@@ -330,7 +331,7 @@ def _correct_status(job):
     metrics = job.metrics()
     if metrics.get("status") == "running" and not is_locked(job.folder):  # then it is the record of another, live run
         metrics["status"] = "interrupted" if job.process.returncode < 0 else "failed"
-        (job.folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+        write_text(job.folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
 
 
 def _last_line(log):

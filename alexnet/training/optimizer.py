@@ -5,6 +5,7 @@ import math
 import keras
 from keras import ops
 
+from alexnet._compat import variable_index
 from alexnet.ops import momentum_step
 
 
@@ -37,7 +38,7 @@ class SGD(keras.optimizers.SGD):
         gradient, learning_rate = (ops.cast(value, variable.dtype) for value in (gradient, learning_rate))
         decay = self.decay if len(variable.shape) > 1 else 0.0  # biases have one axis
         if self.momentum:
-            velocity = self.momentums[self._get_variable_index(variable)]
+            velocity = self.momentums[variable_index(self, variable)]
             momentum_step(variable, velocity, gradient, learning_rate, self.momentum, decay)
         else:
             super().update_step(gradient + decay * variable, variable, learning_rate)

@@ -3,12 +3,14 @@
 import json
 import statistics
 
+from alexnet.atomic import write_text
+
 
 def write(record, folder):
     """Keep a record as `bench.json`, with its pictures."""
     from alexnet import plotting
 
-    (folder / "bench.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_text(folder / "bench.json", json.dumps(record, indent=1) + "\n")
     plotting.benchmark(record).savefig(folder / "bench.png", dpi=100)
     written = ["bench.json", "bench.png"]
     if "scaling" in record:

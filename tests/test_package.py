@@ -33,9 +33,8 @@ def test_files_import_one_way():
     rooms = {path.stem if path.is_file() else path.name: path for path in (ROOT / "alexnet").iterdir()}
     found = {name for name in rooms if not name.startswith("__")}
     assert found == set(ORDER)
-    assert list(imported(ROOT / "alexnet" / "studies" / "report.py")) == [
-        "plotting"
-    ]  # both ways of writing it are seen
+    # Both ways of writing it are seen.
+    assert list(imported(ROOT / "alexnet" / "studies" / "report.py")) == ["plotting", "atomic"]
     for name in ORDER:
         files = rooms[name].rglob("*.py") if rooms[name].is_dir() else [rooms[name]]
         for path in files:

@@ -5,13 +5,15 @@ import csv
 import os
 import shutil
 import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 PREFIX, SUFFIX = ".unfinished-", ".tmp"
 
 
 @contextlib.contextmanager
-def atomic_write(path, durable=False):
+def atomic_write(path: str | os.PathLike, durable: bool = False) -> Iterator[Path]:
     """A path to write to, a file or a folder, which becomes `path` when the block ends.
 
     It has the same ending, since libraries choose a format by that, and lies in a folder of its own beside `path`, so
@@ -57,13 +59,13 @@ def _replace(path, unfinished):
         raise
 
 
-def remove_unfinished(folder):
+def remove_unfinished(folder: str | os.PathLike) -> None:
     """Remove what writers that were killed have left in a folder, in which nobody else writes now."""
     for room in Path(folder).glob(f"{PREFIX}*{SUFFIX}"):
         shutil.rmtree(room, ignore_errors=True)
 
 
-def flush_folder(folder):
+def flush_folder(folder: str | os.PathLike) -> None:
     """Make a rename last through a loss of power, where the system knows how."""
     if hasattr(os, "O_DIRECTORY"):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -73,13 +75,13 @@ def flush_folder(folder):
             os.close(descriptor)
 
 
-def write_text(path, text, errors="strict", durable=False):
+def write_text(path: str | os.PathLike, text: str, errors: str = "strict", durable: bool = False) -> None:
     """Write a text file in UTF-8; `errors` as `open` takes it."""
     with atomic_write(path, durable) as unfinished:
         unfinished.write_text(text, encoding="utf-8", errors=errors)
 
 
-def write_csv(path, headings, rows):
+def write_csv(path: str | os.PathLike, headings: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
     """Write a table. Names of files that are no text have their bytes written out."""
     with (
         atomic_write(path) as unfinished,
@@ -90,7 +92,7 @@ def write_csv(path, headings, rows):
         writer.writerows(rows)
 
 
-def write_list(path, headings, rows):
+def write_list(path: str | os.PathLike, headings: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
     """The same of a list; without rows there is no such file, nor an older one."""
     rows = list(rows)
     if rows:

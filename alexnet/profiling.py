@@ -2,13 +2,17 @@
 
 import statistics
 import time
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
 
-def batch_times(model, batch_sizes=(1, 2, 4, 8, 16, 32), repetitions=3):
+def batch_times(
+    model: keras.Model, batch_sizes: Sequence[int] = (1, 2, 4, 8, 16, 32), repetitions: int = 3
+) -> list[dict[str, float]]:
     """The seconds of a prediction in batches of different sizes.
 
     Args:
@@ -29,7 +33,7 @@ def batch_times(model, batch_sizes=(1, 2, 4, 8, 16, 32), repetitions=3):
     ]
 
 
-def layer_times(model, images, repetitions=5):
+def layer_times(model: keras.Model, images: np.ndarray, repetitions: int = 5) -> list[dict[str, Any]]:
     """The seconds that each layer takes alone, forward and backward as in training.
 
     Layers are compiled where the backend compiles them. A compiled network can be faster than the sum of its layers.

@@ -5,9 +5,13 @@ import csv
 import datetime
 import io
 import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import jinja2
 from rich import box
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -17,7 +21,7 @@ from alexnet.atomic import write_text
 STATUS_MARKS = {"finished": "finished", "skipped": "finished before", "failed": "failed", "locked": "failed"}
 
 
-def write_report(path, batch, console):
+def write_report(path: Path, batch: Sequence[Any], console: Console) -> None:
     """Write the page about a batch's jobs to `path` and print its table."""
     rows = [_row(job, path.parent) for job in batch]
     _print_table(rows, console)

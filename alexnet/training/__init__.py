@@ -3,6 +3,9 @@
 import contextlib
 import logging
 import random
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Literal
 
 import keras
 import numpy as np
@@ -46,7 +49,9 @@ __all__ = [
 ]
 
 
-def train(recipe, callbacks=(), verbose=None):
+def train(
+    recipe: Recipe, callbacks: Sequence[keras.callbacks.Callback] = (), verbose: Literal[0, 1, 2] | None = None
+) -> Run:
     """Train a network as a recipe says and record the run.
 
     Args:
@@ -196,7 +201,7 @@ def _end_epoch(state, after_epoch):
     called.on_train_end()
 
 
-def load_or_train(recipe, matching=(), verbose=None):
+def load_or_train(recipe: Recipe, matching: Iterable[str] = (), verbose: Literal[0, 1, 2] | None = None) -> Path:
     """The folder of the finished run that a recipe names; trained now if there is none of that name.
 
     Args:
@@ -221,7 +226,7 @@ def load_or_train(recipe, matching=(), verbose=None):
     return folder
 
 
-def build_model(recipe, classes, colors=None):
+def build_model(recipe: Recipe, classes: int, colors: PixelStats | None = None) -> keras.Model:
     """The network that a recipe asks for, with `classes` classes: the values that its training starts from.
 
     Args:
@@ -229,7 +234,9 @@ def build_model(recipe, classes, colors=None):
     """
     if recipe.freeze and recipe.weights is None:
         raise RecipeError(f"freeze: {recipe.freeze} layers cannot stay as weights has them, because weights is None.")
-    own_mean = colors is not None and recipe.color_statistics == "training" and recipe.weights is None
+    mean = None
+    if colors is not None and recipe.color_statistics == "training" and recipe.weights is None:
+        mean = colors.mean.tolist()
     with kept_random_states(), keras_settings(recipe.dtype_policy):
         # Keras draws the seeds of initializers and dropout from Python's generator. Its own set_random_seed would
         # import TensorFlow on every backend.
@@ -242,7 +249,7 @@ def build_model(recipe, classes, colors=None):
             weights=recipe.weights and resolve(recipe.weights),
             initializer=recipe.initializer,
             dropout=recipe.dropout,
-            mean=colors.mean.tolist() if own_mean else None,
+            mean=mean,
         )
     for name in LAYERS[: recipe.freeze]:
         model.get_layer(name).trainable = False
@@ -250,7 +257,7 @@ def build_model(recipe, classes, colors=None):
     return model
 
 
-def compile_model(model, recipe):
+def compile_model(model: keras.Model, recipe: Recipe) -> keras.Model:
     """What `train` fits: the network up to its logits, since a loss computed from probabilities loses its gradient
     near 0. It shares the layers of `model`; its optimizer, loss and metrics are those of the recipe."""
     classes = model.output_shape[-1]

@@ -9,7 +9,8 @@ from keras import ops
 from alexnet._compat import sync_variables
 from alexnet.evaluation import evaluate
 from alexnet.runtime import trim_memory
-from alexnet.training.stopping import LossError, interruptible
+from alexnet.training.run_dir import RunDir
+from alexnet.training.stopping import LossError, Signals, interruptible
 from alexnet.training.system_info import memory_in_use
 
 
@@ -21,7 +22,7 @@ class StepMonitor(keras.callbacks.Callback):
         signals: `Signals`.
     """
 
-    def __init__(self, run_dir, signals):
+    def __init__(self, run_dir: RunDir, signals: Signals):
         super().__init__()
         self.run_dir = run_dir
         self.state = run_dir.state
@@ -116,7 +117,7 @@ class ValidationCallback(keras.callbacks.Callback):
 class HistoryLogger(keras.callbacks.Callback):
     """Adds the learning rate to the epoch's results, and the results to the run's folder."""
 
-    def __init__(self, run_dir):
+    def __init__(self, run_dir: RunDir):
         super().__init__()
         self.run_dir = run_dir
 
@@ -129,7 +130,7 @@ class HistoryLogger(keras.callbacks.Callback):
 class EpochLogger(keras.callbacks.Callback):
     """One line for each epoch, for a log file and a notebook without a reader."""
 
-    def __init__(self, epochs):
+    def __init__(self, epochs: int):
         super().__init__()
         self.epochs = epochs
 
@@ -145,7 +146,7 @@ class EpochLogger(keras.callbacks.Callback):
 class CheckpointCallback(keras.callbacks.Callback):
     """Last of all: saves the state from which the run could go on after this epoch."""
 
-    def __init__(self, run_dir, signals):
+    def __init__(self, run_dir: RunDir, signals: Signals):
         super().__init__()
         self.run_dir = run_dir
         self.signals = signals

@@ -1,6 +1,7 @@
 """The paper's gradient descent and its schedule (section 5)."""
 
 import math
+from typing import Any
 
 import keras
 from keras import ops
@@ -28,7 +29,14 @@ class SGD(keras.optimizers.SGD):
         ValueError: `nesterov` is asked for, which `keras.optimizers.SGD` has.
     """
 
-    def __init__(self, learning_rate=0.01, momentum=0.9, decay=0.0005, name="sgd", **kwargs):
+    def __init__(
+        self,
+        learning_rate: float = 0.01,
+        momentum: float = 0.9,
+        decay: float = 0.0005,
+        name: str = "sgd",
+        **kwargs: Any,
+    ):
         super().__init__(learning_rate, momentum, name=name, **kwargs)
         if self.nesterov:
             raise ValueError("nesterov: the paper's rule has no such step. Received: nesterov=True")
@@ -43,7 +51,7 @@ class SGD(keras.optimizers.SGD):
         else:
             super().update_step(gradient + decay * variable, variable, learning_rate)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "decay": self.decay}
 
 
@@ -58,7 +66,7 @@ class ReduceLROnPlateau(keras.callbacks.ReduceLROnPlateau):
         reductions: How many there are at most.
     """
 
-    def __init__(self, patience, images, reductions=3):
+    def __init__(self, patience: int, images: int, reductions: int = 3):
         super().__init__("val_top1", factor=0.1, patience=patience, mode="max", min_delta=0.0)
         self.images = images
         self.left = reductions
@@ -69,12 +77,12 @@ class ReduceLROnPlateau(keras.callbacks.ReduceLROnPlateau):
         return top1 > best + math.sqrt(best * (1 - best) / self.images)
 
     @property
-    def state(self):
+    def state(self) -> dict[str, Any]:
         """What a saved run keeps of it, as JSON has it."""
         return {"best": self.best, "waited": self.wait, "left": self.left}
 
     @state.setter
-    def state(self, state):
+    def state(self, state: dict[str, Any]) -> None:
         self.best, self.wait, self.left = state["best"], state["waited"], state["left"]
 
     def on_train_begin(self, logs=None):

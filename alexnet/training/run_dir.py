@@ -7,8 +7,11 @@ import json
 import logging
 import shutil
 import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -17,7 +20,7 @@ from alexnet.atomic import atomic_write, remove_unfinished, write_csv, write_tex
 from alexnet.locking import FolderLock, LockedError
 from alexnet.recipe import Recipe
 from alexnet.runtime import without
-from alexnet.training.state import CheckpointManager
+from alexnet.training.state import Checkpoint, CheckpointManager, TrainState
 from alexnet.training.stopping import RunError
 from alexnet.training.system_info import hardware, peak_memory, versions
 
@@ -52,31 +55,31 @@ class Run:
 
     folder: Path
     recipe: Recipe
-    model: keras.Model = None
-    history: list = field(default_factory=list)
-    metrics: dict = field(default_factory=dict)
-    training: object = None
-    validation: object = None
+    model: keras.Model | None = None
+    history: list[dict[str, float]] = field(default_factory=list)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    training: Any = None
+    validation: Any = None
 
     @property
-    def class_names(self):
+    def class_names(self) -> list[str]:
         return self.validation.class_names
 
-    def save_figure(self, figure, name):
+    def save_figure(self, figure: Any, name: str) -> Any:
         """Keep a figure as `figures/<name>.png` in the run's folder and return it, to be shown."""
         (self.folder / "figures").mkdir(exist_ok=True)
         figure.savefig(self.folder / "figures" / f"{name}.png")
         return figure
 
 
-def read_history(folder):
+def read_history(folder: str | PathLike) -> list[dict[str, float]]:
     """The `history.csv` of a run's folder: a dictionary for each epoch, of the names in `HISTORY_FIELDS`."""
     with (Path(folder) / "history.csv").open(newline="", encoding="utf-8") as file:
         return [{name: float(value) for name, value in epoch.items()} for epoch in csv.DictReader(file)]
 
 
 @contextlib.contextmanager
-def only_run(folder):
+def only_run(folder: Path) -> Iterator[FolderLock]:
     """Within it no other run writes into the folder; gives the lock.
 
     Raises:
@@ -109,7 +112,7 @@ class RunDir:
         last_save: When the state was saved last, or the saving failed, as `time.monotonic` has it.
     """
 
-    def __init__(self, run, state, lock):
+    def __init__(self, run: Run, state: TrainState, lock: FolderLock):
         self.run = run
         self.state = state
         self.lock = lock
@@ -117,7 +120,7 @@ class RunDir:
         self.checkpoints = CheckpointManager(run.folder)
         self.last_save = time.monotonic()
 
-    def start(self, checkpoint=None):
+    def start(self, checkpoint: Checkpoint | None = None) -> None:
         """Begin a run in its folder, or go on from a `Checkpoint`.
 
         Raises:
@@ -155,7 +158,7 @@ class RunDir:
             "hardware": hardware(),
         }
 
-    def write(self):
+    def write(self) -> None:
         """Bring `metrics.json`, `history.csv` and `skipped.csv` up to date."""
         self._keep_lock()
         run = self.run
@@ -172,7 +175,7 @@ class RunDir:
         run.training.skipped.write(self.folder / "skipped.csv")
         write_text(self.folder / "metrics.json", json.dumps(run.metrics, indent=2) + "\n")
 
-    def end_epoch(self, values):
+    def end_epoch(self, values: Mapping[str, float]) -> None:
         """An epoch has ended, with values of the names in `HISTORY_FIELDS`. A full disk does not end the run."""
         self.state.end_epoch({name: values[name] for name in HISTORY_FIELDS})
         try:
@@ -192,7 +195,7 @@ class RunDir:
             "images_per_second": images / float(np.median(training[1:] or training)),  # without validation
         }
 
-    def save(self):
+    def save(self) -> None:
         """Save the state. A disk that cannot take it does not end the run: the earlier states stay, and the next save
         tries again.
 
@@ -216,7 +219,7 @@ class RunDir:
         except LockedError as error:
             raise RunError(f"{error} The folder of this run was removed, and another run has begun there.") from None
 
-    def keep_last_good(self):
+    def keep_last_good(self) -> Path | None:
         """The weights of the last state that led to a finite loss as `last_good.keras`.
 
         Returns:
@@ -237,7 +240,7 @@ class RunDir:
             self.run.model.save(unfinished)
         return self.folder / name
 
-    def finish(self):
+    def finish(self) -> None:
         """The run is finished.
 
         Raises:
@@ -254,7 +257,7 @@ class RunDir:
             ) from None
         self.checkpoints.clear()
 
-    def fail(self, error):
+    def fail(self, error: BaseException) -> None:
         """The run ends early."""
         interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
         self.run.metrics["status"] = "interrupted" if interrupted else "failed"

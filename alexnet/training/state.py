@@ -6,8 +6,11 @@ import json
 import logging
 import time
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from keras import ops
@@ -53,21 +56,21 @@ class TrainState:
         self._metrics = None
 
     @property
-    def global_step(self):
+    def global_step(self) -> int:
         """Steps made in the whole run."""
         return self.epoch * self.run.training.steps_per_epoch + self.step
 
-    def elapsed(self):
+    def elapsed(self) -> float:
         """Seconds that the epoch under way has taken so far, before an interruption and after."""
         return self.earlier_seconds + (0 if self.epoch_began is None else time.perf_counter() - self.epoch_began)
 
-    def end_epoch(self, results):
+    def end_epoch(self, results: dict[str, float]) -> None:
         """An epoch has ended: its row of the history, a dictionary of the names in `HISTORY_FIELDS`."""
         self.run.history.append(results)
         self.epoch, self.step = self.epoch + 1, 0
         self.epoch_began, self.earlier_seconds, self.training_seconds = None, 0.0, None
 
-    def progress(self):
+    def progress(self) -> dict[str, Any]:
         """What is not an array, as JSON has it."""
         return {
             "epoch": self.epoch,
@@ -83,7 +86,7 @@ class TrainState:
             "skipped": self.run.training.skipped.reasons,
         }
 
-    def arrays(self):
+    def arrays(self) -> dict[str, np.ndarray]:
         """The values of all variables by name, NumPy.
 
         Raises:
@@ -95,7 +98,7 @@ class TrainState:
             raise LossError(f"Weights became infinite or NaN by step {self.step} of epoch {self.epoch + 1}.")
         return arrays
 
-    def restore(self, checkpoint):
+    def restore(self, checkpoint: "Checkpoint") -> None:
         """Go on from a `Checkpoint`.
 
         Raises:
@@ -115,14 +118,14 @@ class TrainState:
         self.schedule.state = progress["schedule"]
         self.run.training.skipped.reasons.update(progress["skipped"])
 
-    def restore_metrics(self):
+    def restore_metrics(self) -> None:
         """Put the metrics of the interrupted epoch back; once."""
         if self._metrics is not None and self.step:
             for variable, value in zip(self.training_model.metrics_variables, self._metrics, strict=True):
                 variable.assign(value)
         self._metrics = None
 
-    def restore_weights(self, checkpoint):
+    def restore_weights(self, checkpoint: "Checkpoint") -> None:
         """Take the weights of a `Checkpoint`, and nothing else of it."""
         arrays = checkpoint.arrays()
         for name, variable in self._variables().items():
@@ -146,9 +149,9 @@ class Checkpoint:
     """
 
     path: Path
-    progress: dict
+    progress: dict[str, Any]
 
-    def arrays(self):
+    def arrays(self) -> dict[str, np.ndarray]:
         """The saved arrays by name."""
         with np.load(self.path, allow_pickle=False) as saved:
             return {name: saved[name] for name in saved.files if name != "progress"}
@@ -162,11 +165,11 @@ class CheckpointManager:
         folder: The run's folder.
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder: str | PathLike):
         self.folder = Path(folder) / "checkpoints"
         self._folders = (self.folder, Path(folder) / "saves")
 
-    def write(self, step, progress, arrays):
+    def write(self, step: int, progress: Mapping[str, Any], arrays: Mapping[str, Any]) -> None:
         """Write a state so that a kill at any moment leaves the earlier ones or this one, never half of it.
 
         Args:
@@ -185,7 +188,7 @@ class CheckpointManager:
         for old in [other for other in self._paths() if other != path][MAX_TO_KEEP - 1 :]:
             old.unlink(missing_ok=True)
 
-    def newest(self, most=None):
+    def newest(self, most: int | None = None) -> Checkpoint | None:
         """The newest `Checkpoint` that is whole, or None where there is no file at all. Damaged ones are said to be.
 
         Args:
@@ -210,7 +213,7 @@ class CheckpointManager:
             raise RunError(f"No state in {self.folder} is whole. Set resume to false to begin afresh.")
         return None
 
-    def clear(self):
+    def clear(self) -> None:
         """Remove all states."""
         for path in self._paths():
             path.unlink(missing_ok=True)
@@ -227,12 +230,12 @@ class CheckpointManager:
         return sorted(found, key=step_of, reverse=True)
 
 
-def step_of(path):
+def step_of(path: Path) -> int:
     """The step in the name of a state's file."""
     return int(path.stem.partition("-")[2])
 
 
-def find_resumable(recipe, folder, data):
+def find_resumable(recipe: Recipe, folder: Path, data: Mapping[str, Any]) -> Checkpoint | None:
     """The `Checkpoint` from which a run goes on, or None where there is nothing to go on with.
 
     Args:

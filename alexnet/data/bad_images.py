@@ -2,8 +2,8 @@
 
 import threading
 
+from alexnet.atomic import write_list
 from alexnet.data.decoding import ImageError
-from alexnet.replacing import replace_list
 
 
 class TooManyBadImagesError(ImageError):
@@ -51,7 +51,7 @@ class BadImages:
         """The list as CSV, `image,reason`; while it is empty, there is no such file."""
         with self._lock:
             rows = sorted(self.reasons.items())
-        replace_list(path, ["image", "reason"], rows)
+        write_list(path, ["image", "reason"], rows)
 
     def __str__(self):
         return f"{len(self):,} of {self.images:,} images could not be read and were left out"

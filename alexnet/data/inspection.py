@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from alexnet.atomic import atomic_write, write_list, write_text
 from alexnet.data import contact_sheet
 from alexnet.data.decoding import ImageError
 from alexnet.data.duplicates import SIDE, group_equal, group_similar, join_groups, thumbnail
@@ -18,7 +19,6 @@ from alexnet.data.readers import find_parts
 from alexnet.data.source import side_of
 from alexnet.data.summary import Summary, printable
 from alexnet.progress import progress
-from alexnet.replacing import replace_list, replace_text, replacing
 
 SAMPLE, MEASURED = 2000, 500  # images that are decoded, and whose headers are read
 COMPARED = 100_000  # images in which near duplicates are looked for: every one is compared with every other one
@@ -207,12 +207,12 @@ class Inspection:
         `passed_over.csv`; those of an earlier inspection are replaced or removed."""
         folder.mkdir(parents=True, exist_ok=True)
         sheet = contact_sheet.draw(self.sources, self.classes)
-        with replacing(folder / "contact_sheet.png") as path:
+        with atomic_write(folder / "contact_sheet.png") as path:
             sheet.image.save(path, "PNG")
-        replace_text(folder / "index.html", self._page(sheet.strips), "backslashreplace")
+        write_text(folder / "index.html", self._page(sheet.strips), "backslashreplace")
         kinds = [("exact", group) for group in self.exact] + [("near", group) for group in self.near]
         rows = ((number, kind, *member) for number, (kind, group) in enumerate(kinds, 1) for member in group)
-        replace_list(folder / "duplicates.csv", ["group", "kind", *Member._fields], rows)
+        write_list(folder / "duplicates.csv", ["group", "kind", *Member._fields], rows)
         self.summary.write(folder / "passed_over.csv")
 
     def _page(self, strips):

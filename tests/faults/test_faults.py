@@ -10,7 +10,7 @@ from helpers import write_class_folders
 
 from alexnet.recipe import Recipe
 from alexnet.training import train
-from alexnet.training.saves import CheckpointManager
+from alexnet.training.state import CheckpointManager
 
 BACKEND = keras.backend.backend()
 

@@ -19,8 +19,8 @@ def batches(data):
         TypeError: data of no kind that is known here.
         ValueError: data without end; and in the midst of them, pixels or labels that cannot be what is meant.
     """
-    if hasattr(data, "squares"):
-        return data.squares(), getattr(data, "steps_per_epoch", None)
+    if callable(getattr(data, "images", None)):
+        return data.images(), getattr(data, "steps_per_epoch", None)
     if isinstance(data, tuple) and len(data) == 2 and not isinstance(data[0], tuple):
         images, labels = _pair(data)
         return _slices(images, labels), -(-len(images) // BATCH_SIZE)

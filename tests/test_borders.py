@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from alexnet.data import DataError, load_data, load_test_data
-from alexnet.data.readers.parts import are_containers, is_camera, is_plain_part, part_of, words
+from alexnet.data.readers.naming import are_containers, is_camera, is_plain_part, part_of, words
 from alexnet.recipe import Recipe
 
 pytestmark = pytest.mark.once

@@ -40,7 +40,7 @@ class Numbered:
     def __init__(self, labels, batch_size, side=4):
         self.labels, self.batch_size, self.side = np.array(labels), batch_size, side
 
-    def squares(self):
+    def images(self):
         for first in range(0, len(self.labels), self.batch_size):
             numbers = np.arange(first, min(first + self.batch_size, len(self.labels)))
             shape = (len(numbers), self.side, self.side, 3)

@@ -189,7 +189,7 @@ def _write(folder, assessment, images):
 def predict(options):
     import numpy as np
 
-    from alexnet.data import ImageError, class_display_name, read_square
+    from alexnet.data import ImageError, class_display_name, load_image
     from alexnet.evaluation import checkpoint_info, input_size, predict_probabilities
     from alexnet.saving import load_checkpoint
 
@@ -205,7 +205,7 @@ def predict(options):
     status = 0
     for path in options.images:
         try:
-            square = read_square(path, recipe.resize, int(recipe.max_megapixels * 1e6), recipe.white_level)
+            square = load_image(path, recipe.resize, int(recipe.max_megapixels * 1e6), recipe.white_level)
         except ImageError as error:
             status = fail(error, FAILED)
             continue

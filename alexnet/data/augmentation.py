@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from alexnet.data.decoding import optional
+from alexnet.packages import optional
 
 
 def center_crop(images, size):
@@ -31,19 +31,19 @@ def sample_flips(count, rng):
     return rng.random(count) < 0.5
 
 
-def crop_and_flip(squares, corners, flips, batch):
-    """Fill `batch` `(n, size, size, 3)` uint8 with a part of each of `n` squares, mirrored left to right or not.
+def crop_and_flip(images, offsets, flips, batch):
+    """Fill `batch` `(n, size, size, 3)` uint8 with a part of each of `n` images, mirrored left to right or not.
 
     Args:
-        squares: A list of arrays `(side, side, 3)` uint8.
-        corners: `(n, 2)`, where each part begins, y and x.
+        images: A list of arrays `(side, side, 3)` uint8.
+        offsets: `(n, 2)`, where each part begins, y and x.
         flips: `(n,)` bool.
         batch: Where they go.
     """
     cv2 = optional("cv2")
     size = batch.shape[1]
-    for place, square, (y, x), flip in zip(batch, squares, corners, flips, strict=True):
-        part = square[y : y + size, x : x + size]
+    for place, image, (y, x), flip in zip(batch, images, offsets, flips, strict=True):
+        part = image[y : y + size, x : x + size]
         if flip and cv2:
             cv2.flip(part, 1, dst=place)  # NumPy would go byte by byte, which takes ten times as long
         else:

@@ -2,12 +2,8 @@
 
 import threading
 
-from alexnet.data.decoding import ImageError
+from alexnet.data.errors import TooManyBadImagesError
 from alexnet.replacing import replace_list
-
-
-class TooManyBadImagesError(ImageError):
-    """More images than `max_skipped` allows could not be read."""
 
 
 class BadImages:

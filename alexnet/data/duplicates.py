@@ -12,9 +12,9 @@ _COARSE = 8
 _ENTRIES = 2**24  # of a block of the matrix that compares all with all
 
 
-def thumbnail(square):
+def thumbnail(image):
     """`(SIDE, SIDE, 3)` uint8 of a square image: averages of its pixels."""
-    return np.asarray(Image.fromarray(square).resize((SIDE, SIDE), Image.Resampling.BOX))
+    return np.asarray(Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.BOX))
 
 
 def group_equal(members, keys):

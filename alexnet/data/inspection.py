@@ -12,17 +12,17 @@ from typing import NamedTuple
 import numpy as np
 
 from alexnet.data import contact_sheet
-from alexnet.data.decoding import ImageError
 from alexnet.data.duplicates import SIDE, group_equal, group_similar, join_groups, thumbnail
+from alexnet.data.errors import ImageError
 from alexnet.data.readers import find_parts
-from alexnet.data.source import side_of
+from alexnet.data.source import common_size
 from alexnet.data.summary import Summary, printable
 from alexnet.progress import progress
 from alexnet.replacing import replace_list, replace_text, replacing
 
 SAMPLE, MEASURED = 2000, 500  # images that are decoded, and whose headers are read
 COMPARED = 100_000  # images in which near duplicates are looked for: every one is compared with every other one
-_SQUARE = 128  # side of the squares that are decoded; of exact duplicates they are the same
+_SIZE = 128  # of the images that are decoded; of exact duplicates they are the same
 _SHOWN, _LISTED = 5, 100  # examples in the report, and in JSON
 
 
@@ -279,7 +279,7 @@ def inspect(recipe, decode_all=False, verbose=None):
         {name: reason for reasons in damaged.values() for name, reason in reasons.items()},
         sum(len(reasons) * len(sources[part]) / len(sample[part]) for part, reasons in damaged.items()),
         members(exact),
-        bool(sources) and all(source.store.has_marks for source in sources.values()),
+        bool(sources) and all(source.reader.has_marks for source in sources.values()),
         members(near),
         len(firsts) - len(compared),
     )
@@ -336,7 +336,7 @@ def _measure(sources, sample, pool):
         part, place = task
         source = sources[part]
         try:
-            return source.store.image_size(source.indices[place])
+            return source.reader.image_size(source.indices[place])
         except ImageError:
             return None
 
@@ -350,7 +350,7 @@ def _measure(sources, sample, pool):
 
 
 class _Decoded(NamedTuple):
-    """Of each image `(part, place)` and a digest of its square, and the thumbnails of the first `COMPARED`."""
+    """Of each image `(part, place)` and a digest of its pixels, and the thumbnails of the first `COMPARED`."""
 
     places: list
     digests: list
@@ -359,7 +359,7 @@ class _Decoded(NamedTuple):
 
 def _decode(sources, sample, pool, verbose):
     """`_Decoded` of a sample, and `{part: {name: reason}}` of what cannot be decoded."""
-    side = side_of(sources.values(), _SQUARE)
+    side = common_size(sources.values(), _SIZE)
     batches = [(part, places[k : k + 32]) for part, places in sample.items() for k in range(0, len(places), 32)]
     total = sum(map(len, sample.values()))
     places, digests, damaged = [], [], {part: {} for part in sample}
@@ -368,8 +368,8 @@ def _decode(sources, sample, pool, verbose):
     def look(batch):
         part, places = batch
         return [
-            square if isinstance(square, ImageError) else (hashlib.sha256(square.tobytes()).digest(), thumbnail(square))
-            for square in sources[part].squares(places, side)
+            image if isinstance(image, ImageError) else (hashlib.sha256(image.tobytes()).digest(), thumbnail(image))
+            for image in sources[part].images(places, side)
         ]
 
     found = (
@@ -394,20 +394,20 @@ def _group_files(sources, pool):
     """Groups of `(part, place)` of files that are equal byte for byte. Only those with equal marks are read whole."""
 
     def mark(place):
-        return _tried(place, lambda store, index: store.mark(index))
+        return _tried(place, lambda reader, index: reader.mark(index))
 
     def digest(place):
-        return _tried(place, lambda store, index: hashlib.sha256(store.read(index)).digest())
+        return _tried(place, lambda reader, index: hashlib.sha256(reader.read(index)).digest())
 
     def _tried(place, function):
         source = sources[place[0]]
         try:
-            return function(source.store, source.indices[place[1]])
+            return function(source.reader, source.indices[place[1]])
         except (ImageError, OSError):
             return place  # equal to no other one
 
     places = [
-        (part, place) for part, source in sources.items() if source.store.has_marks for place in range(len(source))
+        (part, place) for part, source in sources.items() if source.reader.has_marks for place in range(len(source))
     ]
     groups = [group for group in group_equal(places, pool.map(mark, places)) if len(group) > 1]
     places = [place for group in groups for place in group]

@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from alexnet.data.decoding import NOT_READ
+from alexnet.data.formats import NOT_READ
 from alexnet.data.source import ENDING
 from alexnet.replacing import replace_list
 
@@ -63,7 +63,7 @@ class Summary:
                     passed_over.setdefault(told, {}).update(dict.fromkeys(some))
         return cls(
             str(data_dir),
-            first.kind,
+            first.layout,
             first.labels_from,
             first.paths_from,
             first.class_names,

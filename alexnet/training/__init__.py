@@ -7,8 +7,8 @@ import random
 import keras
 import numpy as np
 
-from alexnet.data import load_data, training_colors
-from alexnet.data.colors import PixelStats
+from alexnet.data import compute_pixel_stats, load_data
+from alexnet.data.pixel_stats import PixelStats
 from alexnet.evaluation import evaluate
 from alexnet.model import AlexNet, without_softmax
 from alexnet.presets import LAYERS
@@ -103,9 +103,11 @@ def _train(recipe, folder, users, verbose, stack):
     data = dataset_fingerprint(training, validation)
     lock = stack.enter_context(only_run(folder))
     save = find_resumable(recipe, folder, data)
-    training.colors = PixelStats.from_json(save.progress["colors"]) if save else training_colors(recipe, training)
+    training.pixel_stats = (
+        PixelStats.from_json(save.progress["colors"]) if save else compute_pixel_stats(recipe, training)
+    )
     with reraise_oom(recipe.batch_size):
-        model = build_model(recipe, len(training.class_names), training.colors)
+        model = build_model(recipe, len(training.class_names), training.pixel_stats)
         run = Run(folder, recipe, model, training=training, validation=validation)
         trainee = compile_model(model, recipe)
     record = Record(run, trainee, DivideOnPlateau(recipe.patience, len(validation)), data, lock)

@@ -104,7 +104,7 @@ class Interruptible:
     def __init__(self, images, signals):
         self.class_names = images.class_names
         self.steps_per_epoch = images.steps_per_epoch
-        self.squares = lambda: signals.between(images.squares())
+        self.images = lambda: signals.between(images.images())
 
 
 class ValidationCallback(keras.callbacks.Callback):

@@ -8,17 +8,12 @@ from decimal import Decimal
 
 import numpy as np
 
-from alexnet.data.readers.shards import ArrowRows, ParquetRows, StreamShard, has_bytes, open_shard, reading
-from alexnet.data.readers.splits import KINDS, some, words
-from alexnet.data.source import DataError
+from alexnet.data.errors import DataError
+from alexnet.data.readers.naming import FLAG_COLUMNS, LABEL_COLUMNS, SPLIT_COLUMNS, SPLIT_OF, plain
+from alexnet.data.readers.shards import ArrowReader, ParquetReader, StreamShard, has_bytes, open_shard, reading
+from alexnet.data.readers.splits import some, words
 
-# Names of columns of classes, as of tables beside images; case, spaces and underscores do not count.
-_LABELS = ("classname", "labelname", "categoryname", "classlabel", "label", "labels", "class", "classes", "category",
-           "target", "classid", "labelid", "categoryid", "classindex")  # fmt: skip
 _IMAGES = ("image", "img")
-_SPLITS = ("split", "subset", "partition", "set", "phase")
-# Columns that say of each row whether it belongs to one split.
-_FLAGS = {"isvalid": "validation", "isval": "validation", "isvalidation": "validation", "istest": "test"}
 # How files of images begin.
 _MAGIC = re.compile(rb"\xff\xd8\xff|\x89PNG|GIF8|BM|RIFF....WEBP|II\*\0|MM\0\*|P[1-6]\s|....ftyp", re.DOTALL)
 
@@ -178,14 +173,14 @@ class Part:
         part.rows, part._whole = self.all_rows()[chosen], False
         return part
 
-    def store(self, image):
+    def reader(self, image):
         groups = []
         for shard in self.shards:
             with reading(shard):
                 groups += shard.groups(image)
         if all(isinstance(shard, StreamShard) for shard in self.shards):
-            return ArrowRows(self.where, [read() for _, read in groups])
-        return ParquetRows(self.where, groups)
+            return ArrowReader(self.where, [read() for _, read in groups])
+        return ParquetReader(self.where, groups)
 
 
 def _is_noted(schema):
@@ -343,8 +338,8 @@ def find_label(part, image, asked):
                 f"data_dir: {part.where} has no column {asked}. label_column may be one of: {some(columns)}."
             )
         return asked, []
-    called = [name for label in _LABELS for name in columns if _plain(name) == label]
-    label = [name for name in called if _plain(name) in ("label", "labels")]
+    called = [name for label in LABEL_COLUMNS for name in columns if plain(name) == label]
+    label = [name for name in called if plain(name) in ("label", "labels")]
     declared = [name for name in columns if part.kind(name) == "ClassLabel" and _splits_of(part, name) is None]
     if len(declared) > 1:
         chosen = [name for name in declared if name in label or name == "fine_label"][:1]
@@ -408,10 +403,6 @@ def _is_text(part, name):
     return isinstance(part.codes(name)[0][0], str)
 
 
-def _plain(name):
-    return "".join(letter for letter in name.lower() if letter.isalnum())
-
-
 def require_columns(part, image, label):
     """Stop where a split does not have the columns that were decided on.
 
@@ -452,12 +443,12 @@ def _splits_of(part, name):
     values, codes = part.codes(name)
     if len(values) > 8:
         return None
-    if flag := _FLAGS.get(_plain(name)):
+    if flag := FLAG_COLUMNS.get(plain(name)):
         kinds = [flag if value == 1 else "train" for value in values] if set(values) <= {0, 1} else [None]
     else:
         names = part.class_names(name) or []
         values = [names[v] if isinstance(v, int) and 0 <= v < len(names) else v for v in values]
-        kinds = [KINDS.get(value.lower()) if isinstance(value, str) else None for value in values]
-    if not any(kinds) or (None in kinds and _plain(name) not in _SPLITS):
+        kinds = [SPLIT_OF.get(value.lower()) if isinstance(value, str) else None for value in values]
+    if not any(kinds) or (None in kinds and plain(name) not in SPLIT_COLUMNS):
         return None
     return np.array([*kinds, None], dtype=object)[codes]

@@ -3,11 +3,12 @@
 import os
 import re
 import unicodedata
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from alexnet.data.readers.parts import (
+from alexnet.data.errors import DataError
+from alexnet.data.readers.naming import (
     are_containers,
     holds_images,
     holds_masks,
@@ -16,21 +17,20 @@ from alexnet.data.readers.parts import (
     part_of,
     words,
 )
-from alexnet.data.source import MASKS, OTHER_SPLITS, OUTSIDE, DataError, LabeledImages
-from alexnet.data.stores import PackedStrings
+from alexnet.data.source import MASKS, OTHER_SPLITS
 
 # A class, then a number: cat.0, Abyssinian_100, "cat (1)".
 _NUMBERED = re.compile(r"(.*[^\W\d_])[ ._-]+\(?\d+\)?")
 
 
-class Node:
+class FolderNode:
     """A folder and the images in it.
 
     Attributes:
         path: Relative to the data set; "" for the whole.
         own: How many images are right in it.
         total: How many are in it and below.
-        children: `{name: Node}`, also of empty folders.
+        children: `{name: FolderNode}`, also of empty folders.
     """
 
     def __init__(self, path):
@@ -40,7 +40,7 @@ class Node:
         self.children = {}
 
     @classmethod
-    def tree(cls, listing):
+    def of(cls, listing):
         """The root of all folders of a `FileIndex`."""
         nodes = {"": cls("")}
 
@@ -101,13 +101,13 @@ class _Question(Exception):
     pass
 
 
-def read(tree, listing, recipe):
-    """The `Layout` of a tree; `classes` is empty where folders and names say nothing.
+def read(view, listing, recipe):
+    """The `Layout` of a view; `classes` is empty where folders and names say nothing.
 
     Raises:
         DataError: a folder that the user names is not there.
     """
-    reader = _Reader(tree, listing, recipe)
+    reader = _Reader(view, listing, recipe)
     try:
         reader.read()
     except _Question as question:
@@ -116,9 +116,9 @@ def read(tree, listing, recipe):
 
 
 class _Reader:
-    def __init__(self, tree, listing, recipe):
-        self.tree, self.listing, self.recipe = tree, listing, recipe
-        self.root = Node.tree(listing)
+    def __init__(self, view, listing, recipe):
+        self.view, self.listing, self.recipe = view, listing, recipe
+        self.root = FolderNode.of(listing)
         self.layout = Layout()
         self._firsts = np.concatenate(([0], np.cumsum(listing.counts)))
         self._places = {directory: number for number, directory in enumerate(listing.directories)}
@@ -176,7 +176,7 @@ class _Reader:
             parameter = "training_dir" if missing == "train" else "validation_dir"
             names = ", ".join(child.path for child in base.filled()[:8])
             raise DataError(
-                f"data_dir: {parameter}: {self.tree.name} has no folder {named[missing]} with images. It has {names}."
+                f"data_dir: {parameter}: {self.view.name} has no folder {named[missing]} with images. It has {names}."
             )
 
     def _rest(self, base, second):
@@ -218,7 +218,7 @@ class _Reader:
             return self._only_second(node, second, others)
         if len(first) > 1:
             raise _Question(
-                f"{self.tree.name} has several folders of training images: {_shown(first)}; say which: training_dir."
+                f"{self.view.name} has several folders of training images: {_shown(first)}; say which: training_dir."
             )
         train = self._unwrapped(first[0])
         if not second and others and not self._says_classes(train):
@@ -240,21 +240,21 @@ class _Reader:
     def _add_second(self, second, train):
         """The validation part: `val` before `test`; one without classes is left out."""
         classes = {child.name for child in train.filled()}
-        labelled = [child for child in second if self._says_classes(self._unwrapped(child, classes), classes)]
+        labeled = [child for child in second if self._says_classes(self._unwrapped(child, classes), classes)]
         if self.recipe.classes_from == "table":
-            labelled = second
-        kinds = [part_of(child.name) for child in labelled]
+            labeled = second
+        kinds = [part_of(child.name) for child in labeled]
         best = "val" if "val" in kinds else "test"
         if kinds.count(best) > 1:
-            several = [child for child in labelled if part_of(child.name) == best]
+            several = [child for child in labeled if part_of(child.name) == best]
             plain = [child for child in several if words(child.name) in ([best], ["valid"], ["validation"])]
             if len(plain) != 1:
                 raise _Question(
-                    f"{self.tree.name} has several folders of validation images: {_shown(several)}; say which: "
+                    f"{self.view.name} has several folders of validation images: {_shown(several)}; say which: "
                     "validation_dir."
                 )
-            labelled = [child for child in labelled if child not in several or child in plain]
-        chosen = next((child for child in labelled if part_of(child.name) == best), None)
+            labeled = [child for child in labeled if child not in several or child in plain]
+        chosen = next((child for child in labeled if part_of(child.name) == best), None)
         for child in second:
             if child is not chosen:
                 self.layout.passed_over[child.path] = OTHER_SPLITS
@@ -269,10 +269,10 @@ class _Reader:
         if not others:
             self._add_second(second, node)
             return True
-        labelled = [child for child in second if self._says_classes(self._unwrapped(child))]
+        labeled = [child for child in second if self._says_classes(self._unwrapped(child))]
         names = {child.name for child in others}
         inner = [
-            child for child in labelled if names & {grandchild.name for grandchild in self._unwrapped(child).filled()}
+            child for child in labeled if names & {grandchild.name for grandchild in self._unwrapped(child).filled()}
         ]
         if inner:
             self.layout.classes["train"] = {child.path: self._name(child) for child in others}
@@ -289,7 +289,7 @@ class _Reader:
         if all(holds_images(child.name) or holds_masks(child.name) for child in others):
             return False  # images/ beside test/: a table may say more
         raise _Question(
-            f"{self.tree.name} has the folders {_shown(others + second)}, and {plain[0].name} is a part of a data set "
+            f"{self.view.name} has the folders {_shown(others + second)}, and {plain[0].name} is a part of a data set "
             "or a class; say which: classes_from (folders: a class), or training_dir and validation_dir."
         )
 
@@ -369,13 +369,13 @@ class _Reader:
             named = self._in_names(node)
             if named is None and how == "names":
                 raise DataError(
-                    f"data_dir: {self.tree.name}: classes_from is names, but the names of the files tell no classes: "
+                    f"data_dir: {self.view.name}: classes_from is names, but the names of the files tell no classes: "
                     "cat.0.jpg and dog_1.jpg would."
                 )
             return {} if named is None else {node.path: None}
         if node.own and len(children) == 1 and how is None:
             raise _Question(
-                f"{os.path.join(self.tree.name, node.path)} holds {node.own:,} images and one folder, "
+                f"{os.path.join(self.view.name, node.path)} holds {node.own:,} images and one folder, "
                 f"{children[0].name}: the classes may be in folders, names or a table; say where: classes_from, "
                 "or training_dir."
             )
@@ -409,7 +409,7 @@ class _Reader:
         inside = {c.name: [inner.name for inner in self._without_masks(node.filled())] for c, node in opened.items()}
         deep = [set(names) for names in inside.values() if names]
         shared = set.intersection(*deep) if len(deep) > 1 else set()
-        where = os.path.join(self.tree.name, node.path) if node.path else self.tree.name
+        where = os.path.join(self.view.name, node.path) if node.path else self.view.name
         if len(shared) > 1:
             raise _Question(
                 f"the folders in {where} ({_shown(children)}) hold the same folders ({', '.join(sorted(shared)[:4])}"
@@ -481,106 +481,3 @@ def in_names(names):
     if any(is_camera(prefix) for prefix in set(named)):
         return None
     return [unicodedata.normalize("NFC", name) for name in named]
-
-
-def to_sources(tree, listing, layout):
-    """`(training or None, validation or None, passed_over)` of a `Layout` that says classes."""
-    labels = np.full(len(listing.names), -1, np.int64)
-    part_of_image = np.zeros(len(listing.names), np.int8)
-    reasons = np.zeros(len(listing.names), np.int8)
-    kinds = (OUTSIDE, MASKS, OTHER_SPLITS)
-    names, by_name = [], False
-    number = {}
-    first = 0
-    for directory, count in zip(listing.directories, listing.counts.tolist(), strict=True):
-        images = slice(first, first + count)
-        first += count
-        if not count:
-            continue
-        reason = _nearest(directory, layout.passed_over)
-        found = [
-            (part, path) for part, paths in layout.classes.items() if (path := _above(directory, paths)) is not None
-        ]
-        if found and (reason is None or len(max(path for _, path in found)) > len(reason[0])):
-            part, path = max(found, key=lambda pair: len(pair[1]))
-            name = layout.classes[part][path]
-            part_of_image[images] = 1 if part == "train" else 2
-            if name is None:
-                by_name = True
-                own = in_names([listing.names[i] for i in range(images.start, images.stop)]) or []
-                labels[images] = [number.setdefault(own_name, len(number)) for own_name in own]
-            else:
-                labels[images] = number.setdefault(name, len(number))
-        else:
-            reasons[images] = 0 if reason is None else kinds.index(reason[1])
-    names = list(number)
-    store = tree.store(listing.names)
-    sources = {}
-    for part, code in (("train", 1), ("val", 2)):
-        indices = np.flatnonzero((part_of_image == code) & (labels >= 0))
-        if not len(indices):
-            sources[part] = None
-            continue
-        classes = sorted({names[label] for label in np.unique(labels[indices])})
-        place = np.array([classes.index(name) if name in classes else -1 for name in names])
-        sources[part] = LabeledImages(
-            store,
-            indices,
-            place[labels[indices]].astype(np.int32),
-            classes,
-            "classes in the file names" if by_name else "class folders",
-            listing.unreadable,
-            labels_from="the names of the files" if by_name else "the names of the folders",
-            origin=layout.origins.get(part, ""),
-        )
-    return sources["train"], sources["val"], left_out(listing, labels < 0, reasons, kinds)
-
-
-def class_by_image(listing, layout):
-    """`{number of an image: its class}` of a `Layout`, by folders only."""
-    found, first = {}, 0
-    paths = {path: name for part in layout.classes.values() for path, name in part.items() if name is not None}
-    for directory, count in zip(listing.directories, listing.counts.tolist(), strict=True):
-        path = _above(directory, paths)
-        if path is not None and count:
-            found.update(dict.fromkeys(range(first, first + count), paths[path]))
-        first += count
-    return found
-
-
-def left_out(listing, left, reasons, kinds):
-    """`passed_over` of the images that `left` marks, by the number of their reason."""
-    found = []
-    for number, kind in enumerate(kinds):
-        if len(indices := np.flatnonzero(left & (reasons == number))):
-            found.append((kind, PackedStrings.of(listing.names[index] for index in indices.tolist())))
-    return tuple(found)
-
-
-def _above(directory, paths):
-    """The longest of `paths` that is `directory` or above it, None if none is."""
-    path = directory
-    while True:
-        if path in paths:
-            return path
-        if not path:
-            return None
-        path = path.rpartition("/")[0]
-
-
-def _nearest(directory, passed_over):
-    path = _above(directory, passed_over)
-    return None if path is None else (path, passed_over[path])
-
-
-def labelled(tree):
-    """The images of a tree whose folders are the classes, whatever they are called."""
-    listing = tree.images()
-    if not len(listing.names):
-        raise DataError(f"data_dir: {tree.name} holds no images.")
-    tops = [directory.partition("/")[0] for directory in listing.directories]
-    layout = Layout(classes={"train": {top: top for top in tops if top}})
-    source, _, passed_over = to_sources(tree, listing, layout)
-    if source is None:
-        raise DataError(f"data_dir: {tree.name} holds images, but no class folders.")
-    return replace(source, passed_over=(*listing.passed_over, *passed_over))

@@ -2,30 +2,16 @@
 
 import os
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from alexnet.data.errors import DataError
 from alexnet.data.readers import csv_labels
 from alexnet.data.readers.csv_labels import NONE, SEVERAL, Files, Table, plain
-from alexnet.data.readers.parts import PART_OF, holds_masks, is_plain_part, part_of, words
-from alexnet.data.source import (
-    DUPLICATES,
-    MASKS,
-    NO_FILE,
-    NO_LABEL,
-    NO_ROW,
-    OTHER_SPLITS,
-    SEVERAL_LABELS,
-    DataError,
-    LabeledImages,
-)
-from alexnet.data.stores import PackedStrings
+from alexnet.data.readers.naming import LABEL_COLUMNS, PART_OF, folder_part, holds_masks, words
 from alexnet.recipe import nearest
 
-# Headers of columns of classes, names before numbers; case, spaces and underscores do not count.
-LABELS = ("classname", "labelname", "categoryname", "classlabel", "label", "labels", "class", "classes", "category",
-          "target", "classid", "labelid", "categoryid", "classindex")  # fmt: skip
 # Tables of published sets whose columns do not say which of them holds the classes.
 _PUBLISHED = ((frozenset(("lesion_id", "image_id", "dx", "dx_type")), "dx"),)
 _FEW = 20  # rows among which classes need not come back
@@ -57,7 +43,7 @@ class Reading:
     candidates: dict = field(default_factory=dict)
     splits: tuple = None
     endings: int = 0
-    by_name: bool = False  # a header from LABELS, or one that the user named
+    by_name: bool = False  # a header from LABEL_COLUMNS, or one that the user named
     several: set = frozenset()  # rows that name several classes
     one_hot: tuple = ()  # headers of the columns of 0 and 1 that are the classes
 
@@ -71,7 +57,7 @@ def read_all(found, listing, recipe):
     """`(readings, remarks)`: the tables that name images, and a sentence on each that does not.
 
     Args:
-        found: `(tree, file name, name to show, part or None)` of each table.
+        found: `(view, file name, name to show, part or None)` of each table.
 
     Raises:
         DataError: a table or column that the user names is not there, or a table cannot be read.
@@ -86,13 +72,13 @@ def read_all(found, listing, recipe):
                 + nearest(recipe.table, names)
             )
     readings, remarks = [], []
-    for tree, name, shown, part in found:
+    for view, name, shown, part in found:
         if part == "other":
             if recipe.table is None and not _is_share(shown):
                 remarks.append(f"{shown} is a sample of a submission by its name and not used")
                 continue
             part = None
-        table = csv_labels.read(tree, name, recipe.table_encoding)
+        table = csv_labels.read(view, name, recipe.table_encoding)
         if table is None or not len(table):
             remarks.append(f"{shown} is empty")
             continue
@@ -182,7 +168,7 @@ def _doubtful(values, images, listing):
         return None
     parts = {}
     for path in listing.names:
-        parts.setdefault(os.path.basename(path), set()).add(_folder_part(path))
+        parts.setdefault(os.path.basename(path), set()).add(folder_part(path))
     return next(
         (values[row] for row in rows if len(parts[os.path.basename(listing.names[int(images[row])])]) > 1), None
     )
@@ -195,7 +181,7 @@ def _choose_images(table, matches):
         lambda column: csv_labels.has_endings(table.columns[column]),
         lambda column: not holds_masks(column),
         lambda column: 2 * len(set(table.columns[column])) > len(table),  # classes may be numbers that files have, too
-        lambda column: plain(column) not in LABELS,
+        lambda column: plain(column) not in LABEL_COLUMNS,
     ):
         named = [column for column in named if fits(column)] or named
     rows = {column: sum(map(bool, table.columns[column])) for column in named}
@@ -239,7 +225,7 @@ def choose_labels(reading, recipe):
     kinds = {column: _kind([label for label, row in zip(labels, rows, strict=True) if row]) for column, labels in
              others.items()}  # fmt: skip
     several = [column for column, kind in kinds.items() if kind == "several"]
-    named = sorted((c for c in others if plain(c) in LABELS), key=lambda column: LABELS.index(plain(column)))
+    named = [column for label in LABEL_COLUMNS for column in others if plain(column) == label]
     if named and all(kinds[column] == "empty" for column in named):
         reading.question = f"{where} gives no image a label: column {named[0]} is empty. Name another: label_column."
         return
@@ -255,7 +241,7 @@ def choose_labels(reading, recipe):
         named = [column for column in named if column not in unfit]
     fit = named or [column for column in others if kinds[column] == "classes"]
     reading.candidates = {column: others[column] for column in fit}
-    one_hot = None if named else _one_hot(others, rows)
+    one_hot = None if named else one_hot_columns(others, rows)
     if one_hot is not None:
         columns, labels = one_hot
         fit = [column for column in fit if column not in columns]
@@ -343,7 +329,7 @@ def _is_whole(label):
     return float(label).is_integer()
 
 
-def _one_hot(columns, rows):
+def one_hot_columns(columns, rows):
     """`(headers, class of each row)` of columns of 0 and 1 with one 1 in a row, or None."""
     chosen = {
         column: labels
@@ -380,207 +366,3 @@ def agrees(labels, images, by_image):
             matched += count
     total = sum(pairs.values())
     return total - matched, total
-
-
-# --- From readings to sources
-
-
-def to_sources(tree, listing, readings, remarks, test_only=False):
-    """`(training, validation or None)` of the readings that count.
-
-    Raises:
-        DataError: a question is open, tables contradict or share images, or give no image a label.
-    """
-    training, others = _choose_tables(readings)
-    shares, remarks = _shares(training, listing), list(remarks)
-    for other in others:
-        reading = _like(training, other)
-        if reading is None:
-            remarks.append(f"{other.table.name} is not used: it gives no labels by {training.label_column}")
-            continue
-        for part, share in _shares(reading, listing).items():
-            part = reading.part if part in ("train", None) else part
-            if part in shares and shares[part][1] is not reading and reading.part != "train":
-                continue
-            shares[part] = share
-    used = {}
-    for rows, reading in shares.values():
-        for image in reading.images[rows].tolist():
-            if image >= 0 and used.setdefault(image, reading) is not reading:
-                raise DataError(
-                    f"data_dir: {used[image].table.name} and {reading.table.name} share images, {listing.names[image]} "
-                    "among them: training on what is validated on says nothing. Name the table that counts: table."
-                )
-    parts = {part: to_source(tree, listing, *share, part) for part, share in shares.items()}
-    first = parts.get("train") or parts.get(None)
-    second = parts.get("val") or parts.get("test")
-    if first is None and second is None:
-        raise DataError(f"data_dir: {tree.name}/{readings[0].table.name} gives no image a label.")
-    passed_over = _left(listing, used, {reading.table.name for reading in readings})
-    if parts.get("val") and parts.get("test"):
-        names = PackedStrings.of(parts["test"].name(index) for index in range(len(parts["test"])))
-        passed_over = add(passed_over, OTHER_SPLITS, names)
-    keeper = first if first is not None else second
-    notes = tuple(remarks) + sum((reading.table.notes for reading in [training, *others]), ())
-    keeper = replace(keeper, passed_over=merge(keeper.passed_over, passed_over), notes=keeper.notes + notes)
-    return (keeper, second) if first is not None else (None, keeper)
-
-
-def _like(training, reading):
-    """The `Reading` of another part by the same columns as `training`; None where they are not there, and no header
-    says which others hold classes."""
-    columns = training.one_hot or (training.label_column,)
-    if reading.question is None and (reading.label_column == training.label_column or reading.by_name):
-        same = reading
-    elif set(columns) <= set(reading.table.columns):
-        values = {column: csv_labels.clean_labels(reading.table.columns[column]) for column in columns}
-        labels = (
-            values[columns[0]] if not training.one_hot else (_one_hot(values, reading.images != NONE) or (0, []))[1]
-        )
-        same = replace(reading, labels=labels, label_column=training.label_column, question=None)
-    else:
-        return None
-    return same if any(label is not None for label in same.labels) else None
-
-
-def _choose_tables(readings):
-    """`(the one of the training images, those of other parts)`."""
-    first = [reading for reading in readings if reading.part in ("train", None)]
-    others = [reading for reading in readings if reading.part in ("val", "test")]
-    if not first:
-        known = [reading for reading in others if not reading.question]
-        if not known:
-            raise DataError(others[0].question)
-        return known[0], [reading for reading in others if reading is not known[0]]
-    open_ = [reading for reading in first if reading.question]
-    known = [reading for reading in first if not reading.question]
-    known = [reading for reading in known if reading.by_name] or known
-    if not known:
-        raise DataError(max(open_, key=lambda reading: reading.found).question)
-    best = max(known, key=lambda reading: (reading.part == "train", reading.found))
-    for reading in known:
-        if reading is best:
-            continue
-        by_image = {image: label for image, label in zip(best.images.tolist(), best.labels, strict=True) if image >= 0}
-        differ, common = agrees(reading.labels, reading.images, by_image)
-        labelled = sum(i >= 0 and b is not None for i, b in zip(reading.images.tolist(), reading.labels, strict=True))
-        if differ or common < labelled:
-            raise DataError(
-                f"data_dir: {best.table.name} (column {best.label_column}) and {reading.table.name} (column "
-                f"{reading.label_column}) both say what images show, and not the same; say which counts: table."
-            )
-    return best, others
-
-
-def _shares(reading, listing):
-    """`{part: (rows, reading)}` by a column that says it, or by the folders of the images."""
-    if reading.splits:
-        parts = np.array(reading.splits[1])
-    else:
-        named, ours = reading.part or "train", reading.part in (None, "train")
-        parts = np.array(
-            [(ours and i >= 0 and _folder_part(listing.names[i])) or named for i in reading.images.tolist()]
-        )
-        parts[parts == "other"] = named  # a table says more than a folder called sample
-    return {str(part): (np.flatnonzero(parts == part), reading) for part in dict.fromkeys(parts.tolist())}
-
-
-def _folder_part(path):
-    """Which part the folders above an image say that it is in, or None."""
-    for folder in path.split("/")[:-1]:
-        if is_plain_part(folder) and (part := part_of(folder)):
-            return part
-    return None
-
-
-def to_source(tree, listing, rows, reading, part):
-    """The images that rows name; None if no row has a label. What is wrong with a row is its own matter."""
-    table, column = reading.table.name, reading.table.columns[reading.image_column]
-    labels, unreadable, no_label, several, no_file, duplicates = {}, dict(listing.unreadable), [], [], [], []
-    broken = set()
-    for row in rows.tolist():
-        image, name, label = int(reading.images[row]), column[row], reading.labels[row]
-        if not name:
-            continue
-        if label is None:
-            (several if row in reading.several else no_label).append(name)
-        elif image == NONE:
-            unreadable[name] = f"is in {table}, but there is no such file"
-            no_file.append(name)
-        elif image == SEVERAL:
-            unreadable[name] = f"is in {table}, but several files are called so"
-            no_file.append(name)
-        elif image not in labels:
-            labels[image] = label
-        elif labels[image] != label:
-            unreadable[name] = f"has two labels in {table}, {labels[image]} and {label}"
-            broken.add(image)
-        else:
-            duplicates.append(name)
-    for image in broken:
-        labels.pop(image)
-    if not labels:
-        return None
-    classes = csv_labels.sort_labels(labels.values())
-    number = {name: label for label, name in enumerate(classes)}
-    indices = np.array(sorted(labels), np.int64)
-    found = np.array([number[labels[index]] for index in indices.tolist()], np.int32)
-    passed_over = ((NO_LABEL, no_label), (SEVERAL_LABELS, several), (NO_FILE, no_file), (DUPLICATES, duplicates))
-    notes = [f"{reading.endings:,} files have another ending than in {table}"] if reading.endings else []
-    if folded := _alike(classes):
-        notes.append(f"classes that differ in case only: {' and '.join(folded)}")
-    origin = table if not reading.splits else f"column {reading.splits[0]} of {table}"
-    return LabeledImages(
-        tree.store(listing.names),
-        indices,
-        found,
-        classes,
-        f"images beside {os.path.basename(table)}",
-        tuple(unreadable.items()),
-        labels_from=f"column {reading.label_column} of {table}",
-        paths_from=f"column {reading.image_column} of {table}",
-        origin=origin if part not in (None, "train") else "",
-        passed_over=tuple((reason, PackedStrings.of(names)) for reason, names in passed_over if names),
-        notes=tuple(notes),
-    )
-
-
-def _alike(classes):
-    seen = {}
-    for name in classes:
-        if (other := seen.setdefault(name.casefold(), name)) != name:
-            return other, name
-    return None
-
-
-def _left(listing, used, names_of_tables):
-    """What else lies there, but for the tables; images that no row names by what their folders say."""
-    groups = {}
-    for index, path in enumerate(listing.names):
-        if index not in used:
-            folders = path.split("/")[:-1]
-            if any(holds_masks(folder) and len(words(folder)) <= 2 for folder in folders):
-                reason = MASKS
-            elif _folder_part(path) not in (None, "train"):
-                reason = OTHER_SPLITS
-            else:
-                reason = NO_ROW
-            groups.setdefault(reason, []).append(path)
-    others = [
-        (reason, [name for name in names if name not in names_of_tables]) for reason, names in listing.passed_over
-    ]
-    return merge(others, groups.items())
-
-
-def add(passed_over, reason, names):
-    """`passed_over` with more names under a reason."""
-    return merge(passed_over, ((reason, names),)) if len(names) else passed_over
-
-
-def merge(*groups):
-    """Several `passed_over` as one; each name once under a reason."""
-    found = {}
-    for group in groups:
-        for reason, names in group:
-            found.setdefault(reason, {}).update(dict.fromkeys(names))
-    return tuple((reason, PackedStrings.of(names)) for reason, names in found.items() if names)

@@ -36,7 +36,6 @@ _HOMES = {
     "class_display_name": "data",
     "EvaluationResult": "evaluation",
     "checkpoint_info": "evaluation",
-    "assess": "evaluation",
     "evaluate": "evaluation",
     "Run": "training",
     "RunError": "training",

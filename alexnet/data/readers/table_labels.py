@@ -202,19 +202,10 @@ def _choose_images(table, matches):
 
 def choose_labels(reading, recipe):
     """Fill in a `Reading` what the classes are, or the question that decides it."""
-    table, rows = reading.table, reading.images != NONE
-    where = f"data_dir: {table.name}"
     if recipe.label_column is not None:
-        column = table.find(recipe.label_column)
-        if column is None:
-            reading.question = f"{where} has no column {recipe.label_column} (label_column). It has {_columns(table)}."
-            return
-        labels = csv_labels.clean_labels(table.columns[column])
-        if separator := _separator(set(labels)):
-            reading.several = {row for row, label in enumerate(labels) if label and separator in label}
-            labels = [None if row in reading.several else label for row, label in enumerate(labels)]
-        _take(reading, column, labels, by_name=True)
+        _take_named(reading, recipe.label_column)
         return
+    table, rows = reading.table, reading.images != NONE
     others = {
         column: csv_labels.clean_labels(values)
         for column, values in table.columns.items()
@@ -222,24 +213,15 @@ def choose_labels(reading, recipe):
         and not csv_labels.has_endings(values)
         and not (reading.splits and column == reading.splits[0])
     }
-    kinds = {column: _kind([label for label, row in zip(labels, rows, strict=True) if row]) for column, labels in
-             others.items()}  # fmt: skip
-    several = [column for column, kind in kinds.items() if kind == "several"]
-    named = [column for label in LABEL_COLUMNS for column in others if plain(column) == label]
-    if named and all(kinds[column] == "empty" for column in named):
-        reading.question = f"{where} gives no image a label: column {named[0]} is empty. Name another: label_column."
+    kinds = {
+        column: _kind([label for label, row in zip(labels, rows, strict=True) if row])
+        for column, labels in others.items()
+    }
+    named, reading.question = _called_classes(table, kinds)
+    if reading.question is not None:
         return
-    named = [column for column in named if kinds[column] != "empty"]
-    for columns, column in _PUBLISHED:
-        if columns <= set(table.columns):
-            named = [column]
-    if unfit := [column for column in named if kinds[column] in ("numbers", "unique", "several")]:
-        if len(unfit) == len(named):
-            reading.question = f"{where}: column {unfit[0]} {_UNFIT[kinds[unfit[0]]]}; name another one: label_column"
-            reading.question += f"{_OR_LEFT_OUT if kinds[unfit[0]] == 'several' else ''}."
-            return
-        named = [column for column in named if column not in unfit]
-    fit = named or [column for column in others if kinds[column] == "classes"]
+    several = [] if named else [column for column, kind in kinds.items() if kind == "several"]
+    fit = named or [column for column, kind in kinds.items() if kind == "classes"]
     reading.candidates = {column: others[column] for column in fit}
     one_hot = None if named else one_hot_columns(others, rows)
     if one_hot is not None:
@@ -250,26 +232,64 @@ def choose_labels(reading, recipe):
             _take(reading, f"{', '.join(columns[:3])}{', ...' if len(columns) > 3 else ''} (one-hot)", labels, True)
             reading.one_hot = tuple(columns)
             return
-    several = [] if named else several
     if fit and not several and all(_same(others[fit[0]], others[column], rows) for column in fit[1:]):
         # One reading under several names; text says more than a number.
         text = [column for column in fit if not all(_is_number(label) for label in set(others[column]) - {None})]
         column = (text or fit)[0]
         _take(reading, column, others[column], by_name=bool(named))
-    elif fit:
-        reading.question = (
-            f"{where}: several columns could hold the classes: {', '.join([*several, *fit][:6])}"
-            f"{', ...' if len(several) + len(fit) > 6 else ''}; say which: label_column."
-        )
-    elif several:
-        reading.question = (
-            f"{where}: column {several[0]} {_UNFIT['several']}; name another one: label_column{_OR_LEFT_OUT}."
-        )
     else:
-        reading.question = (
-            f"{where} names {reading.found:,} images, but none of its columns looks like classes ({_columns(table)}); "
-            "say which one is: label_column."
+        reading.question = _which_column(reading, several, fit)
+
+
+def _take_named(reading, asked):
+    """The column that the user names; rows with several classes are left out."""
+    table, column = reading.table, reading.table.find(asked)
+    if column is None:
+        reading.question = f"data_dir: {table.name} has no column {asked} (label_column). It has {_columns(table)}."
+        return
+    labels = csv_labels.clean_labels(table.columns[column])
+    if separator := _separator(set(labels)):
+        reading.several = {row for row, label in enumerate(labels) if label and separator in label}
+        labels = [None if row in reading.several else label for row, label in enumerate(labels)]
+    _take(reading, column, labels, by_name=True)
+
+
+def _called_classes(table, kinds):
+    """`(columns, question or None)`: those whose names say that they hold classes, and whose values may be such."""
+    named = [column for label in LABEL_COLUMNS for column in kinds if plain(column) == label]
+    if named and all(kinds[column] == "empty" for column in named):
+        where = f"data_dir: {table.name}"
+        return [], f"{where} gives no image a label: column {named[0]} is empty. Name another: label_column."
+    named = [column for column in named if kinds[column] != "empty"]
+    for columns, column in _PUBLISHED:
+        if columns <= set(table.columns):
+            named = [column]
+    unfit = [column for column in named if kinds[column] in _UNFIT]
+    if unfit and len(unfit) == len(named):
+        return [], _name_another(table, unfit[0], kinds[unfit[0]])
+    return [column for column in named if column not in unfit], None
+
+
+def _name_another(table, column, kind):
+    or_left_out = ", or this one, so that images with several are left out" if kind == "several" else ""
+    return f"data_dir: {table.name}: column {column} {_UNFIT[kind]}; name another one: label_column{or_left_out}."
+
+
+def _which_column(reading, several, fit):
+    """The question that only the user can answer."""
+    table = reading.table
+    if fit:
+        columns = [*several, *fit]
+        return (
+            f"data_dir: {table.name}: several columns could hold the classes: {', '.join(columns[:6])}"
+            f"{', ...' if len(columns) > 6 else ''}; say which: label_column."
         )
+    if several:
+        return _name_another(table, several[0], "several")
+    return (
+        f"data_dir: {table.name} names {reading.found:,} images, but none of its columns looks like classes "
+        f"({_columns(table)}); say which one is: label_column."
+    )
 
 
 _UNFIT = {
@@ -277,7 +297,6 @@ _UNFIT = {
     "unique": "holds another value in nearly every row, no classes",
     "several": "names several classes for one image",
 }
-_OR_LEFT_OUT = ", or this one, so that images with several are left out"
 
 
 def _take(reading, column, labels, by_name):

@@ -2,6 +2,8 @@ import io
 import os
 import subprocess
 import sys
+import threading
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -9,7 +11,17 @@ import pytest
 from helpers import write_class_folders
 from PIL import Image
 
-from alexnet.data import DataError, ImageError, augmentation, decoding, imagenet, load_data, load_test_data, shapes
+from alexnet.data import (
+    DataError,
+    ImageError,
+    augmentation,
+    dataset,
+    decoding,
+    imagenet,
+    load_data,
+    load_test_data,
+    shapes,
+)
 from alexnet.data.pixel_stats import IMAGENET
 from alexnet.recipe import Recipe
 
@@ -222,7 +234,26 @@ def test_labels_follow_the_model(tmp_path):
         load_test_data(recipe(tmp_path / "d"), ["arrow", "ring"])
 
 
-def test_squares_are_whole(shapes_folder):
+def test_the_way_of_a_batch_is_short(shapes_folder):
+    """From the numbers of images to their pixels nothing is passed but these files."""
+    folder, passed = Path(dataset.__file__).parent, set()
+
+    def note(frame, event, argument):
+        path = Path(frame.f_code.co_filename)
+        if event == "call" and folder in path.parents:
+            passed.add(path.relative_to(folder).as_posix())
+
+    images, _ = load_data(recipe(shapes_folder, cache_gb=0))
+    threading.setprofile(note)
+    try:
+        next(iter(images.batches()))
+    finally:
+        threading.setprofile(None)
+    names = {"dataset.py", "source.py", "readers/filesystem.py", "packed_strings.py", "decoding.py", "augmentation.py"}
+    assert passed == names
+
+
+def test_images_before_any_crop_are_whole(shapes_folder):
     images = load_data(recipe(shapes_folder, batch_size=7))[1]
     squares = list(images.images())
     assert [len(labels) for _, labels in squares] == [7, 7, 4] and squares[0][0].shape == (7, 72, 72, 3)

@@ -1,6 +1,8 @@
 """Every layout that data_dir may have, and what is wrong with those that cannot be used."""
 
 import gzip
+import importlib
+import inspect
 import io
 import os
 import struct
@@ -719,6 +721,24 @@ def test_runs_on_kaggle_lie_where_they_are_kept(tmp_path, monkeypatch):
     assert Recipe(run_dir="/elsewhere").run_folder == Path("/elsewhere/default")
     monkeypatch.setattr("alexnet.recipe.KAGGLE_WORKING", tmp_path / "absent")
     assert Recipe().run_folder == PROJECT / "runs" / "default"
+
+
+# --- Detectors
+
+
+def test_detectors_are_called_alike():
+    """So that one list can try them all, and somebody who adds one knows how."""
+    found = []
+    for path in Path(readers.__file__).parent.glob("*.py"):
+        module = importlib.import_module(f"alexnet.data.readers.{path.stem}".removesuffix(".__init__"))
+        functions = [each for name, each in inspect.getmembers(module, inspect.isfunction) if "detect" in name]
+        found += [function for function in functions if function.__module__ == module.__name__]
+    for function in (*found, *readers.DETECTORS):
+        if function.__name__ != "_inside":
+            parameters = inspect.signature(function).parameters.values()
+            assert [each.name for each in parameters] == ["view", "recipe", "test_only"], function
+            assert [each.default for each in parameters][2] is False
+    assert len(found) >= 9
 
 
 # --- Packed

@@ -1,6 +1,7 @@
 """A few images of each class, as one picture."""
 
 import os
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -8,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from alexnet.data.errors import ImageError
-from alexnet.data.source import common_size
+from alexnet.data.source import LabeledImages, common_size
 from alexnet.data.summary import printable
 
 MOST = 1000  # classes
@@ -28,7 +29,7 @@ class ContactSheet:
     strips: dict
 
 
-def draw(sources, class_names):
+def draw(sources: dict[str, LabeledImages], class_names: Iterable[str]) -> ContactSheet:
     """A `ContactSheet`: eight images of each class, two where there are many classes. A damaged one is a red cross.
 
     Args:

@@ -9,6 +9,7 @@ import sys
 import threading
 import warnings
 import zlib
+from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,7 +31,9 @@ _ORIENTATION = 0x0112  # EXIF's tag
 # --- Decoding
 
 
-def load_image(path, size, max_pixels=MAX_PIXELS, white_level=None):
+def load_image(
+    path: str | PathLike, size: int, max_pixels: int = MAX_PIXELS, white_level: float | None = None
+) -> np.ndarray:
     """The central square of an image file, `(size, size, 3)` uint8 RGB; as `decode_image`.
 
     Raises:
@@ -43,7 +46,9 @@ def load_image(path, size, max_pixels=MAX_PIXELS, white_level=None):
     return decode_image(content, size, path, max_pixels, white_level)
 
 
-def decode_image(content, size, name, max_pixels=MAX_PIXELS, white_level=None):
+def decode_image(
+    content: bytes, size: int, name: str, max_pixels: int = MAX_PIXELS, white_level: float | None = None
+) -> np.ndarray:
     """The central square of an image file's content, `(size, size, 3)` uint8 RGB (section 2 of the paper).
 
     The shorter side becomes `size`. EXIF orientation is honoured; the first frame of an animation and the first page
@@ -77,7 +82,7 @@ def decode_image(content, size, name, max_pixels=MAX_PIXELS, white_level=None):
         raise ImageError(name, f"cannot be decoded: {error}") from None
 
 
-def image_size(content, name):
+def image_size(content: bytes, name: str) -> tuple[int, int]:
     """`(width, height)` of an image as it is shown, from its file's header: no pixel is decoded.
 
     Raises:
@@ -310,7 +315,7 @@ def _turned(pixels, orientation):
     return np.ascontiguousarray(pixels.swapaxes(0, 1) if swapped else pixels)
 
 
-def resize_array(pixels, size, orientation=1):
+def resize_array(pixels: np.ndarray, size: int, orientation: int = 1) -> np.ndarray:
     """The central square of an array `(height, width, 3)` uint8 whose shorter side is first resized to `size`."""
     cv2 = optional("cv2")
     if cv2 is None:
@@ -325,7 +330,7 @@ def resize_array(pixels, size, orientation=1):
     return _turned(cv2.resize(pixels, (size, size), interpolation=cv2.INTER_LINEAR), orientation)
 
 
-def to_rgb(image, white=None, inverted=False):
+def to_rgb(image: Image.Image, white: float | None = None, inverted: bool = False) -> Image.Image:
     """A PIL image in RGB: grey, CMYK, 16-bit and palette images converted, transparency laid on white.
 
     Args:
@@ -349,7 +354,9 @@ def to_rgb(image, white=None, inverted=False):
     return image.convert("RGB")
 
 
-def resize_image(image, size, orientation=1, white=None, inverted=False):
+def resize_image(
+    image: Image.Image, size: int, orientation: int = 1, white: float | None = None, inverted: bool = False
+) -> np.ndarray:
     """The central square of a PIL image whose shorter side is first resized to `size`, as an array.
 
     `orientation` is EXIF's; `white` and `inverted` are those of `to_rgb`.

@@ -26,7 +26,7 @@ HIDDEN_NAMES = frozenset(
 )
 
 
-def is_hidden(name):
+def is_hidden(name: str | bytes) -> bool:
     """Whether a file or folder of this name, text or bytes, belongs to the system and not to the data."""
     name = os.fsdecode(name)
     return name.startswith(".") or name.lower() in HIDDEN_NAMES
@@ -52,7 +52,7 @@ class FileIndex:
     passed_over: tuple = ()
 
 
-def list_images(folder, cache=None):
+def list_images(folder: str | os.PathLike, cache: str | os.PathLike | None = None) -> FileIndex:
     """The `FileIndex` of a folder: images by their endings at any depth, sorted; hidden files are passed over.
 
     Args:
@@ -154,7 +154,7 @@ def _entries(path):
     return folders, images, others, hidden
 
 
-def is_folder(entry):
+def is_folder(entry: os.DirEntry) -> bool:
     """Whether an `os.DirEntry` is a folder; a link that leads nowhere is none."""
     try:
         return entry.is_dir()
@@ -162,7 +162,7 @@ def is_folder(entry):
         return False
 
 
-def is_file(entry):
+def is_file(entry: os.DirEntry) -> bool:
     """Whether an `os.DirEntry` is a file, and no pipe or device."""
     try:
         return entry.is_file()

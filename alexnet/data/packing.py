@@ -8,6 +8,7 @@ import os
 import shutil
 import time
 from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +29,10 @@ from alexnet.data.readers.packed import (
     sha256_of,
     size_of,
 )
+from alexnet.data.source import LabeledImages
 from alexnet.packages import optional
 from alexnet.progress import progress
+from alexnet.recipe import Recipe
 
 SKIPPED = "skipped.csv"
 ENCODINGS = ("raw", "jpeg")
@@ -70,7 +73,7 @@ class PackWriter:
         DataError: other images or other parameters than the folder's, or not enough space.
     """
 
-    def __init__(self, folder, sources, recipe, encoding="raw"):
+    def __init__(self, folder: str | os.PathLike, sources: dict[str, LabeledImages], recipe: Recipe, encoding="raw"):
         array_record_module()
         self.folder = Path(folder)
         self.sources = sources
@@ -91,7 +94,7 @@ class PackWriter:
         if self.remaining:
             self._estimate()
 
-    def run(self, verbose=None):
+    def run(self, verbose: int | None = None) -> None:
         """Pack what remains.
 
         Raises:
@@ -296,7 +299,7 @@ def _encode(image, encoding):
     return stream.getvalue()
 
 
-def bounded_map(pool, function, tasks, depth):
+def bounded_map(pool: ThreadPoolExecutor, function: Callable, tasks: Iterable, depth: int) -> Iterator:
     """`map` by a pool of threads in order, never more than `depth` results ahead: memory stays small."""
     waiting = deque()
     for task in tasks:

@@ -221,6 +221,9 @@ class LabeledImages:
         return replace(self, labels=place[self.labels], class_names=list(class_names))
 
 
+Parts = tuple[LabeledImages | None, LabeledImages | None]  # for training, for validation
+
+
 def common_size(sources: Iterable[LabeledImages], wanted: int) -> int:
     """The size that the images of all sources can have: `wanted`, or less where they are stored smaller."""
     return min([wanted, *(source.reader.size for source in sources if source.reader.size is not None)])

@@ -25,10 +25,9 @@ from alexnet.data.readers.csv_labels import ENDINGS
 from alexnet.data.readers.filesystem import DirectoryView, FolderView, ZipView
 from alexnet.data.readers.held_out import hold_out
 from alexnet.data.readers.naming import part_of
-from alexnet.data.source import ENDING, OTHER_SPLITS, LabeledImages, merge_passed_over
+from alexnet.data.source import ENDING, OTHER_SPLITS, LabeledImages, Parts, merge_passed_over
 from alexnet.recipe import PROJECT, Recipe, nearest, resolve
 
-Parts = tuple[LabeledImages | None, LabeledImages | None]  # training, validation
 Detector = Callable[[DirectoryView, Recipe, bool], Parts | None]
 
 NAMED = (*shapes.SETS, *arrays.KERAS_DATASETS)
@@ -194,7 +193,7 @@ def _inside(*detectors):
     return detect_inside
 
 
-def _detect_zips(view, recipe, test_only=False):
+def _detect_zips(view: DirectoryView, recipe: Recipe, test_only: bool = False) -> Parts | None:
     """Zips as competitions leave them, `train.zip` with `test.zip` and a table beside them; or the only zip there."""
     zips = [name for name in view.files if name.lower().endswith(".zip")]
     if not zips:

@@ -6,6 +6,7 @@ import math
 import re
 import zipfile
 import zlib
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,12 @@ from PIL import Image
 
 from alexnet.data import decoding
 from alexnet.data.errors import DataError
+from alexnet.data.readers.filesystem import DirectoryView
 from alexnet.data.readers.naming import SPLITS
-from alexnet.data.source import ImageReader, LabeledImages
+from alexnet.data.source import ImageReader, LabeledImages, Parts
 from alexnet.data.white_level import OVERSHOOT
 from alexnet.packages import install, optional
+from alexnet.recipe import Recipe
 
 KERAS_DATASETS = ("cifar10", "cifar100", "mnist", "fashion_mnist")
 CLASS_NAMES = {
@@ -59,7 +62,7 @@ class ArrayReader(ImageReader):
         return decoding.resize_image(decoding.to_rgb(Image.fromarray(self.array[index])), size)
 
 
-def load_keras_dataset(name):
+def load_keras_dataset(name: str) -> tuple[LabeledImages, LabeledImages]:
     """A data set of `keras.datasets`, which downloads it once to Keras's own cache."""
     import keras
 
@@ -75,7 +78,7 @@ def load_keras_dataset(name):
     )
 
 
-def detect(view, recipe, test_only=False):
+def detect(view: DirectoryView, recipe: Recipe, test_only: bool = False) -> Parts | None:
     """The only `.npz` in a folder, or a known set's own files; None for anything else.
 
     Raises:
@@ -98,7 +101,7 @@ def _source(images, labels, class_names, layout, notes=()):
 # --- An .npz
 
 
-def read(path, white_level=None):
+def read(path: str | PathLike, white_level: float | None = None) -> tuple[LabeledImages, LabeledImages | None]:
     """`(training, validation or None)` of an `.npz` with `x_train` and `y_train`, and `x_val` or `x_test` with theirs.
 
     The keys may also be `train_images` and `train_labels`, or only `x` and `y`; `x_val` goes before `x_test`.

@@ -6,7 +6,7 @@ import numpy as np
 
 from alexnet.data.packed_strings import PackedStrings
 from alexnet.data.readers.csv_labels import fold
-from alexnet.data.readers.folders import FolderNode
+from alexnet.data.readers.folder_nodes import FolderNode
 from alexnet.data.source import DUPLICATES
 
 _COMPARED = 8  # images whose bytes are compared, beside the names of all

@@ -7,14 +7,16 @@ import numpy as np
 
 from alexnet.data.errors import DataError
 from alexnet.data.packed_strings import PackedStrings
+from alexnet.data.readers.filesystem import DirectoryView
 from alexnet.data.readers.lists import load_mat
-from alexnet.data.source import NO_ROW, OTHER_SPLITS, LabeledImages
+from alexnet.data.source import NO_ROW, OTHER_SPLITS, LabeledImages, Parts
+from alexnet.recipe import Recipe
 
 LABELS, PARTS = "imagelabels.mat", "setid.mat"
 _NUMBER = re.compile(r"image_0*(\d+)")
 
 
-def detect(view, recipe, test_only=False):
+def detect(view: DirectoryView, recipe: Recipe, test_only: bool = False) -> Parts | None:
     """`(training, validation or None)` of `image_00001.jpg`, ... beside `imagelabels.mat` and `setid.mat`, or None.
 
     Raises:

@@ -6,9 +6,11 @@ from dataclasses import replace
 import numpy as np
 
 from alexnet.data.errors import DataError
+from alexnet.data.source import LabeledImages
+from alexnet.recipe import Recipe
 
 
-def hold_out(source, recipe):
+def hold_out(source: LabeledImages, recipe: Recipe) -> tuple[LabeledImages, LabeledImages]:
     """Hold out `validation_split` of each class, one image at least, and leave one at least for training."""
     choose = _by_name if recipe.split_by == "name" else _ByOrder(recipe.seed)
     held_out = np.zeros(len(source), bool)

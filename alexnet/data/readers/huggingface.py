@@ -9,10 +9,13 @@ import numpy as np
 from alexnet.data.errors import DataError
 from alexnet.data.formats import EXTENSIONS
 from alexnet.data.listing import is_file, is_folder
-from alexnet.data.readers.classes import Part, find_image, find_label, require_columns, split_column
+from alexnet.data.readers.arrow_columns import find_image, find_label, require_columns, split_column
+from alexnet.data.readers.arrow_tables import SplitTable
+from alexnet.data.readers.filesystem import DirectoryView
 from alexnet.data.readers.shards import ENDINGS, open_shard
 from alexnet.data.readers.splits import Split, check_complete, choose, group, kind_of, some, words
-from alexnet.data.source import ENDING, NO_LABEL, NO_ROW, OTHER_SPLITS, LabeledImages
+from alexnet.data.source import ENDING, NO_LABEL, NO_ROW, OTHER_SPLITS, LabeledImages, Parts
+from alexnet.recipe import Recipe
 
 SAVED = "a data set that Hugging Face saved"
 PARQUET = "Parquet files (packed first, they are read much faster: python -m alexnet pack)"
@@ -21,7 +24,7 @@ ARROW = "Arrow files"
 # --- What lies there
 
 
-def detect_saved(view, recipe, test_only=False):
+def detect_saved(view: DirectoryView, recipe: Recipe, test_only: bool = False) -> Parts | None:
     """A data set that `save_to_disk` wrote: `dataset_dict.json` with a folder for each split, or one split."""
     if view.path is None:
         return None
@@ -51,7 +54,7 @@ def detect_saved(view, recipe, test_only=False):
 
 
 def _saved(view, split):
-    """The `Part` in one folder that `save_to_disk` wrote."""
+    """The `SplitTable` in one folder that `save_to_disk` wrote."""
 
     def prepare(part):
         state, part.info = _json(view, "state.json"), _json(view, "dataset_info.json")
@@ -75,7 +78,7 @@ def _saved(view, split):
         if indices:
             part.rows = _indices(part, [open_shard(view.path / name) for name in indices])
 
-    return Part(split, view.name, prepare)
+    return SplitTable(split, view.name, prepare)
 
 
 def _listed(view, state, key):
@@ -107,7 +110,7 @@ def _indices(part, shards):
     return rows.astype(np.int64)
 
 
-def detect_tables(view, recipe, test_only=False):
+def detect_tables(view: DirectoryView, recipe: Recipe, test_only: bool = False) -> Parts | None:
     """Parquet or Arrow files, `train-00000-of-00002.parquet` or `train/0000.parquet`, perhaps in a folder of theirs."""
     if view.path is None:
         if any(name.lower().endswith(ENDINGS) for name in view.files) and not len(view.list_images().names):
@@ -148,7 +151,7 @@ def _part(view, split, infos, info):
             )
         part.notes += check_complete(view.name, split.files)
 
-    return Part(split, first if len(paths) == 1 else f"{first} and {len(paths) - 1} more", prepare)
+    return SplitTable(split, first if len(paths) == 1 else f"{first} and {len(paths) - 1} more", prepare)
 
 
 def _tables(view):

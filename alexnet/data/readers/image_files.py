@@ -10,8 +10,12 @@ from alexnet.data.packed_strings import PackedStrings
 from alexnet.data.readers import flat_parts, folders, lists, table_labels, table_sources
 from alexnet.data.readers.copies import drop_copies
 from alexnet.data.readers.csv_labels import ENDINGS
+from alexnet.data.readers.filesystem import DirectoryView
+from alexnet.data.readers.folder_classes import Layout, in_names
+from alexnet.data.readers.folder_nodes import FolderNode
 from alexnet.data.readers.naming import is_plain_part, part_of
-from alexnet.data.source import MASKS, OTHER_SPLITS, OUTSIDE, LabeledImages, merge_passed_over
+from alexnet.data.source import MASKS, OTHER_SPLITS, OUTSIDE, LabeledImages, Parts, merge_passed_over
+from alexnet.recipe import Recipe
 
 LAYOUTS = (
     "class folders, train/ and val/ with class folders, images named by class and number (cat.0.jpg), images beside a "
@@ -20,7 +24,7 @@ LAYOUTS = (
 )
 
 
-def detect(view, recipe, test_only=False):
+def detect(view: DirectoryView, recipe: Recipe, test_only: bool = False) -> Parts | None:
     """Files in folders; a detector, as `readers.DETECTORS` has them. Tables, folders and names must not contradict."""
     listing = view.list_images()
     if not len(listing.names):
@@ -134,7 +138,7 @@ def _table_counts(layout, readings, listing):
 def _tables(view, listing, recipe):
     """`(view, file, name to show, part or None)` of the tables that may be about a view's images: around the images'
     folders, beside them, in the folders of parts and in the one that the user trains on."""
-    root, found, prefix = folders.FolderNode.of(listing), [], ""
+    root, found, prefix = FolderNode.of(listing), [], ""
 
     def add(view, prefix, part):
         for name in view.files:
@@ -175,7 +179,7 @@ def from_class_folders(view):
     if not len(listing.names):
         raise DataError(f"data_dir: {view.name} holds no images.")
     tops = [directory.partition("/")[0] for directory in listing.directories]
-    layout = folders.Layout(classes={"train": {top: top for top in tops if top}})
+    layout = Layout(classes={"train": {top: top for top in tops if top}})
     source, _, passed_over = _from_folders(view, listing, layout)
     if source is None:
         raise DataError(f"data_dir: {view.name} holds images, but no class folders.")
@@ -206,7 +210,7 @@ def _from_folders(view, listing, layout):
             part_of_image[images] = 1 if part == "train" else 2
             if name is None:
                 by_name = True
-                own = folders.in_names([listing.names[i] for i in range(images.start, images.stop)]) or []
+                own = in_names([listing.names[i] for i in range(images.start, images.stop)]) or []
                 labels[images] = [number.setdefault(own_name, len(number)) for own_name in own]
             else:
                 labels[images] = number.setdefault(name, len(number))

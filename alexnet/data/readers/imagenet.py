@@ -11,16 +11,18 @@ from dataclasses import replace
 import numpy as np
 
 from alexnet.data.errors import DataError
+from alexnet.data.readers.filesystem import DirectoryView
 from alexnet.data.readers.image_files import from_class_folders
 from alexnet.data.readers.tars import list_tar
-from alexnet.data.source import LabeledImages
+from alexnet.data.source import LabeledImages, Parts
+from alexnet.recipe import Recipe
 
 MAPPING, SOLUTION, IMAGES = "LOC_synset_mapping.txt", "LOC_val_solution.csv", "ILSVRC/Data/CLS-LOC"
 TRAINING_TAR, VALIDATION_TAR, DEVKIT = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12"
 META, TRUTH = "meta.mat", "ILSVRC2012_validation_ground_truth.txt"
 
 
-def detect_kaggle(view, recipe, test_only=False):
+def detect_kaggle(view: DirectoryView, recipe: Recipe, test_only: bool = False) -> Parts | None:
     """`train/<wnid>/*.JPEG`, and validation images in one folder with their classes in a table."""
     if MAPPING not in view.files or not view.has(IMAGES):
         return None
@@ -51,7 +53,7 @@ def detect_kaggle(view, recipe, test_only=False):
     )
 
 
-def detect_tars(view, recipe, test_only=False):
+def detect_tars(view: DirectoryView, recipe: Recipe, test_only: bool = False) -> Parts | None:
     """The tar files of image-net.org, read in place: a tar of a thousand tars, and one of validation images.
 
     What the latter show stands in the development kit, as a folder or a `.tar.gz`.

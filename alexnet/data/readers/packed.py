@@ -14,9 +14,11 @@ from alexnet.data import decoding
 from alexnet.data.errors import DataError, ImageError
 from alexnet.data.packed_strings import PackedStrings
 from alexnet.data.pixel_stats import PixelStats
-from alexnet.data.source import ImageReader, LabeledImages
+from alexnet.data.readers.filesystem import DirectoryView
+from alexnet.data.source import ImageReader, LabeledImages, Parts
 from alexnet.packages import install, optional
 from alexnet.progress import progress
+from alexnet.recipe import Recipe
 
 VERSION = 1
 # What is packed, when it is whole, and while it is not: the names of files and keys are those of version 1.
@@ -25,7 +27,7 @@ MANIFEST, SPEC = "packed.json", "plan.json"
 _READ_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
 
 
-def detect(view, recipe, test_only=False):
+def detect(view: DirectoryView, recipe: Recipe, test_only: bool = False) -> Parts | None:
     """A folder that `python -m alexnet pack` wrote; a detector, as `readers.DETECTORS` has them."""
     return load_packed(view.path) if view.path and is_packed(view.path) else None
 
@@ -116,12 +118,12 @@ def array_record_module():
     return module
 
 
-def is_packed(folder):
+def is_packed(folder: str | os.PathLike) -> bool:
     """Whether a folder holds packed images, finished or not."""
     return any((Path(folder) / name).is_file() for name in (MANIFEST, SPEC))
 
 
-def load_packed(folder):
+def load_packed(folder: str | os.PathLike) -> tuple[LabeledImages | None, LabeledImages | None]:
     """`(training, validation)` sources of a packed folder; one of them may be None.
 
     Raises:
@@ -153,7 +155,7 @@ def load_packed(folder):
     return found["training"], found["validation"]
 
 
-def verify(folder):
+def verify(folder: str | os.PathLike) -> list[tuple[str, str]]:
     """`(file name, what is wrong)` of each damaged file of a packed folder, found by reading all of them.
 
     Raises:

@@ -44,7 +44,9 @@ class TarReader(EncodedReader):
         return file_mark(self._file, int(self.offsets[index]), int(self.sizes[index]))
 
 
-def list_tar(path, cache=None):
+def list_tar(
+    path: str | os.PathLike, cache: str | os.PathLike | None = None
+) -> tuple[TarReader, np.ndarray, list[str], tuple]:
     """`(TarReader, group of each file, group names, unreadable)` of the regular files in an uncompressed tar.
 
     A member that is a tar itself is a group, named as it is without its ending, and its files are listed in its

@@ -179,7 +179,11 @@ class ImageDataset:
         """The images at `indices` before any crop, `(len(indices), resize, resize, 3)` uint8; black if unreadable."""
         return self._labeled(np.asarray(indices))[0]
 
-    # --- The pipeline: grain orders, batches and runs threads; a thread makes a whole batch at once
+    # --- The pipeline
+    #
+    # grain shuffles, repeats and batches the numbers of images, draws random seeds, and runs the threads. A thread then
+    # makes a whole batch. Image by image, `random_map` before `batch`, the same code takes 1.18 times as much of the
+    # processor for JPEGs of 500 x 375 pixels, 1.45 times for a packed set (2 threads, medians of 7 rounds by turns).
 
     def _order(self, indices):
         import grain  # here and not above: a third of the time that importing the package took

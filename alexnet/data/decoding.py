@@ -43,7 +43,7 @@ def load_image(
         content = Path(path).read_bytes()
     except OSError as error:
         raise ImageError(path, f"cannot be read ({error.strerror})") from None
-    return decode_image(content, size, path, max_pixels, white_level)
+    return decode_image(content, size, str(path), max_pixels, white_level)
 
 
 def decode_image(

@@ -21,7 +21,7 @@ def thumbnail(image: np.ndarray) -> np.ndarray:
 
 def group_equal(members: Iterable, keys: Iterable) -> list[list]:
     """Lists of members that have the same key, in the order of their first ones."""
-    groups = {}
+    groups: dict = {}
     for member, key in zip(members, keys, strict=True):
         groups.setdefault(key, []).append(member)
     return list(groups.values())

@@ -227,7 +227,7 @@ class Inspection:
 
 def count_relations(groups: list[list[Member]]) -> dict[str, int]:
     """How many groups lie across parts, across classes, or in neither sense."""
-    counts = Counter()
+    counts: Counter = Counter()
     for group in groups:
         counts.update(relations(group))
     return dict(counts)

@@ -67,15 +67,15 @@ def list_images(folder: str | os.PathLike, cache: str | os.PathLike | None = Non
     if saved is not None:
         directories = list(PackedStrings(saved["directories"].tobytes(), saved["directory_ends"]))
         if _times(folder, directories) == saved["times"].tolist():
-            others = [
+            passed_over = [
                 (reason, PackedStrings(saved[key].tobytes(), saved[f"{key}_ends"])) for reason, key in _OTHERS.items()
             ]
             names = PackedStrings(saved["text"].tobytes(), saved["ends"])
-            return FileIndex(names, directories, saved["counts"], passed_over=_present(others))
+            return FileIndex(names, directories, saved["counts"], passed_over=_present(passed_over))
     began = time.time_ns()
     listing, times = _walk(folder)
     if len(listing.names) > REMEMBERED and not listing.unreadable and max(times) < began - RACY_NS:
-        directories = PackedStrings.of(listing.directories)
+        folders = PackedStrings.of(listing.directories)
         others = {_OTHERS[reason]: names for reason, names in listing.passed_over}
         remember(
             cache,
@@ -84,8 +84,8 @@ def list_images(folder: str | os.PathLike, cache: str | os.PathLike | None = Non
             **{f"{key}_ends": others[key].ends if key in others else _NONE for key in _OTHERS.values()},
             text=np.frombuffer(listing.names.text, np.uint8),
             ends=listing.names.ends,
-            directories=np.frombuffer(directories.text, np.uint8),
-            directory_ends=directories.ends,
+            directories=np.frombuffer(folders.text, np.uint8),
+            directory_ends=folders.ends,
             counts=listing.counts,
             times=np.array(times),
         )
@@ -93,8 +93,8 @@ def list_images(folder: str | os.PathLike, cache: str | os.PathLike | None = Non
 
 
 _OTHERS = {ENDING: "others", HIDDEN: "hidden"}
-_KEYS = ("text", "ends", "directories", "directory_ends", "counts", "times", "others", "others_ends", "hidden")
-_KEYS += ("hidden_ends",)
+_KEYS = ("text", "ends", "directories", "directory_ends", "counts", "times", "others", "others_ends", "hidden",
+         "hidden_ends")  # fmt: skip
 _NONE = np.zeros(0, np.int64)
 
 

@@ -301,7 +301,7 @@ def _encode(image, encoding):
 
 def bounded_map(pool: ThreadPoolExecutor, function: Callable, tasks: Iterable, depth: int) -> Iterator:
     """`map` by a pool of threads in order, never more than `depth` results ahead: memory stays small."""
-    waiting = deque()
+    waiting: deque = deque()
     for task in tasks:
         waiting.append(pool.submit(function, task))
         if len(waiting) > depth:

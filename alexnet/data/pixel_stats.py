@@ -32,7 +32,8 @@ class PixelStats:
 
     @classmethod
     def from_json(cls, values: dict) -> "PixelStats":
-        return cls(*(np.array(values[name]) for name in ("mean", "std", "vectors")), values["source"])
+        mean, std, vectors = (np.array(values[name]) for name in ("mean", "std", "vectors"))
+        return cls(mean, std, vectors, values["source"])
 
     @property
     def pca_components(self) -> np.ndarray:

@@ -81,7 +81,7 @@ class ImageReader:
 
     def images(self, indices: np.ndarray, size: int) -> list:
         """A list of such images; in the place of one that cannot be read stands its `ImageError`."""
-        found = []
+        found: list[np.ndarray | ImageError] = []
         for index in indices:
             try:
                 found.append(self.image(index, size))
@@ -231,7 +231,7 @@ def common_size(sources: Iterable[LabeledImages], wanted: int) -> int:
 
 def merge_passed_over(*groups) -> tuple:
     """Several `passed_over` as one; each name once under a reason."""
-    found = {}
+    found: dict = {}
     for group in groups:
         for reason, names in group:
             found.setdefault(reason, {}).update(dict.fromkeys(names))

@@ -56,7 +56,7 @@ class Summary:
         """Of the sources of each part, `training` and `validation`, or `all` where there is one; None for none."""
         sources = {part: source for part, source in sources.items() if source is not None}
         first = next(iter(sources.values()))
-        passed_over = {}
+        passed_over: dict = {}
         for source in sources.values():
             for reason, names in source.passed_over:
                 for told, some in _by_ending(names) if reason == ENDING else [(reason, names)]:

@@ -14,7 +14,7 @@ def extract_features(model: keras.Model, images: np.ndarray, batch_size: int = 3
         images: `(n, side, side, 3)`, the model's input or larger; the central crop is taken.
     """
     network = keras.Model(model.inputs[0], model.get_layer("relu7").output)
-    return predict_in_batches(network, center_crop(images, input_size(model)), batch_size)
+    return predict_in_batches(network, center_crop(images, input_size(model) or images.shape[1]), batch_size)
 
 
 def nearest_neighbors(queries: np.ndarray, vectors: np.ndarray, count: int) -> np.ndarray:

@@ -19,7 +19,7 @@ def checkpoint_info(weights: str | PathLike, model: keras.Model) -> tuple[list[s
     Returns:
         `(class_names, resize)`; `class_names` is None where they are unknown.
     """
-    classes, size = model.output.shape[-1], input_size(model)
+    classes, size = model.output.shape[-1], input_size(model) or 227
     try:
         metrics = json.loads((recognize(weights)[0].parent / "metrics.json").read_text(encoding="utf-8"))
         names, resize = metrics["data"]["class_names"], metrics["parameters"]["resize"]

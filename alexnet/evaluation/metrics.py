@@ -178,7 +178,7 @@ def predict_probabilities(model: keras.Model, images: np.ndarray, views: int = 1
     if images.shape[1] < size:
         raise ValueError(f"The images have {images.shape[1]} pixels a side, the model takes {size}.")
     crops = ten_crop(images, size) if views == 10 else [center_crop(images, size)]
-    return sum(predict_in_batches(model, crop, batch_size) for crop in crops) / views
+    return np.sum([predict_in_batches(model, crop, batch_size) for crop in crops], axis=0) / views
 
 
 def predict_in_batches(model: keras.Model, images: np.ndarray, batch_size: int) -> np.ndarray:

@@ -35,7 +35,7 @@ KAGGLE_INPUT = Path("/kaggle/input")
 _SLUG = re.compile(r"(?:([A-Za-z0-9][\w.-]{0,99})/)?([A-Za-z0-9][\w.-]{0,99})")
 
 
-def find_sources(recipe: Recipe) -> Parts:
+def find_sources(recipe: Recipe) -> tuple[LabeledImages, LabeledImages]:
     """`(training, validation)` sources of a recipe's `data_dir`, in any layout of `LAYOUTS`.
 
     Without a validation part, `validation_split` of each class is held out; `split_by` and `seed` say which images.
@@ -200,7 +200,7 @@ def _detect_zips(view: DirectoryView, recipe: Recipe, test_only: bool = False) -
         return None
     if view.path is None:
         raise DataError(f"data_dir: {view.name} holds other zips ({', '.join(zips[:3])}); unzip it once.")
-    parts = {}
+    parts: dict = {}
     for name in zips:
         parts.setdefault(part_of(os.path.splitext(name)[0]) if len(zips) > 1 else "train", []).append(name)
     first = parts.get("train", [])
@@ -211,20 +211,23 @@ def _detect_zips(view: DirectoryView, recipe: Recipe, test_only: bool = False) -
         (view, name, name, part_of(os.path.splitext(name)[0])) for name in view.files if name.lower().endswith(ENDINGS)
     ]
     training, validation = detect(ZipView.open(view.path / first[0], outer), recipe)
-    second = [name for part in ("val", "test") for name in sorted(parts.get(part, []))]
-    for name in second:
+    left: list = []
+    for name in [name for part in ("val", "test") for name in sorted(parts.get(part, []))]:
         inside = ZipView.open(view.path / name)
         if validation is None:
             try:
-                pair = detect(inside, recipe, test_only=True)
-                validation = replace(pair[0] if pair[1] is None else pair[1], origin=name)
+                found = [part for part in detect(inside, recipe, test_only=True) if part is not None]
+                validation = replace(found[-1], origin=name)
                 continue
             except DataError as error:
                 why = f" ({error})" if part_of(os.path.splitext(name)[0]) == "val" else ""
                 if why:
                     raise DataError(f"data_dir: {name} cannot serve as validation images{why}.") from None
-        names = [f"{name}/{image}" for image in inside.list_images().names]
-        training = replace(training, passed_over=merge_passed_over(training.passed_over, ((OTHER_SPLITS, names),)))
+        left.append((OTHER_SPLITS, [f"{name}/{image}" for image in inside.list_images().names]))
+    if training is not None and left:
+        training = replace(training, passed_over=merge_passed_over(training.passed_over, left))
+    elif validation is not None and left:
+        validation = replace(validation, passed_over=merge_passed_over(validation.passed_over, left))
     return training, validation
 
 

@@ -72,10 +72,11 @@ def load_keras_dataset(name: str) -> tuple[LabeledImages, LabeledImages]:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"data_dir: {name} could not be loaded by keras.datasets ({reason}).") from None
     class_names = CLASS_NAMES[name] or [str(label) for label in range(int(training[1].max()) + 1)]
-    return tuple(
+    first, second = (
         LabeledImages.whole(ArrayReader(images), labels.reshape(-1), class_names, f"keras.datasets.{name}")
         for images, labels in (training, validation)
     )
+    return first, second
 
 
 def detect(view: DirectoryView, recipe: Recipe, test_only: bool = False) -> Parts | None:
@@ -101,7 +102,7 @@ def _source(images, labels, class_names, layout, notes=()):
 # --- An .npz
 
 
-def read(path: str | PathLike, white_level: float | None = None) -> tuple[LabeledImages, LabeledImages | None]:
+def read(path: str | PathLike, white_level: float | None = None) -> Parts:
     """`(training, validation or None)` of an `.npz` with `x_train` and `y_train`, and `x_val` or `x_test` with theirs.
 
     The keys may also be `train_images` and `train_labels`, or only `x` and `y`; `x_val` goes before `x_test`.
@@ -141,10 +142,10 @@ def read(path: str | PathLike, white_level: float | None = None) -> tuple[Labele
         shown = ", ".join(sorted(map(str, unknown_classes))[:5])
         raise DataError(f"data_dir: {path} has labels that the training images lack: {shown}.")
     class_names, labels = _named(path, labels, names)
-    found = {"train": None}
+    found: dict[str, LabeledImages] = {}
     for (part, *_), array, own in zip(parts, images, labels, strict=True):
         found[part] = _source(_bytes(array, white), own, class_names, f"the arrays in {path.name}", notes)
-    return found.pop("train"), next(iter(found.values()), None)
+    return found.pop("train", None), next(iter(found.values()), None)
 
 
 def _normal(key):

@@ -15,7 +15,7 @@ def find(view, listing, training, readings, recipe):
 
     Args:
         training: The source of the class folders.
-        readings: `Reading` of each CSV table; text files are looked for here.
+        readings: `TableReading` of each CSV table; text files are looked for here.
 
     Raises:
         DataError: a table of a part has a column of classes that are not those of the folders.
@@ -51,8 +51,8 @@ def _shown(labels):
 
 
 def read_texts(view, listing, parts=("val", "test")):
-    """`Reading` of text files without headers, like `val_annotations.txt`, that name images and say more of them; what
-    their columns mean is not decided.
+    """`TableReading` of text files without headers, like `val_annotations.txt`, that name images and say more of them.
+    What their columns mean is not decided.
 
     Args:
         parts: Which files are read, by their names.
@@ -72,7 +72,7 @@ def read_texts(view, listing, parts=("val", "test")):
         )
         for column, (images, endings) in matches.items():
             if 2 * (images >= 0).sum() > len(table):
-                yield table_labels.Reading(table, part, column, images, endings=endings)
+                yield table_labels.TableReading(table, part, column, images, endings=endings)
                 break
 
 

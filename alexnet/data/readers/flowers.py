@@ -26,7 +26,8 @@ def detect(view: DirectoryView, recipe: Recipe, test_only: bool = False) -> Part
         return None
     labels = _arrays(view, LABELS, "labels")["labels"]
     listing = view.list_images()
-    images, others = {}, []
+    images: dict = {}
+    others = []
     for index, name in enumerate(listing.names):
         match = _NUMBER.fullmatch(os.path.splitext(os.path.basename(name))[0])
         number = int(match[1]) if match else 0
@@ -36,7 +37,8 @@ def detect(view: DirectoryView, recipe: Recipe, test_only: bool = False) -> Part
             raise DataError(f"data_dir: {view.name} holds image {number} of {LABELS} twice: {name}.")
     if not images:
         return None
-    parts = {"trnid": np.arange(1, len(labels) + 1), "valid": [], "tstid": []}
+    none = np.zeros(0, np.int64)
+    parts = {"trnid": np.arange(1, len(labels) + 1), "valid": none, "tstid": none}
     if PARTS in view.files:
         parts = _arrays(view, PARTS, "trnid", "valid", "tstid")
     numbers = np.concatenate(list(parts.values()))
@@ -44,9 +46,9 @@ def detect(view: DirectoryView, recipe: Recipe, test_only: bool = False) -> Part
         raise DataError(f"data_dir: {view.name}: {PARTS} does not fit {LABELS}, which has {len(labels):,} labels.")
     left = [listing.names[images[number]] for number in parts["tstid"] if number in images]
     passed_over = [(reason, names) for reason, names in listing.passed_over]
-    passed_over += [
-        (reason, PackedStrings.of(names)) for reason, names in ((OTHER_SPLITS, left), (NO_ROW, others)) if names
-    ]
+    for reason, names in ((OTHER_SPLITS, left), (NO_ROW, others)):
+        if names:
+            passed_over.append((reason, PackedStrings.of(names)))
     classes = np.unique(labels)
     reader = view.reader(listing.names)
 

@@ -24,7 +24,7 @@ _NUMBERED = re.compile(r"(.*[^\W\d_])[ ._-]+\(?\d+\)?")
 
 
 @dataclass
-class Layout:
+class FolderReading:
     """What the folders of a data set say.
 
     Attributes:
@@ -42,7 +42,7 @@ class Layout:
     passed_over: dict = field(default_factory=dict)
     notes: list = field(default_factory=list)
     hint: str = ""
-    question: str = None
+    question: str | None = None
 
 
 class Question(Exception):
@@ -50,15 +50,15 @@ class Question(Exception):
 
 
 class ClassFinder:
-    """Finds the classes of one part of a data set, and writes them into a `Layout`.
+    """Finds the classes of one part of a data set, and writes them into a `FolderReading`.
 
     Attributes:
-        layout: What was found so far.
+        reading: What was found so far.
     """
 
     def __init__(self, view, listing, recipe):
         self.view, self.listing, self.recipe = view, listing, recipe
-        self.layout = Layout()
+        self.reading = FolderReading()
         self._firsts = np.concatenate(([0], np.cumsum(listing.counts)))
         self._places = {directory: number for number, directory in enumerate(listing.directories)}
 
@@ -93,7 +93,7 @@ class ClassFinder:
         if not masks or not images:
             return nodes
         for node in masks:
-            self.layout.passed_over[node.path] = MASKS
+            self.reading.passed_over[node.path] = MASKS
         return [node for node in nodes if node not in masks]
 
     def _repeats(self, masks, others):
@@ -106,10 +106,10 @@ class ClassFinder:
     def add(self, part, node):
         """The classes of one part, from the folders in `node` or the names of its files."""
         found = self._classes(node)
-        known = self.layout.classes.setdefault(part, {})
+        known = self.reading.classes.setdefault(part, {})
         known.update(found)
         if not known:
-            del self.layout.classes[part]
+            del self.reading.classes[part]
 
     def _classes(self, node):
         """`{path: class}`; empty where nothing says what images show."""
@@ -121,7 +121,7 @@ class ClassFinder:
             return {
                 below.path: self.class_name(below)
                 for below in node.below()
-                if below.own and below is not node and below.path not in self.layout.passed_over
+                if below.own and below is not node and below.path not in self.reading.passed_over
             }
         if how == "names" or not children:
             named = self.in_names(node)
@@ -141,20 +141,20 @@ class ClassFinder:
             self._check(node, children)
         shares = [c.name for c in children if not holds_masks(c.name) and part_of(c.name) in (None, "train")]
         if len(shares) > 1 and how is None and are_containers(shares):
-            self.layout.hint = (
+            self.reading.hint = (
                 f" The folders {shown(children)} look like shares of one set; classes_from: folders takes "
                 "them as classes."
             )
             return {}
         for name in sorted(node.children):
             if not node.children[name].total:
-                self.layout.notes.append(f"class folder {name} holds no image that is read")
+                self.reading.notes.append(f"class folder {name} holds no image that is read")
         found = {}
         for child in children:
             found[child.path] = self.class_name(child)
             for inner in child.filled():
                 if inner not in self.without_masks(child.filled()):
-                    self.layout.passed_over[inner.path] = MASKS
+                    self.reading.passed_over[inner.path] = MASKS
         return found
 
     def _check(self, node, children):

@@ -8,7 +8,7 @@ from alexnet.data.source import MASKS, OTHER_SPLITS
 
 
 def read(view, listing, recipe):
-    """The `Layout` of a view; `classes` is empty where folders and names say nothing.
+    """The `FolderReading` of a view; `classes` is empty where folders and names say nothing.
 
     Raises:
         DataError: a folder that the user names is not there.
@@ -17,8 +17,8 @@ def read(view, listing, recipe):
     try:
         finder.read()
     except Question as question:
-        finder.layout.question = f"data_dir: {question}"
-    return finder.layout
+        finder.reading.question = f"data_dir: {question}"
+    return finder.reading
 
 
 class _PartFinder:
@@ -28,7 +28,7 @@ class _PartFinder:
         self.view, self.recipe = view, recipe
         self.root = FolderNode.of(listing)
         self.classes = ClassFinder(view, listing, recipe)
-        self.layout = self.classes.layout
+        self.reading = self.classes.reading
 
     def read(self):
         recipe, root = self.recipe, self.root
@@ -53,7 +53,7 @@ class _PartFinder:
             if "val" not in found and _has_training(whole) and self._parts(whole):  # a set of several there
                 for node in base.filled():
                     if not any(id(below) in used for below in node.below()):
-                        self.layout.passed_over[node.path] = OTHER_SPLITS
+                        self.reading.passed_over[node.path] = OTHER_SPLITS
                 return
             if "train" not in found:
                 beside = [
@@ -65,15 +65,15 @@ class _PartFinder:
                 else:
                     self._rest(base, found["val"])
             for part, node in found.items():
-                self.layout.origins[part] = f"{node.path}/"
+                self.reading.origins[part] = f"{node.path}/"
                 self.classes.add(part, self.classes.unwrapped(node))
             for node in base.filled():
                 if not any(id(below) in used for below in node.below()) and "train" in found:
-                    self.layout.passed_over[node.path] = OTHER_SPLITS
+                    self.reading.passed_over[node.path] = OTHER_SPLITS
         elif len(inside) >= 2:
             for part, path in named.items():
-                self.layout.origins[part] = f"*/{path.strip('/')}/"
-                self.layout.classes[part] = {child.find(path).path: self.classes.class_name(child) for child in inside}
+                self.reading.origins[part] = f"*/{path.strip('/')}/"
+                self.reading.classes[part] = {child.find(path).path: self.classes.class_name(child) for child in inside}
             for child in base.filled():
                 self._rest_inside(child, named)
         else:
@@ -94,7 +94,7 @@ class _PartFinder:
         elif classes and not classes & {child.name for child in others} and len(others) == 1:
             self.classes.add("train", self.classes.unwrapped(others[0]))
         else:
-            self.layout.classes.setdefault("train", {}).update(
+            self.reading.classes.setdefault("train", {}).update(
                 {child.path: self.classes.class_name(child) for child in others}
             )
 
@@ -104,9 +104,9 @@ class _PartFinder:
             if inner.name in used:
                 continue
             if "train" in named:
-                self.layout.passed_over[inner.path] = MASKS if holds_masks(inner.name) else OTHER_SPLITS
+                self.reading.passed_over[inner.path] = MASKS if holds_masks(inner.name) else OTHER_SPLITS
             else:
-                self.layout.classes.setdefault("train", {})[inner.path] = self.classes.class_name(child)
+                self.reading.classes.setdefault("train", {})[inner.path] = self.classes.class_name(child)
 
     def _parts(self, node):
         """Whether folders like train/ and val/ were found and taken."""
@@ -136,12 +136,12 @@ class _PartFinder:
                 return False
         if not is_plain_part(first[0].name) and not second and others:
             return False
-        self.layout.origins["train"] = f"{first[0].path}/"
+        self.reading.origins["train"] = f"{first[0].path}/"
         self.classes.add("train", train)
         self._add_second(second, train)
         for child in others + plain.get("other", []):
             if part_of(child.name) != "train" or child not in first:
-                self.layout.passed_over[child.path] = MASKS if holds_masks(child.name) else OTHER_SPLITS
+                self.reading.passed_over[child.path] = MASKS if holds_masks(child.name) else OTHER_SPLITS
         return True
 
     def _add_second(self, second, train):
@@ -164,9 +164,9 @@ class _PartFinder:
         chosen = next((child for child in labeled if part_of(child.name) == best), None)
         for child in second:
             if child is not chosen:
-                self.layout.passed_over[child.path] = OTHER_SPLITS
+                self.reading.passed_over[child.path] = OTHER_SPLITS
         if chosen is not None:
-            self.layout.origins["val"] = f"{chosen.path}/"
+            self.reading.origins["val"] = f"{chosen.path}/"
             self.classes.add("val", self.classes.unwrapped(chosen, classes))
 
     def _only_second(self, node, second, others):
@@ -184,7 +184,7 @@ class _PartFinder:
             if names & {grandchild.name for grandchild in self.classes.unwrapped(child).filled()}
         ]
         if inner:
-            self.layout.classes["train"] = {child.path: self.classes.class_name(child) for child in others}
+            self.reading.classes["train"] = {child.path: self.classes.class_name(child) for child in others}
             self._add_second(second, node)
             return True
         plain = [child for child in second if is_plain_part(child.name)]
@@ -193,7 +193,7 @@ class _PartFinder:
         whole = self.classes.unwrapped(others[0])
         if len(others) == 1 and _has_training(whole) and self._parts(whole):
             for child in second:  # test/ beside set/train and set/val
-                self.layout.passed_over[child.path] = OTHER_SPLITS
+                self.reading.passed_over[child.path] = OTHER_SPLITS
             return True
         if all(holds_images(child.name) or holds_masks(child.name) for child in others):
             return False  # images/ beside test/: a table may say more

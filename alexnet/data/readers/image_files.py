@@ -11,7 +11,7 @@ from alexnet.data.readers import flat_parts, folders, lists, table_labels, table
 from alexnet.data.readers.copies import drop_copies
 from alexnet.data.readers.csv_labels import ENDINGS
 from alexnet.data.readers.filesystem import DirectoryView
-from alexnet.data.readers.folder_classes import Layout, in_names
+from alexnet.data.readers.folder_classes import FolderReading, in_names
 from alexnet.data.readers.folder_nodes import FolderNode
 from alexnet.data.readers.naming import is_plain_part, part_of
 from alexnet.data.source import MASKS, OTHER_SPLITS, OUTSIDE, LabeledImages, Parts, merge_passed_over
@@ -30,14 +30,14 @@ def detect(view: DirectoryView, recipe: Recipe, test_only: bool = False) -> Part
     if not len(listing.names):
         return None
     listing = drop_copies(view, listing)
-    layout = folders.read(view, listing, recipe)
+    by_folder = folders.read(view, listing, recipe)
     readings, remarks = table_labels.read_all([*view.tables, *_tables(view, listing, recipe)], listing, recipe)
-    if not (readings or layout.classes or layout.question):  # train.txt: a name and a class in each line
+    if not (readings or by_folder.classes or by_folder.question):  # train.txt: a name and a class in each line
         readings = list(flat_parts.read_texts(view, listing, ("train", "val", "test")))
         for reading in readings:
             table_labels.choose_labels(reading, recipe)
     if recipe.classes_from == "table" or (
-        readings and recipe.classes_from is None and _table_counts(layout, readings, listing)
+        readings and recipe.classes_from is None and _table_counts(by_folder, readings, listing)
     ):
         if not readings:
             raise DataError(
@@ -45,9 +45,9 @@ def detect(view: DirectoryView, recipe: Recipe, test_only: bool = False) -> Part
                 + "; ".join(remarks)
             )
         return _second_part(view, listing, recipe, *table_sources.to_sources(view, listing, readings, remarks))
-    if layout.question:
-        raise DataError(layout.question)
-    training, validation, passed_over = _from_folders(view, listing, layout)
+    if by_folder.question:
+        raise DataError(by_folder.question)
+    training, validation, passed_over = _from_folders(view, listing, by_folder)
     used = None
     if training is not None and validation is None:
         validation, used, notes = flat_parts.find(view, listing, training, readings, recipe)
@@ -60,13 +60,13 @@ def detect(view: DirectoryView, recipe: Recipe, test_only: bool = False) -> Part
     if source is None:
         raise DataError(
             f"data_dir: {view.name} holds images, but nothing that says what they show; understood are {LAYOUTS}."
-            + layout.hint
+            + by_folder.hint
             + "".join(f" {remark[0].upper()}{remark[1:]}." for remark in remarks)
         )
     source = replace(
         source,
         passed_over=merge_passed_over(listing.passed_over, passed_over),
-        notes=(*source.notes, *layout.notes, *remarks),
+        notes=(*source.notes, *by_folder.notes, *remarks),
     )
     if training is None:
         return None, source
@@ -103,16 +103,16 @@ def _without(source, names):
     return replace(source, passed_over=merge_passed_over(passed_over))
 
 
-def _table_counts(layout, readings, listing):
+def _table_counts(by_folder, readings, listing):
     """Whether tables say the classes and not folders.
 
     Raises:
         DataError: both do, and not the same.
     """
     clear = [reading for reading in readings if reading.question is None]
-    if layout.question:
+    if by_folder.question:
         return not clear or any(reading.by_name for reading in clear)
-    by_image = _class_by_image(listing, layout)
+    by_image = _class_by_image(listing, by_folder)
     if len(set(by_image.values())) < 2:
         return True
     splits = False
@@ -132,7 +132,7 @@ def _table_counts(layout, readings, listing):
                     f"data_dir: the folders and column {reading.label_column} of {reading.table.name} say different "
                     f"classes, of {differ:,} of {common:,} images; say which count: classes_from (folders or table)."
                 )
-    return splits and "val" not in layout.classes
+    return splits and "val" not in by_folder.classes
 
 
 def _tables(view, listing, recipe):
@@ -179,15 +179,15 @@ def from_class_folders(view):
     if not len(listing.names):
         raise DataError(f"data_dir: {view.name} holds no images.")
     tops = [directory.partition("/")[0] for directory in listing.directories]
-    layout = Layout(classes={"train": {top: top for top in tops if top}})
-    source, _, passed_over = _from_folders(view, listing, layout)
+    by_folder = FolderReading(classes={"train": {top: top for top in tops if top}})
+    source, _, passed_over = _from_folders(view, listing, by_folder)
     if source is None:
         raise DataError(f"data_dir: {view.name} holds images, but no class folders.")
     return replace(source, passed_over=(*listing.passed_over, *passed_over))
 
 
-def _from_folders(view, listing, layout):
-    """`(training or None, validation or None, passed_over)` of a `Layout` that says classes."""
+def _from_folders(view, listing, by_folder):
+    """`(training or None, validation or None, passed_over)` of a `FolderReading` that says classes."""
     labels = np.full(len(listing.names), -1, np.int64)
     part_of_image = np.zeros(len(listing.names), np.int8)
     reasons = np.zeros(len(listing.names), np.int8)
@@ -200,13 +200,13 @@ def _from_folders(view, listing, layout):
         first += count
         if not count:
             continue
-        reason = _nearest(directory, layout.passed_over)
+        reason = _nearest(directory, by_folder.passed_over)
         found = [
-            (part, path) for part, paths in layout.classes.items() if (path := _above(directory, paths)) is not None
+            (part, path) for part, paths in by_folder.classes.items() if (path := _above(directory, paths)) is not None
         ]
         if found and (reason is None or len(max(path for _, path in found)) > len(reason[0])):
             part, path = max(found, key=lambda pair: len(pair[1]))
-            name = layout.classes[part][path]
+            name = by_folder.classes[part][path]
             part_of_image[images] = 1 if part == "train" else 2
             if name is None:
                 by_name = True
@@ -234,15 +234,15 @@ def _from_folders(view, listing, layout):
             "classes in the file names" if by_name else "class folders",
             listing.unreadable,
             labels_from="the names of the files" if by_name else "the names of the folders",
-            origin=layout.origins.get(part, ""),
+            origin=by_folder.origins.get(part, ""),
         )
     return sources["train"], sources["val"], _left_out(listing, labels < 0, reasons, kinds)
 
 
-def _class_by_image(listing, layout):
-    """`{number of an image: its class}` of a `Layout`, by folders only."""
+def _class_by_image(listing, by_folder):
+    """`{number of an image: its class}` of a `FolderReading`, by folders only."""
     found, first = {}, 0
-    paths = {path: name for part in layout.classes.values() for path, name in part.items() if name is not None}
+    paths = {path: name for part in by_folder.classes.values() for path, name in part.items() if name is not None}
     for directory, count in zip(listing.directories, listing.counts.tolist(), strict=True):
         path = _above(directory, paths)
         if path is not None and count:

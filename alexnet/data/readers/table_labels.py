@@ -18,7 +18,7 @@ _FEW = 20  # rows among which classes need not come back
 
 
 @dataclass
-class Reading:
+class TableReading:
     """What a table says of the images.
 
     Attributes:
@@ -34,17 +34,17 @@ class Reading:
     """
 
     table: Table
-    part: str
+    part: str | None
     image_column: str
     images: np.ndarray
-    label_column: str = None
-    labels: list = None
-    question: str = None
+    label_column: str | None = None
+    labels: list | None = None
+    question: str | None = None
     candidates: dict = field(default_factory=dict)
-    splits: tuple = None
+    splits: tuple | None = None
     endings: int = 0
     by_name: bool = False  # a header from LABEL_COLUMNS, or one that the user named
-    several: set = frozenset()  # rows that name several classes
+    several: set | frozenset = frozenset()  # rows that name several classes
     one_hot: tuple = ()  # headers of the columns of 0 and 1 that are the classes
 
     @property
@@ -112,7 +112,7 @@ def _columns(table):
 
 
 def _read(listing, table, part, recipe, alone):
-    """The `Reading` of one table, None if it names no image."""
+    """The `TableReading` of one table, None if it names no image."""
     if recipe.image_column is not None:
         column = table.find(recipe.image_column)
         if column is None:
@@ -141,7 +141,7 @@ def _read(listing, table, part, recipe, alone):
             f"data_dir: {table.name} has {name} more than once, and files of several parts are called so. Write the "
             "folder before each name, or give each part a table of its own."
         )
-    reading = Reading(table, part, column, images, question=question, endings=endings)
+    reading = TableReading(table, part, column, images, question=question, endings=endings)
     reading.splits = csv_labels.split_column(table)
     if question is None:
         choose_labels(reading, recipe)
@@ -201,7 +201,7 @@ def _choose_images(table, matches):
 
 
 def choose_labels(reading, recipe):
-    """Fill in a `Reading` what the classes are, or the question that decides it."""
+    """Fill in a `TableReading` what the classes are, or the question that decides it."""
     if recipe.label_column is not None:
         _take_named(reading, recipe.label_column)
         return

@@ -66,7 +66,7 @@ def to_sources(view, listing, readings, remarks, test_only=False):
 
 
 def _like(training, reading):
-    """The `Reading` of another part by the same columns as `training`; None where they are not there, and no header
+    """The `TableReading` of another part by the same columns as `training`; None where they are missing and no header
     says which others hold classes."""
     columns = training.one_hot or (training.label_column,)
     if reading.question is None and (reading.label_column == training.label_column or reading.by_name):

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.once
 
 ROOT = Path(__file__).resolve().parents[1]
 # A file imports only from those above it.
-ORDER = ["presets", "recipe", "packages", "runtime", "locking", "replacing", "progress", "ops", "layers"]
+ORDER = ["networks", "recipe", "packages", "runtime", "locking", "replacing", "progress", "ops", "layers"]
 ORDER += ["weights", "model", "saving", "data", "evaluation", "training", "parity", "benchmark"]
 ORDER += ["plotting", "studies", "cli"]
 

@@ -11,13 +11,12 @@ from alexnet.data import compute_pixel_stats, load_data
 from alexnet.data.pixel_stats import PixelStats
 from alexnet.evaluation import evaluate
 from alexnet.model import AlexNet, without_softmax
-from alexnet.presets import LAYERS
 from alexnet.progress import is_interactive
 from alexnet.recipe import Recipe, RecipeError, resolve
 from alexnet.runtime import trim_memory, tuned_process
 from alexnet.training import callbacks
 from alexnet.training.metrics import TopK
-from alexnet.training.optimizer import SGD, DivideOnPlateau
+from alexnet.training.optimizer import SGD, DivideOnPlateau, update_factors
 from alexnet.training.record import (
     HISTORY_FIELDS,
     Record,
@@ -218,7 +217,7 @@ def load_or_train(recipe, matching=(), verbose=None):
     if not (folder / "model.keras").is_file():
         train(recipe, verbose=verbose)
         return folder
-    made_with = Recipe.read(folder / "params.yaml")
+    made_with = Recipe.read_run(folder / "params.yaml")
     for name in matching:
         if getattr(made_with, name) != getattr(recipe, name):
             raise RunError(
@@ -242,7 +241,7 @@ def build_model(recipe, classes, colors=None):
         # import TensorFlow on every backend.
         random.seed(recipe.seed)
         model = AlexNet(
-            recipe.preset,
+            recipe.network,
             (recipe.image_size, recipe.image_size, 3),
             classes,
             recipe.width,
@@ -250,9 +249,11 @@ def build_model(recipe, classes, colors=None):
             initializer=recipe.initializer,
             dropout=recipe.dropout,
             mean=colors.mean.tolist() if own_mean else None,
+            activation=recipe.activation,
+            without=recipe.without.split("+") if recipe.without else (),
         )
-    for name in LAYERS[: recipe.freeze]:
-        model.get_layer(name).trainable = False
+    for layer in recipe.row.weighted[: recipe.freeze]:
+        model.get_layer(layer.name).trainable = False
     trim_memory()  # initializers take twice what they give
     return model
 
@@ -264,7 +265,7 @@ def compile_model(model, recipe):
     with keras_settings(recipe.dtype_policy):
         trainee = without_softmax(model)
         trainee.compile(
-            SGD(recipe.learning_rate, recipe.momentum, recipe.weight_decay),
+            SGD(recipe.learning_rate, recipe.momentum, recipe.weight_decay, factors=update_factors(recipe.row)),
             keras.losses.SparseCategoricalCrossentropy(from_logits=True),
             metrics=[TopK(1, "top1"), TopK(min(5, classes), "top5")],
         )

@@ -7,6 +7,13 @@ from keras import ops
 
 from alexnet.ops import momentum_step
 
+_PLAIN = ((1.0, 1.0), (1.0, 0.0))
+
+
+def update_factors(network):
+    """The factors of a `Network`'s layers as `SGD` takes them."""
+    return {layer.name: (layer.learning_rate_factors, layer.decay_factors) for layer in network.weighted}
+
 
 @keras.saving.register_keras_serializable(package="alexnet")
 class SGD(keras.optimizers.SGD):
@@ -15,27 +22,41 @@ class SGD(keras.optimizers.SGD):
         v <- momentum * v - learning_rate * (gradient + decay * w)
         w <- w + v
 
-    The decay is inside the momentum, an L2 penalty of `decay / 2`; Keras's own `weight_decay` is another rule. Only
-    kernels decay.
+    The decay is inside the momentum, an L2 penalty of `decay / 2`; Keras's own `weight_decay` is another rule. Unless
+    `factors` says so, biases do not decay.
 
     Args:
         learning_rate: Step size, > 0.
         momentum: Share of the last step that is kept, in [0, 1).
         decay: Weight decay, >= 0.
+        factors: By layer name, factors of the learning rate and of the decay for its kernel and for its bias,
+            `{"conv1": ((1.0, 2.0), (1.0, 0.0))}`, as `update_factors` makes them of a network. Layers that are not
+            in it have `((1.0, 1.0), (1.0, 0.0))`.
 
     Raises:
         ValueError: `nesterov` is asked for, which `keras.optimizers.SGD` has.
     """
 
-    def __init__(self, learning_rate=0.01, momentum=0.9, decay=0.0005, name="sgd", **kwargs):
+    def __init__(self, learning_rate=0.01, momentum=0.9, decay=0.0005, factors=None, name="sgd", **kwargs):
         super().__init__(learning_rate, momentum, name=name, **kwargs)
         if self.nesterov:
             raise ValueError("nesterov: the paper's rule has no such step. Received: nesterov=True")
         self.decay = decay
+        self.factors = dict(factors or {})
+
+    def factors_of(self, variable):
+        """Factors of the learning rate and of the decay of one variable."""
+        path = variable.path.split("/")
+        is_bias = path[-1] == "bias" or len(variable.shape) < 2
+        rates, decays = self.factors.get(path[-2] if len(path) > 1 else None, _PLAIN)
+        return rates[is_bias], decays[is_bias]
 
     def update_step(self, gradient, variable, learning_rate):
         gradient, learning_rate = (ops.cast(value, variable.dtype) for value in (gradient, learning_rate))
-        decay = self.decay if len(variable.shape) > 1 else 0.0  # biases have one axis
+        rate_factor, decay_factor = self.factors_of(variable)
+        decay = self.decay * decay_factor
+        if rate_factor != 1:
+            learning_rate = learning_rate * rate_factor
         if self.momentum:
             velocity = self.momentums[self._get_variable_index(variable)]
             momentum_step(variable, velocity, gradient, learning_rate, self.momentum, decay)
@@ -43,7 +64,7 @@ class SGD(keras.optimizers.SGD):
             super().update_step(gradient + decay * variable, variable, learning_rate)
 
     def get_config(self):
-        return {**super().get_config(), "decay": self.decay}
+        return {**super().get_config(), "decay": self.decay, "factors": self.factors}
 
 
 class DivideOnPlateau(keras.callbacks.Callback):

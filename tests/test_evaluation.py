@@ -251,6 +251,16 @@ def test_features_and_neighbours(model):
     assert nearest_neighbors(np.array([[2.9], [0.4]]), line, 3).tolist() == [[2, 1, 0], [0, 1, 2]]
 
 
+@pytest.mark.once
+def test_features_are_those_of_the_last_hidden_layer():
+    """Whatever that layer is called: here fc4, of 64 units."""
+    network = AlexNet("cifar10_80sec")
+    images = random_images(2, 32)
+    hidden = keras.Model(network.input, network.layers[-2].input).predict_on_batch(images)
+    assert isinstance(network.layers[-2], keras.layers.Dense) and hidden.shape == (2, 64)
+    np.testing.assert_allclose(extract_features(network, images), hidden, rtol=1e-4, atol=1e-5)
+
+
 def test_occlusion_finds_what_matters():
     """A network made to answer to one bright spot loses its answer where the spot is hidden, and only there."""
     inputs = keras.Input((67, 67, 3))

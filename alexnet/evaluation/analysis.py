@@ -8,12 +8,13 @@ from alexnet.evaluation.metrics import input_size, predict_in_batches
 
 
 def extract_features(model: keras.Model, images: np.ndarray, batch_size: int = 32) -> np.ndarray:
-    """What the last hidden layer makes of images, `(n, units of fc7)`: the space of the paper's figure 4.
+    """What the last hidden layer makes of images, `(n, units)`: the space of the paper's figure 4, that of fc7.
 
     Args:
         images: `(n, side, side, 3)`, the model's input or larger; the central crop is taken.
     """
-    network = keras.Model(model.inputs[0], model.get_layer("relu7").output)
+    classifier = next(layer for layer in reversed(model.layers) if isinstance(layer, keras.layers.Dense))
+    network = keras.Model(model.inputs[0], classifier.input)  # dropout before it passes everything on
     return predict_in_batches(network, center_crop(images, input_size(model) or images.shape[1]), batch_size)
 
 

@@ -36,7 +36,7 @@ _SLUG = re.compile(r"(?:([A-Za-z0-9][\w.-]{0,99})/)?([A-Za-z0-9][\w.-]{0,99})")
 
 
 def find_sources(recipe: Recipe) -> tuple[LabeledImages, LabeledImages]:
-    """`(training, validation)` sources of a recipe's `data_dir`, in any layout of `LAYOUTS`.
+    """`(training, validation)` sources of a recipe's `data_dir`, in any layout that a detector knows.
 
     Without a validation part, `validation_split` of each class is held out; `split_by` and `seed` say which images.
 

@@ -3,9 +3,11 @@
 #   make run        train notebooks/02_train.ipynb on all three backends and report
 #   make test       everything that CI runs
 #   make quick      the tests of one backend that take no time, BACKEND=torch or another; pytest --lf works
+#   make test-notebooks  every notebook on every backend; `make test` trains on each and shares out the others
 #   make notebooks  execute the notebooks and store them as they are committed
 #   make params     write what Recipe says of its parameters into params, docs and the notebooks
 #   make bench      our network beside hand-written ones in each framework, into benchmarks/results
+#   make docs       the pages of docs/ and a reference of the public names, into site/
 #   make lab        open the notebooks in JupyterLab
 #   make wheel      the package as it is installed: its wheel in an empty environment, with BACKEND=jax or another
 #   make lowest     the same with the lowest versions that pyproject.toml allows
@@ -19,7 +21,7 @@ BACKENDS := tensorflow jax torch
 INSTALLED := $(VENV)/installed
 
 .DELETE_ON_ERROR:
-.PHONY: run test quick lint notebooks params bench lab wheel lowest nightly clean $(BACKENDS:%=test-%)
+.PHONY: run test quick lint test-notebooks notebooks params bench docs lab wheel lowest nightly clean $(BACKENDS:%=test-%)
 
 run: $(INSTALLED)
 	@$(BIN)/python -m alexnet batch notebooks/02_train.ipynb --backends $(BACKENDS)
@@ -30,21 +32,32 @@ test: lint $(BACKENDS:%=test-%)
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
-# One process for each backend: Keras cannot change it. What does not depend on it is tested with the first.
-test-tensorflow: ONLY :=
-test-jax test-torch: ONLY := -m "not once"
+# Keras cannot change its backend in a process. What does not depend on it is tested with PyTorch, which starts fastest.
+test-torch: ONLY :=
+test-jax test-tensorflow: ONLY := -m "not once"
+# Two processes: a test waits for a compiler of one thread, for a disk or for a process that it has started. The idle
+# threads of PyTorch would take the processor from the other one, unless they sleep.
+PYTEST := OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest tests --ignore=tests/notebooks -n 2 --dist worksteal
+NBVAL := $(BIN)/python -m pytest -c tests/notebooks/nbval.ini --nbval --nbval-kernel-name python3
+# Each notebook is compared on at least one backend, and trains on each; 03 and 04 go on with the run of 02.
+NOTEBOOKS_torch := 01_architecture 02_train 05_backends
+NOTEBOOKS_jax := 02_train 03_evaluate
+NOTEBOOKS_tensorflow := 02_train 04_finetune
 # XLA would compile the same small networks again and again; a test finds what an earlier one compiled.
-test-jax: export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/$(VENV)/compiled
-test-jax: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0.1
+test-jax quick: export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/$(VENV)/compiled
+test-jax quick: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0.1
 $(BACKENDS:%=test-%): test-%: $(INSTALLED)
-	KERAS_BACKEND=$* $(BIN)/python -m pytest tests --ignore=tests/notebooks $(ONLY)
-	KERAS_BACKEND=$* $(BIN)/python -m pytest -c tests/notebooks/nbval.ini --nbval --nbval-kernel-name python3 \
-	  notebooks tests/notebooks
+	KERAS_BACKEND=$* $(PYTEST) $(ONLY)
+	KERAS_BACKEND=$* $(NBVAL) $(NOTEBOOKS_$*:%=notebooks/%.ipynb) tests/notebooks
+
+test-notebooks: $(INSTALLED)
+	@set -e; for backend in $(BACKENDS); do KERAS_BACKEND=$$backend $(NBVAL) notebooks tests/notebooks; done
 
 quick: BACKEND ?= torch
 quick: $(INSTALLED)
-	KERAS_BACKEND=$(BACKEND) $(BIN)/python -m pytest tests --ignore=tests/notebooks -q -m "not once and not slow"
+	KERAS_BACKEND=$(BACKEND) $(PYTEST) -q -m "not once and not slow"
 
 notebooks: $(INSTALLED)
 	$(BIN)/python tests/notebooks/refresh.py
@@ -62,6 +75,11 @@ wheel lowest:
 nightly: $(INSTALLED)
 	$(BIN)/python -m pip uninstall --quiet --yes keras  # both are the module keras
 	$(BIN)/python -m pip install --quiet --pre keras-nightly
+
+docs: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@echo "site/index.html"
 
 lab: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet jupyterlab

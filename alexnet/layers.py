@@ -56,6 +56,11 @@ class LocalResponseNormalization(keras.layers.Layer):
     Raises:
         ValueError: an argument out of its range, a rank below 2, or a number of channels that is unknown or no
             multiple of `groups`.
+
+    Examples:
+        >>> norm = alexnet.LocalResponseNormalization(n=3, k=2.0, alpha=1.0, beta=1.0)
+        >>> keras.ops.convert_to_numpy(norm(np.array([[3.0, 4.0, 12.0]], "float32"))).round(4)
+        array([[0.1111, 0.0234, 0.0741]], dtype=float32)
     """
 
     def __init__(self, n=5, k=2.0, alpha=1e-4, beta=0.75, data_format=None, groups=1, **kwargs):
@@ -138,6 +143,13 @@ class WithinChannelLRN(keras.layers.Layer):
 
     Raises:
         ValueError: an argument out of its range, or a shape that is no known image's.
+
+    Examples:
+        >>> norm = alexnet.WithinChannelLRN(3, k=1.0, alpha=1.0, beta=1.0)
+        >>> keras.ops.convert_to_numpy(norm(np.ones((1, 3, 3, 1), "float32")))[0, :, :, 0].round(4)
+        array([[0.2   , 0.1429, 0.2   ],
+               [0.1429, 0.1   , 0.1429],
+               [0.2   , 0.1429, 0.2   ]], dtype=float32)
     """
 
     def __init__(self, size=5, k=1.0, alpha=4e-5, beta=0.75, **kwargs):
@@ -224,6 +236,11 @@ class GroupedConv2D(keras.layers.Conv2D):
     """`Conv2D`, whose `groups` are the paper's columns (section 3.2, figure 2), computed as `alexnet.ops` knows.
 
     Arguments, kernel, bias and results are `keras.layers.Conv2D`'s.
+
+    Examples:
+        >>> layer = alexnet.GroupedConv2D(8, 3, groups=2)
+        >>> tuple(layer(np.ones((1, 5, 5, 4), "float32")).shape), tuple(layer.kernel.shape)
+        ((1, 3, 3, 8), (3, 3, 2, 8))
     """
 
     def call(self, inputs):
@@ -258,10 +275,10 @@ class LocallyConnected2D(keras.layers.Layer):
     Raises:
         ValueError: an argument out of its range, an unknown size, or an input smaller than one window.
 
-    Example:
-
-        layer = LocallyConnected2D(32, 3, padding="same")
-        layer(keras.ops.zeros((1, 6, 6, 64))).shape  # (1, 6, 6, 32)
+    Examples:
+        >>> layer = alexnet.LocallyConnected2D(8, 3, padding="same")
+        >>> tuple(layer(np.ones((1, 4, 4, 2), "float32")).shape), tuple(layer.kernel.shape)
+        ((1, 4, 4, 8), (4, 4, 18, 8))
     """
 
     def __init__(
@@ -399,7 +416,13 @@ class MaxPooling2D(_Pooling2D, keras.layers.MaxPooling2D):
 @keras.saving.register_keras_serializable(package="alexnet")
 class AveragePooling2D(_Pooling2D, keras.layers.AveragePooling2D):
     """`keras.layers.AveragePooling2D` with a `rounding`, `"floor"` or `"ceil"`. A window that is cut off averages
-    what it sees."""
+    what it sees.
+
+    Examples:
+        >>> layer = alexnet.AveragePooling2D(3, 2, rounding="ceil")
+        >>> tuple(layer(np.ones((1, 6, 6, 1), "float32")).shape)
+        (1, 3, 3, 1)
+    """
 
     def call(self, inputs):
         if self.rounding == "ceil":

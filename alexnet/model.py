@@ -100,10 +100,10 @@ def AlexNet(
         ValueError: an unknown network, initializer or layer, or a size out of range.
         CheckpointError: a missing or damaged checkpoint, or one of another network.
 
-    Example:
-
-        model = alexnet.AlexNet("caffenet", classes=10, width=0.25)
-        model.predict(images)  # (n, 227, 227, 3), 0-255, to (n, 10)
+    Examples:
+        >>> model = alexnet.AlexNet(input_shape=(67, 67, 3), classes=3, width=1 / 16)
+        >>> model.predict(np.zeros((2, 67, 67, 3), "uint8"), verbose=0).shape
+        (2, 3)
     """
     row = network_of(network, activation, without)
     if input_shape is None:
@@ -277,6 +277,11 @@ def summarize_layers(model):
     """A model layer by layer: what section 3 counts, as a list of dictionaries.
 
     Each has `layer`, `kind`, `output` (its shape without the batch), `parameters` and `macs` for one image.
+
+    Examples:
+        >>> model = alexnet.AlexNet(input_shape=(67, 67, 3), classes=3, width=1 / 16)
+        >>> alexnet.summarize_layers(model)[1]["layer"]
+        'conv1'
     """
     rows = []
     for layer in functional(model).layers[1:]:
@@ -318,6 +323,11 @@ def without_softmax(model):
 
     Raises:
         ValueError: the last layer itself applies a softmax or another function, so that the model has no logits.
+
+    Examples:
+        >>> model = alexnet.AlexNet(input_shape=(67, 67, 3), classes=3, width=1 / 16)
+        >>> alexnet.without_softmax(model).layers[-1].name
+        'fc8'
     """
     last = logits_layer(model)
     if (end := getattr(last, "activation", None)) not in (None, keras.activations.linear):

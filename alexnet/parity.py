@@ -13,7 +13,7 @@ import numpy as np
 from keras import ops
 
 from alexnet._compat import variable_index
-from alexnet.model import AlexNet, without_softmax
+from alexnet.model import ZEROS, AlexNet, without_softmax
 from alexnet.networks import PUBLISHED
 from alexnet.progress import progress
 from alexnet.recipe import BACKENDS
@@ -71,7 +71,7 @@ def measure(network, width=1.0, image_size=None):
     Weights, images and labels come from NumPy. The gradients are those of each image alone.
     """
     shape = None if image_size is None else (image_size, image_size, 3)
-    model = AlexNet(network, shape, CLASSES, width, dropout=0.0)
+    model = AlexNet(network, shape, CLASSES, width, dropout=0.0, initializer=ZEROS)
     set_numpy_weights(model)
     rng = np.random.default_rng(3)
     images = rng.integers(0, 256, (IMAGES, *model.input.shape[1:]), dtype="uint8")

@@ -6,8 +6,9 @@ import difflib
 import os
 import types
 import typing
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
@@ -30,8 +31,8 @@ NON_MODEL_FIELDS = {"backend", "cache_gb", "workers", "max_skipped", "views", "s
 NON_MODEL_FIELDS |= {"run_dir", "name", "resume"}
 
 # Parameters that say what data_dir is taken for.
-DATA_FIELDS = ("data_dir", "training_dir", "validation_dir", "classes_from", "table", "image_column", "label_column")
-DATA_FIELDS += ("table_encoding", "max_megapixels", "white_level")
+DATA_FIELDS: tuple[str, ...] = ("data_dir", "training_dir", "validation_dir", "classes_from", "table", "image_column")
+DATA_FIELDS += ("label_column", "table_encoding", "max_megapixels", "white_level")
 
 # The groups in which parameters are shown, by their first field.
 _GROUPS = {
@@ -108,6 +109,15 @@ class Recipe(BaseModel):
 
     Raises:
         RecipeError: an unknown name, a wrong type or a value out of range, all of them in one message.
+
+    Examples:
+        >>> recipe = alexnet.Recipe(epochs=3, learning_rate="1e-3")
+        >>> recipe.replace(width=0.5).learning_rate
+        0.001
+        >>> alexnet.Recipe(epoch=3)
+        Traceback (most recent call last):
+            ...
+        alexnet.recipe.RecipeError: epoch: unknown parameter. Did you mean epochs?
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -254,7 +264,7 @@ class Recipe(BaseModel):
             raise RecipeError("\n".join(_explain(error, values))) from None
 
     @classmethod
-    def read(cls, *paths, **values):
+    def read(cls, *paths: str | os.PathLike[str], **values: Any) -> "Recipe":
         """The recipe of YAML files, later ones over earlier ones, and of keywords over both."""
         merged = {}
         for path in paths:
@@ -262,7 +272,7 @@ class Recipe(BaseModel):
         return cls(**{**merged, **values})
 
     @classmethod
-    def read_run(cls, path):
+    def read_run(cls, path: str | os.PathLike[str]) -> "Recipe":
         """The recipe in a run's `params.yaml`.
 
         One from before `split_by` held images out by their order; one from before `network` called it `preset`.
@@ -273,7 +283,7 @@ class Recipe(BaseModel):
         return cls(**values)
 
     @classmethod
-    def of(cls, variables):
+    def of(cls, variables: Mapping[str, Any]) -> "Recipe":
         """The recipe in a notebook's `globals()`: every variable that bears a field's name.
 
         Raises:
@@ -282,15 +292,15 @@ class Recipe(BaseModel):
         check_parameters(variables)
         return cls(**{name: variables[name] for name in cls.model_fields if name in variables})
 
-    def replace(self, **values):
+    def replace(self, **values: Any) -> "Recipe":
         """This recipe with other values in some fields, validated again."""
         return Recipe(**{**self.model_dump(), **values})
 
-    def to_yaml(self):
+    def to_yaml(self) -> str:
         return yaml.safe_dump(self.model_dump(), sort_keys=False)
 
     @property
-    def run_folder(self):
+    def run_folder(self) -> Path:
         """`run_dir/name`: the runs of one name, a folder for each backend.
 
         On Kaggle a relative `run_dir` starts at /kaggle/working, which is what a notebook there keeps.
@@ -299,7 +309,7 @@ class Recipe(BaseModel):
         return resolve(self.run_dir, KAGGLE_WORKING if on_kaggle else PROJECT) / self.name
 
 
-def check_parameters(variables):
+def check_parameters(variables: Mapping[str, Any]) -> None:
     """Refuse parameters that a notebook does not have: papermill, which writes them into a cell, only warns.
 
     What a person defines in cells of his own is not looked at.
@@ -309,8 +319,12 @@ def check_parameters(variables):
 
     Raises:
         RecipeError: a name in papermill's cell that no cell above it defines.
+
+    Examples:
+        >>> epochs = 3
+        >>> alexnet.check_parameters(globals())
     """
-    known = []
+    known: list[str] = []
     for source in variables.get("In", ()):  # IPython's record of the cells that were run
         names = _assigned(source)
         if known and source.lstrip().startswith("# Parameters\n"):  # so papermill's cell begins
@@ -330,7 +344,7 @@ def _assigned(source):
     return [target.id for target in targets if isinstance(target, ast.Name)]
 
 
-def read_yaml(path):
+def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The mapping in a params file. Text stays as it is written there: a `name` may be 007, 1.10 or 2026-11-25.
 
     Raises:
@@ -368,13 +382,20 @@ def _parse(text):
         loader.dispose()
 
 
-def resolve(path, start=PROJECT):
-    """An absolute path; a relative one starts at the project's folder, or at `start`."""
+def resolve(path: str | os.PathLike[str], start: Path = PROJECT) -> Path:
+    """An absolute path; a relative one starts at the project's folder, or at `start`.
+
+    Examples:
+        >>> alexnet.resolve("runs") == alexnet.PROJECT / "runs"
+        True
+        >>> str(alexnet.resolve("/data/photos"))
+        '/data/photos'
+    """
     path = Path(os.path.expanduser(path))
     return path if path.is_absolute() else start / path
 
 
-def nearest(name, known):
+def nearest(name: str, known: Iterable[str]) -> str:
     """`" Did you mean x?"`, or nothing when no known name is near."""
     near = difflib.get_close_matches(name, known, n=1)
     return f" Did you mean {near[0]}?" if near else ""
@@ -400,16 +421,17 @@ def _unknown(name, known):
     return f"{name}: unknown parameter.{nearest(name, known) or ' Known: ' + ', '.join(known)}"
 
 
-def grouped_fields():
+def grouped_fields() -> dict[str, list[str]]:
     """The names of the fields in each group, by the group's title."""
-    groups, title = {}, None
+    groups: dict[str, list[str]] = {}
+    title = ""
     for name in Recipe.model_fields:
         title = _GROUPS.get(name, title)
         groups.setdefault(title, []).append(name)
     return groups
 
 
-def literal_values(name):
+def literal_values(name: str) -> list:
     """The values of a field that has a fixed list of them; otherwise none."""
     annotation = Recipe.model_fields[name].annotation
     options = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
@@ -417,7 +439,7 @@ def literal_values(name):
     return [value for option in options if typing.get_origin(option) is Literal for value in typing.get_args(option)]
 
 
-def describe_field(name):
+def describe_field(name: str) -> str:
     """What a field takes, in words."""
     if name == "network":
         return ", ".join(NETWORKS)

@@ -26,17 +26,14 @@ def import_keras(backend=None):
     Keras takes its backend from the environment, so that `KERAS_BACKEND` is set, for child processes too. While
     TensorFlow starts, its remarks about the machine are kept off the screen; nothing else changes.
 
-    Example:
-
-    ```python
-    import alexnet
-
-    keras = alexnet.import_keras("jax")
-    ```
-
     Raises:
         BackendError: an unknown backend, one that is not installed, or Keras already runs on another one; or Keras does
             not start with what its `keras.json` says.
+
+    Examples:
+        >>> keras = alexnet.import_keras()  # or "torch", "jax", "tensorflow"
+        >>> keras.backend.backend() in ("tensorflow", "jax", "torch")
+        True
     """
     wanted = backend or os.environ.get("KERAS_BACKEND") or None
     if wanted is not None and wanted not in BACKENDS:
@@ -124,14 +121,8 @@ def tune_process():
     - On JAX, if it has computed nothing yet, XLA leaves convolutions to Eigen. That cannot be taken back; the flag
       that says so is in the environment only until XLA has read it.
 
-    Example:
-
-    ```python
-    import alexnet
-
-    alexnet.import_keras("torch")
-    alexnet.tune_process()
-    ```
+    Examples:
+        >>> alexnet.tune_process()
     """
     global _tuned
     _tuned = True
@@ -142,7 +133,12 @@ def tune_process():
 
 def restore_process():
     """Take back what `tune_process` has changed: glibc gives freed memory back to the system again, what it has kept
-    and what comes. Threads that have begun to share one heap go on doing so."""
+    and what comes. Threads that have begun to share one heap go on doing so.
+
+    Examples:
+        >>> alexnet.tune_process()
+        >>> alexnet.restore_process()
+    """
     global _tuned
     _tuned = False
     keep_freed_memory(False)

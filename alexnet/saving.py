@@ -1,5 +1,6 @@
 """Checkpoints as Keras models, and Keras models as checkpoints."""
 
+import os
 import re
 import zipfile
 from pathlib import Path
@@ -22,7 +23,7 @@ from alexnet.weights import (
 )
 
 
-def load_checkpoint(path, network=None):
+def load_checkpoint(path: str | os.PathLike[str], network: str | None = None) -> keras.Model:
     """A checkpoint as a Keras model from RGB pixels 0-255 to probabilities, whatever its makers fed it with.
 
     Reads torchvision's `.pth`, Caffe's `.caffemodel`, the ONNX zoo's `bvlcalexnet`, `bvlc_alexnet.npy`, safetensors,
@@ -38,6 +39,12 @@ def load_checkpoint(path, network=None):
 
     Raises:
         CheckpointError: a missing or damaged file, another network than `network`, or one that cannot be told.
+
+    Examples:
+        >>> path = f"{folder}/small.safetensors"
+        >>> alexnet.save_checkpoint(alexnet.AlexNet(input_shape=(67, 67, 3), classes=3, width=1 / 16), path)
+        >>> alexnet.load_checkpoint(path).output.shape
+        (None, 3)
     """
     if network is not None and network not in NETWORKS:
         raise CheckpointError(f"network: received {network!r}; allowed: {', '.join(NETWORKS)}.")
@@ -76,7 +83,7 @@ def load_checkpoint(path, network=None):
     return model
 
 
-def save_checkpoint(model, path):
+def save_checkpoint(model: keras.Model, path: str | os.PathLike[str]) -> None:
     """Write a model in the format that the path's ending names.
 
     | ending | |
@@ -95,6 +102,14 @@ def save_checkpoint(model, path):
         ValueError: another ending, a format that Keras does not write on this backend, or one that cannot keep what the
             model is.
         OSError: the file cannot be written, in a sentence; the disk is full, for example.
+
+    Examples:
+        >>> model = alexnet.AlexNet(input_shape=(67, 67, 3), classes=3, width=1 / 16)
+        >>> alexnet.save_checkpoint(model, f"{folder}/small.onnx")
+        >>> alexnet.save_checkpoint(model, f"{folder}/small.zip")
+        Traceback (most recent call last):
+            ...
+        ValueError: small.zip: the ending names the format: .keras, .weights.h5, .onnx, ...
     """
     path, model = Path(path).expanduser(), functional(model)
     ending = ".weights.h5" if path.name.endswith(".weights.h5") else path.suffix
@@ -126,7 +141,7 @@ def save_checkpoint(model, path):
             model.export(unfinished, format="litert" if ending else "tf_saved_model", verbose=False)
 
 
-def detect_network(model):
+def detect_network(model: keras.Model) -> str | None:
     """The network whose layers a model has, in whatever width, or None."""
     architecture = _architecture(model)
     return None if architecture is None or architecture.input_size is None else architecture.detect()

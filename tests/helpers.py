@@ -48,7 +48,7 @@ def gradient(function, x):
     if backend == "jax":
         import jax
 
-        return np.asarray(jax.grad(lambda value: function(value).sum())(jax.numpy.asarray(x)))
+        return np.asarray(jax.jit(jax.grad(lambda value: function(value).sum()))(jax.numpy.asarray(x)))
     if backend == "torch":
         import torch
 

@@ -44,7 +44,7 @@ def module_of(monkeypatch):
 def trained(baseline):
     """Logits (but for a constant) before and after many steps that only decay kernels, a first step's loss, and logits
     before and after three steps of descent. All weights come from NumPy."""
-    model = AlexNet(input_shape=(67, 67, 3), classes=10, width=0.25)
+    model = AlexNet(input_shape=(67, 67, 3), classes=10, width=0.25, initializer="zeros")
     set_numpy_weights(model)
     weights = {layer.name: layer.get_weights() for layer in model.layers if layer.get_weights()}
     weights["conv1"][0] /= 75  # activations of about 1, and logits of about a tenth
@@ -221,6 +221,7 @@ def test_a_candidate_answers_and_stands_still(capfd):
     assert capfd.readouterr() == ("", "")  # the libraries' remarks stay with the candidate
 
 
+@pytest.mark.once
 @pytest.mark.slow
 def test_a_candidate_ends_with_its_parent():
     program = (
@@ -290,6 +291,7 @@ def test_times_of_layers():
     assert sum(row["backward_seconds"] for row in rows) > 0
 
 
+@pytest.mark.once
 @pytest.mark.slow
 def test_measured_in_this_process():
     """A record with everything that the picture shows, and with real times."""

@@ -30,7 +30,8 @@ def imported(path):
 
 
 def test_files_import_one_way():
-    rooms = {path.stem if path.is_file() else path.name: path for path in (ROOT / "alexnet").iterdir()}
+    files = [path for path in (ROOT / "alexnet").iterdir() if path.is_dir() or path.suffix == ".py"]
+    rooms = {path.stem if path.is_file() else path.name: path for path in files}
     found = {name for name in rooms if not name.startswith("__")}
     assert found == set(ORDER)
     # Both ways of writing it are seen.
@@ -59,7 +60,9 @@ def test_importing_adds_little_to_keras():
     for _ in range(3):
         found = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=120)
         times.append(float(found.stdout))
-    assert min(times) < 0.3, times
+        if times[-1] < 0.3:
+            return
+    raise AssertionError(times)
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "torch"])
@@ -79,6 +82,23 @@ def test_every_public_name_is_documented():
         assert isinstance(thing, dict) or thing.__doc__, name
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         alexnet.nothing  # noqa: B018
+
+
+def test_every_public_name_is_in_the_reference_and_typed():
+    """docs/api.md has all of them, and __init__.pyi says the same of where they are as __init__.py."""
+    import alexnet
+
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"^::: alexnet\.(\w+)$", page, flags=re.MULTILINE)) == alexnet.__all__
+    stub = ast.parse((ROOT / "alexnet" / "__init__.pyi").read_text())
+    named = [
+        (each.asname, each.name, node.module)
+        for node in stub.body
+        if isinstance(node, ast.ImportFrom)
+        for each in node.names
+    ]
+    homes = alexnet._HOMES.items()
+    assert sorted(named) == sorted((name, name, f"alexnet.{home}") for name, home in homes)
 
 
 def test_one_thread_does_without_a_package_that_another_imports():
@@ -172,6 +192,14 @@ def test_links_between_pages_lead_somewhere(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("# Two `words`\n[a](#two-words) ![b](page.md#two) [c](gone.png) [d](http://e.f)\n\n    [e](code)\n")
     assert list(broken_links(page)) == ["page.md#two", "gone.png"]
+
+
+def test_every_notebook_is_compared_somewhere():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    shares = {name: set(listed.split()) for name, listed in re.findall(r"^NOTEBOOKS_(\w+) := (.*)$", makefile, re.M)}
+    assert set(shares) == {"tensorflow", "jax", "torch"}
+    assert set.union(*shares.values()) == {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
+    assert set.intersection(*shares.values()) == {"02_train"}
 
 
 def test_readme_shows_what_lies_in_the_repository():

@@ -59,7 +59,8 @@ def test_the_lock_lies_within_the_ranges():
     for line in (ROOT / "requirements.txt").read_text().splitlines():
         if match := re.match(r"([\w-]+)==(\S+)", line):
             lock[match[1].lower()] = match[2]
-    everything = [*PROJECT["dependencies"], *sum(PROJECT["optional-dependencies"].values(), [])]
+    extras = {name: needed for name, needed in PROJECT["optional-dependencies"].items() if name != "docs"}
+    everything = [*PROJECT["dependencies"], *sum(extras.values(), [])]
     for requirement in map(Requirement, everything):
         if requirement.name != PROJECT["name"]:
             assert requirement.specifier.contains(lock[requirement.name.lower()]), requirement

@@ -1,6 +1,7 @@
 """Images that could not be read: counted and listed, and too many of them stop the work."""
 
 import threading
+from collections.abc import Iterable
 from os import PathLike
 
 from alexnet.atomic import write_list
@@ -17,7 +18,7 @@ class BadImages:
             counts as one image.
     """
 
-    def __init__(self, images: int, allowed: float, unreadable=()):
+    def __init__(self, images: int, allowed: float, unreadable: Iterable | dict = ()):
         self.images = images
         self.allowed = allowed
         self.reasons = dict(unreadable)

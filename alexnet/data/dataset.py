@@ -22,6 +22,17 @@ def load_data(recipe: Recipe) -> tuple["ImageDataset", "ImageDataset"]:
     Raises:
         DataError: `data_dir` holds nothing that could be trained on.
         TooManyBadImagesError: more of it than `max_skipped` cannot be read.
+
+    Examples:
+        With a folder of images for each class in `photos`:
+
+        >>> recipe = alexnet.Recipe(data_dir=photos, batch_size=16, validation_split=0.2)
+        >>> training, validation = alexnet.load_data(recipe)
+        >>> training.class_names
+        ['cross', 'ring', 'triangle']
+        >>> images, labels = next(iter(training.batches()))
+        >>> images.shape, labels.shape
+        ((16, 67, 67, 3), (16,))
     """
     training, validation = find_sources(recipe)
     _require_size(training, recipe)
@@ -55,6 +66,13 @@ def load_test_data(
     Raises:
         DataError: `data_dir` holds no images, or a class that is not among `class_names`.
         TooManyBadImagesError: more of it than `max_skipped` cannot be read.
+
+    Examples:
+        With a folder of images for each class in `photos`:
+
+        >>> images = alexnet.load_test_data(alexnet.Recipe(data_dir=photos))
+        >>> len(images), images.class_names
+        (72, ['cross', 'ring', 'triangle'])
     """
     source = find_test_source(recipe, part)
     _require_size(source, recipe)

@@ -16,6 +16,10 @@ def class_display_name(class_name: str) -> str:
     """`"n01440764"` as `"tench"`; any other name as it is, and ids that ImageNet's thousand do not have.
 
     A bird and a machine are both called crane, and two garments maillot: they keep their ids.
+
+    Examples:
+        >>> alexnet.class_display_name("n01440764"), alexnet.class_display_name("ring")
+        ('tench', 'ring')
     """
     if class_name not in names():
         return class_name

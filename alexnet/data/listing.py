@@ -93,8 +93,8 @@ def list_images(folder: str | os.PathLike, cache: str | os.PathLike | None = Non
 
 
 _OTHERS = {ENDING: "others", HIDDEN: "hidden"}
-_KEYS = ("text", "ends", "directories", "directory_ends", "counts", "times", "others", "others_ends", "hidden",
-         "hidden_ends")  # fmt: skip
+_KEYS: tuple[str, ...] = ("text", "ends", "directories", "directory_ends", "counts", "times", "others")
+_KEYS += ("others_ends", "hidden", "hidden_ends")
 _NONE = np.zeros(0, np.int64)
 
 

@@ -73,7 +73,9 @@ class PackWriter:
         DataError: other images or other parameters than the folder's, or not enough space.
     """
 
-    def __init__(self, folder: str | os.PathLike, sources: dict[str, LabeledImages], recipe: Recipe, encoding="raw"):
+    def __init__(
+        self, folder: str | os.PathLike, sources: dict[str, LabeledImages], recipe: Recipe, encoding: str = "raw"
+    ):
         array_record_module()
         self.folder = Path(folder)
         self.sources = sources

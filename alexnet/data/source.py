@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -97,7 +98,7 @@ class ImageReader:
         """
         return self.size, self.size
 
-    def mark(self, index: int):
+    def mark(self, index: int) -> Any:
         """Something hashable that equal files share and most others do not, read sooner than a whole file.
 
         Raises:
@@ -171,7 +172,13 @@ class LabeledImages:
 
     @classmethod
     def whole(
-        cls, reader: ImageReader, labels, class_names: Sequence[str], layout: str, unreadable=(), **fields
+        cls,
+        reader: ImageReader,
+        labels: Any,
+        class_names: Sequence[str],
+        layout: str,
+        unreadable: Any = (),
+        **fields: Any,
     ) -> "LabeledImages":
         """All images of a reader."""
         indices, labels = np.arange(len(reader)), np.asarray(labels, np.int32)
@@ -229,7 +236,7 @@ def common_size(sources: Iterable[LabeledImages], wanted: int) -> int:
     return min([wanted, *(source.reader.size for source in sources if source.reader.size is not None)])
 
 
-def merge_passed_over(*groups) -> tuple:
+def merge_passed_over(*groups: Iterable) -> tuple:
     """Several `passed_over` as one; each name once under a reason."""
     found: dict = {}
     for group in groups:

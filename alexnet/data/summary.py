@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from alexnet.atomic import write_list
 from alexnet.data.formats import NOT_READ
@@ -52,7 +53,7 @@ class Summary:
     notes: tuple
 
     @classmethod
-    def of(cls, data_dir: str, **sources) -> "Summary":
+    def of(cls, data_dir: str, **sources: Any) -> "Summary":
         """Of the sources of each part, `training` and `validation`, or `all` where there is one; None for none."""
         sources = {part: source for part, source in sources.items() if source is not None}
         first = next(iter(sources.values()))

@@ -1,6 +1,7 @@
 """Labelled images as other programs hold them: arrays, a Keras data set, `tf.data`, a torch `DataLoader`."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,7 +13,7 @@ KINDS = (
 BATCH_SIZE = 32  # of arrays
 
 
-def batches(data) -> tuple[Iterable, int | None]:
+def batches(data: Any) -> tuple[Iterable, int | None]:
     """Batches `(images, labels)` of whatever holds them, and how many there are, or None.
 
     Images are NumPy arrays `(n, side, side, 3)`, RGB 0-255, labels `(n,)` integers.

@@ -18,6 +18,12 @@ def checkpoint_info(weights: str | PathLike, model: keras.Model) -> tuple[list[s
 
     Returns:
         `(class_names, resize)`; `class_names` is None where they are unknown.
+
+    Examples:
+        >>> model = alexnet.AlexNet(input_shape=(67, 67, 3), classes=3, width=1 / 16)
+        >>> alexnet.save_checkpoint(model, f"{folder}/nameless.keras")
+        >>> alexnet.checkpoint_info(f"{folder}/nameless.keras", model)
+        (None, 76)
     """
     classes, size = model.output.shape[-1], input_size(model) or 227
     try:

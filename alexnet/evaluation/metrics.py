@@ -46,8 +46,11 @@ def evaluate(
         ValueError: another number of views, images smaller than the model's input, pixels or labels that cannot be
             what is meant, a model whose output are no probabilities.
 
-    Example:
-        alexnet.evaluate(model, (images, labels))
+    Examples:
+        >>> model = alexnet.AlexNet(input_shape=(67, 67, 3), classes=3, width=1 / 16)
+        >>> images, labels = np.zeros((8, 67, 67, 3), "uint8"), np.arange(8) % 3
+        >>> sorted(alexnet.evaluate(model, (images, labels), verbose=0))
+        ['loss', 'top1', 'top5']
     """
     if views not in VIEWS:
         raise ValueError(f"views must be 1 or 10. Received: views={views!r}")
@@ -67,6 +70,13 @@ class EvaluationResult:
         probabilities: Theirs, `(n, 5)`.
         label_ranks: How many classes the right one stands behind, `(n,)`, as `label_rank` counts them.
         losses: Cross-entropy of each image in nats, `(n,)`.
+
+    Examples:
+        >>> model = alexnet.AlexNet(input_shape=(67, 67, 3), classes=3, width=1 / 16)
+        >>> images, labels = np.zeros((8, 67, 67, 3), "uint8"), np.arange(8) % 3
+        >>> result = alexnet.evaluate(model, (images, labels), verbose=0, details=True)
+        >>> int(result.confusion().sum()), len(result.misclassified()) <= 8
+        (8, True)
     """
 
     class_names: list[str]

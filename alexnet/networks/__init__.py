@@ -70,12 +70,13 @@ def register_network(name, network):
         TypeError: `network` is no `Network`.
         ValueError: another network has this name.
 
-    Example:
-
-        from alexnet.networks import NETWORKS
-
-        alexnet.register_network("paper_without_conv4", NETWORKS["paper"].without("conv4"))
-        model = alexnet.AlexNet("paper_without_conv4")
+    Examples:
+        >>> shorter = alexnet.NETWORKS["paper"].without("conv4")
+        >>> alexnet.register_network("paper_without_conv4", shorter).title == shorter.title
+        True
+        >>> model = alexnet.AlexNet("paper_without_conv4", input_shape=(67, 67, 3), classes=3, width=1 / 16)
+        >>> "conv4" in [layer.name for layer in model.layers]
+        False
     """
     if not isinstance(network, Network):
         raise TypeError(f"network must be an alexnet.networks.Network. Received: {network!r}")

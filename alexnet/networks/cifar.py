@@ -49,7 +49,7 @@ CIFAR10_80SEC = Network(
     image_size=32,
 )
 
-_MAP_LRN = {"size": 3, "alpha": 5e-5 / 9}
+_MAP_LRN: dict = {"size": 3, "alpha": 5e-5 / 9}
 CIFAR10_18PCT = (
     CIFAR10_80SEC.without("fc4")
     .inserted(WithinChannelLRN("map_norm1", **_MAP_LRN), after="relu1")

@@ -140,11 +140,12 @@ class Network:
     Raises:
         ValueError: layers that make no network, in a sentence.
 
-    Example:
-
-        tiny = Network("a tiny one", (Conv("conv1", 8, 5), Activation("relu1"), Flatten(), Dense("fc2", None)))
-        alexnet.register_network("tiny", tiny)
-        model = alexnet.AlexNet("tiny", input_shape=(32, 32, 3), classes=10)
+    Examples:
+        >>> from alexnet.networks.specs import Activation, Conv, Dense, Flatten
+        >>> layers = Conv("conv1", 8, 5), Activation("relu1"), Flatten(), Dense("fc2", None)
+        >>> tiny = alexnet.Network("a tiny one", layers)
+        >>> tiny.without("relu1").layers[1]
+        Flatten(...)
     """
 
     title: str

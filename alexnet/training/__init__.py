@@ -74,6 +74,14 @@ def train(
             parameters, a loss that is no number, too little memory.
         TooManyBadImagesError: more images than `max_skipped` cannot be read.
         Interrupted: Ctrl-C or SIGTERM, a `KeyboardInterrupt`; the state is saved.
+
+    Examples:
+        With a folder of images for each class in `photos`:
+
+        >>> recipe = alexnet.Recipe(data_dir=photos, run_dir=folder, width=1 / 16, epochs=2, validation_split=0.2)
+        >>> run = alexnet.train(recipe, verbose=0)
+        >>> run.metrics["status"], [row["epoch"] for row in run.history]
+        ('finished', [1, 2])
     """
     backend = keras.backend.backend()
     _check_callbacks(callbacks)
@@ -210,6 +218,14 @@ def load_or_train(recipe: Recipe, matching: Iterable[str] = (), verbose: Literal
 
     Raises:
         RunError: a run of that name that does not agree; and as `train`.
+
+    Examples:
+        With a folder of images for each class in `photos`:
+
+        >>> recipe = alexnet.Recipe(data_dir=photos, run_dir=folder, width=1 / 16, epochs=1, validation_split=0.2)
+        >>> made = alexnet.load_or_train(recipe, verbose=0)
+        >>> alexnet.load_or_train(recipe, verbose=0) == made  # the second time it is there
+        True
     """
     folder = recipe.run_folder / keras.backend.backend()
     if not (folder / "model.keras").is_file():
@@ -230,6 +246,10 @@ def build_model(recipe: Recipe, classes: int, colors: PixelStats | None = None) 
 
     Args:
         colors: `PixelStats`, whose mean is subtracted where the recipe asks for the training images' own.
+
+    Examples:
+        >>> alexnet.build_model(alexnet.Recipe(width=1 / 16), classes=3).output.shape
+        (None, 3)
     """
     if recipe.freeze and recipe.weights is None:
         raise RecipeError(f"freeze: {recipe.freeze} layers cannot stay as weights has them, because weights is None.")

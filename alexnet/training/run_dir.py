@@ -51,6 +51,14 @@ class Run:
         history: A dictionary for each epoch, of the names in `HISTORY_FIELDS`.
         metrics: The content of `metrics.json`.
         training, validation: The images.
+
+    Examples:
+        With a folder of images for each class in `photos`:
+
+        >>> recipe = alexnet.Recipe(data_dir=photos, run_dir=folder, width=1 / 16, epochs=1, validation_split=0.2)
+        >>> run = alexnet.train(recipe, verbose=0)
+        >>> run.class_names, run.model.output.shape
+        (['cross', 'ring', 'triangle'], (None, 3))
     """
 
     folder: Path
@@ -73,7 +81,15 @@ class Run:
 
 
 def read_history(folder: str | PathLike) -> list[dict[str, float]]:
-    """The `history.csv` of a run's folder: a dictionary for each epoch, of the names in `HISTORY_FIELDS`."""
+    """The `history.csv` of a run's folder: a dictionary for each epoch, of the names in `HISTORY_FIELDS`.
+
+    Examples:
+        With a folder of images for each class in `photos`:
+
+        >>> recipe = alexnet.Recipe(data_dir=photos, run_dir=folder, width=1 / 16, epochs=1, validation_split=0.2)
+        >>> len(alexnet.read_history(alexnet.load_or_train(recipe, verbose=0)))
+        1
+    """
     with (Path(folder) / "history.csv").open(newline="", encoding="utf-8") as file:
         return [{name: float(value) for name, value in epoch.items()} for epoch in csv.DictReader(file)]
 

@@ -1,13 +1,14 @@
 """Caffe's `.caffemodel`: a protocol buffer of layers and blobs."""
 
 import functools
+from pathlib import Path
 
 import numpy as np
 
 from alexnet.networks import LAYERS, specs, weighted_names
 from alexnet.networks.alexnets import CAFFE
 from alexnet.weights.architecture import Architecture, Layer, activation, convolution, lrn, pool
-from alexnet.weights.checkpoint import FORMATS, CheckpointError, as_network
+from alexnet.weights.checkpoint import FORMATS, Checkpoint, CheckpointError, as_network
 
 # The fields of Caffe's messages that describe a network: name, number, type, repeated, and the value of a field that is
 # not there. Two generations of files: a layer's type was once a number. `data` holds packed numbers; declared as bytes
@@ -121,7 +122,7 @@ WITHOUT_EFFECT = ("Dropout", "Split", "Silence", "Accuracy", "ArgMax", "Flatten"
 PARAMETERS = ("convolution_param", "inner_product_param", "lrn_param", "pooling_param")
 
 
-def read_caffe(path):
+def read_caffe(path: Path) -> Checkpoint:
     """A `.caffemodel` as a checkpoint; which network it is, is told from the layers, their order and their settings."""
     from google.protobuf.message import DecodeError
 
@@ -138,19 +139,20 @@ def read_caffe(path):
             "newer one."
         )
     layers = [*net.layers, *net.layer]
-    blobs, kernels = {}, {"Convolution": [], "InnerProduct": []}
+    blobs: dict[str, np.ndarray] = {}
+    kernels: dict[str, list[str]] = {"Convolution": [], "InnerProduct": []}
     for layer in layers:
         kind = _kind(layer)
         for number, blob in enumerate(layer.blobs):
             blobs[f"{layer.name}[{number}]"] = _array(blob, kind, number)
         if kind in kernels and layer.blobs:
             kernels[kind].append(layer.name)
-    names = [*kernels["Convolution"], *kernels["InnerProduct"]]
+    theirs = [*kernels["Convolution"], *kernels["InnerProduct"]]
     found = weighted_names(len(kernels["Convolution"]), 0, len(kernels["InnerProduct"]))
-    ours = sum(found, []) if found else LAYERS
+    ours = [name for part in found for name in part] if found else LAYERS
     if not found:
-        names = LAYERS  # those that are not there will be named
-    names = {layer: (f"{name}[0]", f"{name}[1]") for layer, name in zip(ours, names, strict=True)}
+        theirs = list(LAYERS)  # those that are not there will be named
+    names = {layer: (f"{name}[0]", f"{name}[1]") for layer, name in zip(ours, theirs, strict=True)}
     checkpoint = as_network(path, "caffe", blobs, names, bgr=True, architecture=_architecture(net, layers, blobs))
     checkpoint.architecture.activation = "softmax"  # which a net for training has in its loss
     return checkpoint

@@ -1,6 +1,7 @@
 """What every format has in common: a checkpoint, and how its format is recognized."""
 
 import math
+import os
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,11 +66,11 @@ class Checkpoint:
     alternatives: tuple[str, ...] = ()
 
     @property
-    def classes(self):
+    def classes(self) -> int:
         return len(next(reversed(self.layers.values()))[1])
 
     @property
-    def width(self):
+    def width(self) -> float:
         """Share of the filters and hidden units that the network of that name has; the largest layer tells it best."""
         weighted = NETWORKS[self.network].weighted if self.network else weighted_as(self.layers)
         sizes = [spec.units if isinstance(spec, specs.Dense) else spec.filters for spec in weighted]
@@ -84,7 +85,7 @@ class Checkpoint:
         return first, self.layers[names[names.index(first) - 1]][1].shape[-1]
 
     @property
-    def input_size(self):
+    def input_size(self) -> tuple[int, int]:
         """Height and width of the images: what the file says, or the smallest that give fc6 its number of inputs."""
         if self.architecture is not None and self.architecture.input_size:
             return self.architecture.input_size
@@ -100,7 +101,7 @@ class Checkpoint:
         return fitting[0] if fitting else row.image_size
 
     @property
-    def activation(self):
+    def activation(self) -> str | None:
         """What follows the logits."""
         return "softmax" if self.architecture is None else self.architecture.activation
 
@@ -109,7 +110,7 @@ class Checkpoint:
         known = self.architecture is not None and tuple(input_size) == self.architecture.input_size
         return self.architecture.overhang if known else None
 
-    def differences(self, network, row=None):
+    def differences(self, network: str, row: specs.Network | None = None) -> list[str]:
         """What speaks against the network, in sentences; `row` is what it stands for, if not the row of that name."""
         problems = []
         if self.alternatives and network not in self.alternatives:
@@ -120,7 +121,7 @@ class Checkpoint:
             problems += self.architecture.differences(network, row)
         return problems
 
-    def candidates(self):
+    def candidates(self) -> list[str]:
         """Networks whose kernels have the shapes of these, up to a factor in width."""
         if self.alternatives:
             return list(self.alternatives)
@@ -149,7 +150,7 @@ def _fits(network, kernels):
     return True
 
 
-def recognize(path):
+def recognize(path: str | os.PathLike[str]) -> tuple[Path, str]:
     """The format of a file, a key of `FORMATS`, from its content; the folder of a run stands for its `model.keras`.
 
     Returns:
@@ -175,7 +176,7 @@ def recognize(path):
     return path, found
 
 
-def _existing(path):
+def _existing(path: str | os.PathLike[str]) -> Path:
     """The path of a file, from what a person may have given."""
     try:
         path = Path(path)

@@ -1,12 +1,14 @@
 """A Keras model's configuration as an `Architecture`."""
 
+from typing import Any
+
 from alexnet.weights.architecture import Architecture, Layer, activation, convolution, local, lrn, padding, pool
 
 # They compute nothing when a network is used.
 WITHOUT_EFFECT = ("InputLayer", "Dropout", "SpatialDropout2D", "ActivityRegularization")
 
 
-def from_config(config):
+def from_config(config: dict[str, Any]) -> Architecture:
     """The `get_config()` of a functional or sequential model as an `Architecture`, for `resolve` to finish.
 
     Layers that no network here has stay in it under their class and name, so that they are named where they are

@@ -1,13 +1,14 @@
 """ONNX: the graph of an AlexNet, read and written."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 
 from alexnet.networks import NETWORKS, weighted_names
 from alexnet.networks.alexnets import CAFFE
 from alexnet.weights.architecture import Architecture, Layer, activation, convolution, lrn, padding, pool
-from alexnet.weights.checkpoint import CheckpointError, as_network, to_channels_first
+from alexnet.weights.checkpoint import Checkpoint, CheckpointError, as_network, to_channels_first
 
 PRODUCER = "alexnet"
 LARGEST = 2**27  # numbers in an array that a graph computes from constants
@@ -21,7 +22,7 @@ FOLDED = (
 )
 
 
-def read_onnx(path):
+def read_onnx(path: Path) -> Checkpoint:
     """An ONNX file as a checkpoint.
 
     Every node between the graph's input and its output is read; which network it is, is told from them. Arrays may have

@@ -2,16 +2,18 @@
 
 import json
 import math
+import os
 import pickle
 import re
 import zipfile
+from collections.abc import Callable
 
 import numpy as np
 
 from alexnet.networks import LAYERS, NETWORKS, weighted_names
 from alexnet.networks.alexnets import CAFFE
 from alexnet.weights.caffe import read_caffe
-from alexnet.weights.checkpoint import FORMATS, CheckpointError, as_network, listing, recognize
+from alexnet.weights.checkpoint import FORMATS, Checkpoint, CheckpointError, as_network, listing, recognize
 from alexnet.weights.keras_config import from_config
 from alexnet.weights.onnx_graph import read_onnx
 
@@ -24,7 +26,7 @@ TORCHVISION = dict(
 )
 
 
-def read_checkpoint(path):
+def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """The checkpoint at `path`, its format recognized from its content.
 
     Raises:
@@ -343,7 +345,7 @@ def _encode(text, encoding):
 class _ArrayUnpickler(pickle.Unpickler):
     """Reads pickled arrays into `_Array`, and knows no other name."""
 
-    NAMES = {
+    NAMES: dict[tuple[str, str], Callable] = {
         ("multiarray", "_reconstruct"): _Array,
         ("numeric", "_frombuffer"): _from_buffer,
         ("numpy", "ndarray"): _Array,

@@ -2,6 +2,8 @@
 
 import contextlib
 import errno
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +16,7 @@ from alexnet.weights.reading import TORCHVISION
 OPSET = 18
 
 
-def write_onnx(model, path, network=None):
+def write_onnx(model: Any, path: Path, network: str | None = None) -> None:
     """An AlexNet as one ONNX file.
 
     Its input `pixels` is the model's own: float32 `(batch, height, width, 3)`, RGB 0-255. Its outputs are the logits,
@@ -57,7 +59,7 @@ def write_onnx(model, path, network=None):
     onnx.save(made, path)
 
 
-def write_state_dict(model, path, network=None):
+def write_state_dict(model: Any, path: Path, network: str | None = None) -> None:
     """The weights in PyTorch's layout, as `.safetensors` or `.pth`.
 
     The network `torchvision` gets torchvision's names and can be loaded into its model; others get those of the layers,

@@ -121,7 +121,9 @@ def next_step(run):
 def run_with_kills(backend, kills, seed, folder, data_dir, say=print, **values):
     """One run, killed `kills` times, beside an undisturbed one; returns what was found."""
     rng = random.Random(seed)
-    Child(recipe_for(folder, data_dir, "whole", **values), backend, slow=False).finish()
+    whole = recipe_for(folder, data_dir, "whole", **values)
+    if not (folder / "runs" / "whole" / backend / "model.keras").exists():
+        Child(whole, backend, slow=False).finish()
     broken = recipe_for(folder, data_dir, "broken", **values)
     run = folder / "runs" / "broken" / backend
     deaths, begun = [], time.monotonic()

@@ -8,6 +8,8 @@ import pytest
 from harness import Child, largest_difference, outcome, recipe_for, run_with_kills
 from helpers import write_class_folders
 
+from alexnet.recipe import Recipe
+from alexnet.training import train
 from alexnet.training.state import CheckpointManager
 
 BACKEND = keras.backend.backend()
@@ -18,8 +20,14 @@ def data_dir(tmp_path_factory):
     return write_class_folders(tmp_path_factory.mktemp("faults") / "data", {"train": 31, "val": 6})
 
 
+def train_here(folder, data_dir, name, **values):
+    """An undisturbed run, in this process."""
+    train(Recipe(**json.loads(recipe_for(folder, data_dir, name, **values).read_text())), verbose=0)
+
+
 @pytest.mark.slow
 def test_a_killed_run_ends_with_the_same_weights(tmp_path, data_dir):
+    train_here(tmp_path, data_dir, "whole", epochs=3)
     found = run_with_kills(BACKEND, 2, seed=0, folder=tmp_path, data_dir=data_dir, epochs=3)
     assert found["kills"] == {"step": 1, "half": 1, "whole": 0}
     assert (found["largest_weight_difference"], found["same_history"], found["epochs"]) == (0.0, True, 3)
@@ -29,12 +37,13 @@ def test_a_killed_run_ends_with_the_same_weights(tmp_path, data_dir):
 def test_the_comparison_sees_a_difference(tmp_path, data_dir):
     """Another seed of dropout and crops is found, so that equality means something."""
     for name, seed in (("one", 0), ("other", 1)):
-        Child(recipe_for(tmp_path, data_dir, name, epochs=1, seed=seed), BACKEND, slow=False).finish()
+        train_here(tmp_path, data_dir, name, epochs=1, seed=seed)
     ours, theirs = (outcome(tmp_path / "runs" / name / BACKEND) for name in ("one", "other"))
     apart, same_history = largest_difference(ours, theirs)
     assert apart > 0 and not same_history
 
 
+@pytest.mark.once
 @pytest.mark.slow
 def test_sigterm_loses_no_step(tmp_path, data_dir):
     """As Kaggle and preemptible machines end a process: the state is saved after the step under way."""

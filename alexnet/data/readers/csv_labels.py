@@ -12,8 +12,8 @@ from alexnet.data.errors import DataError
 from alexnet.data.readers.naming import FLAG_COLUMNS, is_plain_part, part_of, plain, words
 
 ENDINGS = (".csv", ".tsv", ".tab", ".jsonl")
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm",
-                 ".pbm", ".heic", ".heif", ".avif", ".jp2", ".dcm")  # fmt: skip
+IMAGE_ENDINGS: tuple[str, ...] = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+IMAGE_ENDINGS += (".ppm", ".pgm", ".pbm", ".heic", ".heif", ".avif", ".jp2", ".dcm")
 NONE, SEVERAL = -1, -2  # no image is called so; more than one is
 # What programs write where a value is missing.
 _MISSING = frozenset(("", "nan", "NaN", "NAN", "null", "NULL", "<NA>", "NA", "N/A", "#N/A", "n/a"))

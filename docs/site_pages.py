@@ -1,0 +1,66 @@
+"""What MkDocs is told beyond mkdocs.yml: which pages lie outside of docs/, and where links lead on the site.
+
+On a forge the links of README.md and of the pages lead to files of the repository. Here they lead to the page that
+was made of the file, to a copy of a picture or a notebook, or to the forge if mkdocs.yml names one.
+"""
+
+import posixpath
+import re
+from pathlib import Path
+
+from mkdocs.structure.files import File
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
+LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(([^()\s]+)\)")
+
+
+def on_files(files, config):
+    for source, target in PAGES.items():
+        files.append(File.generated(config, target, content=(ROOT / source).read_text(encoding="utf-8")))
+    for picture in (ROOT / "benchmarks" / "results").glob("*.png"):
+        files.append(File.generated(config, f"results/{picture.name}", abs_src_path=str(picture)))
+    for notebook in (ROOT / "notebooks").glob("*.ipynb"):
+        files.append(File.generated(config, f"notebooks/{notebook.stem}.html", content=as_page(notebook)))
+    return files
+
+
+def as_page(notebook):
+    """An executed notebook as the report shows it."""
+    from nbconvert import HTMLExporter
+
+    page, _ = HTMLExporter(embed_images=True).from_filename(str(notebook))
+    return re.sub(r'(href="[^":]*)\.ipynb(["#])', r"\1.html\2", page)
+
+
+def on_page_markdown(markdown, page, config, files):
+    """Links to files as links to what the site has of them; blocks of code stay as they are."""
+    here = {target: source for source, target in PAGES.items()}.get(page.file.src_uri, f"docs/{page.file.src_uri}")
+
+    def replace(match):
+        mark, text, target = match.groups()
+        if re.match(r"[a-z]+:|#", target):
+            return match[0]
+        name, hash_, anchor = target.partition("#")
+        name = posixpath.normpath(posixpath.join(posixpath.dirname(here), name))
+        if there := site_path(name, files):
+            return f"{mark}[{text}]({posixpath.relpath(there, posixpath.dirname(page.file.src_uri))}{hash_}{anchor})"
+        if not (ROOT / name).exists():
+            return match[0]  # MkDocs says that it leads nowhere
+        if config.repo_url:
+            return f"[{text}]({config.repo_url.rstrip('/')}/blob/HEAD/{name}{hash_}{anchor})"
+        return text if re.fullmatch(r"[\w ,]+|.*`.*", text) else f"`{text}`"  # the name of a file
+
+    parts = re.split(r"(^```.*?^```$|^ {4}.*?$)", markdown, flags=re.DOTALL | re.MULTILINE)
+    return "".join(part if index % 2 else LINK.sub(replace, part) for index, part in enumerate(parts))
+
+
+def site_path(name, files):
+    """Where the site has a file of the repository, or None."""
+    candidates = (
+        PAGES.get(name),
+        name.removeprefix("docs/") if name.startswith("docs/") else None,
+        name.replace("benchmarks/results/", "results/"),
+        re.sub(r"\.ipynb$", ".html", name),
+    )
+    return next((each for each in candidates if each and files.get_file_from_path(each)), None)

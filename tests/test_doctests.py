@@ -1,0 +1,47 @@
+"""The example of each public name, run as it stands there."""
+
+import doctest
+import inspect
+
+import keras
+import numpy as np
+import pytest
+from helpers import write_class_folders
+
+import alexnet
+
+FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+THINGS = {name: getattr(alexnet, name) for name in alexnet.__all__}
+NAMES = [
+    name
+    for name, thing in THINGS.items()
+    if inspect.isfunction(thing) or (inspect.isclass(thing) and not issubclass(thing, Exception))
+]
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory):
+    """What the examples take for granted: the imports, images in a folder for each class, a folder to write to."""
+    folder = tmp_path_factory.mktemp("examples")
+    photos = write_class_folders(folder / "photos", {"": 24})
+    return {"alexnet": alexnet, "keras": keras, "np": np, "photos": str(photos), "folder": str(folder)}
+
+
+@pytest.fixture
+def as_it_was():
+    """Examples register a network, and settle how the process computes; the next test finds neither."""
+    networks = dict(alexnet.NETWORKS)
+    yield
+    alexnet.NETWORKS.clear()
+    alexnet.NETWORKS.update(networks)
+    alexnet.tune_process()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_example_is_true(name, given, as_it_was):
+    found = doctest.DocTestFinder(recurse=False).find(THINGS[name], name, globs=dict(given))
+    examples = [each for each in found if each.examples]
+    assert len(examples) == 1, f"{name} has no example"
+    said = []
+    result = doctest.DocTestRunner(optionflags=FLAGS).run(examples[0], out=said.append)
+    assert result.attempted and not result.failed, "".join(said)

@@ -6,7 +6,6 @@ from alexnet.data import class_display_name as class_display_name
 from alexnet.data import load_data as load_data
 from alexnet.data import load_test_data as load_test_data
 from alexnet.evaluation import EvaluationResult as EvaluationResult
-from alexnet.evaluation import assess as assess
 from alexnet.evaluation import checkpoint_info as checkpoint_info
 from alexnet.evaluation import evaluate as evaluate
 from alexnet.layers import AveragePooling2D as AveragePooling2D

@@ -54,9 +54,14 @@ class SGD(keras.optimizers.SGD):
         self.decay = decay
         self.factors = dict(factors or {})
 
+    def build(self, variables):
+        super().build(variables)
+        self._paths = [variable.path for variable in variables]
+
     def factors_of(self, variable):
         """Factors of the learning rate and of the decay of one variable."""
-        path = variable.path.split("/")
+        known = hasattr(variable, "path")  # TensorFlow's own, which its steps are given, does not know it
+        path = (variable.path if known else self._paths[variable_index(self, variable)]).split("/")
         is_bias = path[-1] == "bias" or len(variable.shape) < 2
         rates, decays = self.factors.get(path[-2] if len(path) > 1 else None, _PLAIN)
         return rates[is_bias], decays[is_bias]

@@ -53,7 +53,7 @@ params: $(INSTALLED)
 	$(BIN)/python docs/write_parameters.py
 
 bench: $(INSTALLED)
-	@$(BIN)/python -m alexnet bench --growth
+	@$(BIN)/python -m benchmarks --growth
 
 wheel lowest: BACKEND ?= jax
 wheel lowest:

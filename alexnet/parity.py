@@ -12,6 +12,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from alexnet._compat import variable_index
 from alexnet.model import AlexNet, without_softmax
 from alexnet.networks import PUBLISHED
 from alexnet.progress import progress
@@ -35,20 +36,22 @@ class _Keep(keras.optimizers.Optimizer):
         self.kept = self.add_optimizer_variables(variables, "gradient")
 
     def update_step(self, gradient, variable, learning_rate):
-        self.assign(self.kept[self._get_variable_index(variable)], gradient)
+        self.assign(self.kept[variable_index(self, variable)], gradient)
 
 
 class Gradients:
     """Of a model: the gradients of the mean cross-entropy of some images, by layer those of kernel and bias."""
 
     def __init__(self, model):
-        self._trainee = without_softmax(model)
-        self._trainee.compile(_Keep(1.0, name="keep"), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        self._training_model = without_softmax(model)
+        self._training_model.compile(
+            _Keep(1.0, name="keep"), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        )
 
     def __call__(self, images, labels):
-        self._trainee.train_on_batch(images, labels)
-        kept = iter(self._trainee.optimizer.kept)
-        layers = [layer.name for layer in self._trainee.layers if layer.trainable_variables]
+        self._training_model.train_on_batch(images, labels)
+        kept = iter(self._training_model.optimizer.kept)
+        layers = [layer.name for layer in self._training_model.layers if layer.trainable_variables]
         return {name: tuple(ops.convert_to_numpy(next(kept)) for _ in range(2)) for name in layers}
 
 
@@ -73,22 +76,24 @@ def measure(network, width=1.0, image_size=None):
     rng = np.random.default_rng(3)
     images = rng.integers(0, 256, (IMAGES, *model.input.shape[1:]), dtype="uint8")
     labels = rng.integers(0, CLASSES, IMAGES)
-    trainee = without_softmax(model)
-    found = {"logits": np.asarray(trainee.predict_on_batch(images))}
+    training_model = without_softmax(model)
+    found = {"logits": np.asarray(training_model.predict_on_batch(images))}
     gradients = Gradients(model)
     for i in range(IMAGES):
         for layer, (kernel, bias) in gradients(images[i : i + 1], labels[i : i + 1]).items():
             found |= {f"gradient {i} {layer} kernel": kernel, f"gradient {i} {layer} bias": bias}
     rate = 3e-3 if network == "torchvision" else 1e-5  # its pixels are sixty times smaller
-    trainee.compile(keras.optimizers.SGD(rate, 0.9), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    found["losses"] = np.array([batch_loss(trainee, images, labels) for _ in range(STEPS)])
+    training_model.compile(
+        keras.optimizers.SGD(rate, 0.9), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    )
+    found["losses"] = np.array([batch_loss(training_model, images, labels) for _ in range(STEPS)])
     return found
 
 
-def batch_loss(trainee, images, labels):
+def batch_loss(training_model, images, labels):
     """The loss of one training step. Some versions of Keras give the mean of all steps since the last reset."""
-    trainee.reset_metrics()
-    return float(trainee.train_on_batch(images, labels))
+    training_model.reset_metrics()
+    return float(training_model.train_on_batch(images, labels))
 
 
 def difference(one, other):

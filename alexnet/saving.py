@@ -16,7 +16,7 @@ from alexnet.weights import (
     from_config,
     read_checkpoint,
     recognize,
-    replacing,
+    write_checkpoint,
     write_onnx,
     write_state_dict,
 )
@@ -109,12 +109,12 @@ def save_checkpoint(model, path):
         _require_whole_and_square(model, path)
     if ending in (".weights.h5", ".safetensors", ".pth"):
         _require_nothing_but_arrays(model, path)
-    with replacing(path, ending) as unfinished, without("tensorflow"):
+    with write_checkpoint(path, ending) as unfinished, without("tensorflow"):
         if ending == ".keras":
             model.save(unfinished)
         elif ending == ".weights.h5":
             # By way of memory: HDF5 that meets a full disk is lost for this process, and says so many times.
-            archive = unfinished.with_name("model.keras")
+            archive = unfinished.with_name("whole.keras")
             model.save(archive)
             with zipfile.ZipFile(archive) as content:
                 unfinished.write_bytes(content.read("model.weights.h5"))

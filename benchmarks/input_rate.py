@@ -3,7 +3,7 @@
 KERAS_BACKEND=torch python benchmarks/input_rate.py /tmp/data/imagenet-sample
 KERAS_BACKEND=torch python benchmarks/input_rate.py /tmp/data/imagenet-sample --memory 50000
 
-Every contender makes batches of 128: shorter side to 256, random crop of 227, mirrored or not, uint8. Each round runs
+Every candidate makes batches of 128: shorter side to 256, random crop of 227, mirrored or not, uint8. Each round runs
 each of them for a few seconds in a process of its own, with two threads (the DataLoader: two processes), the files
 warm in the cache; the medians of the rounds are compared. Small folders are repeated by links until they have a few
 thousand images. With --memory that many training steps are read from a packed folder while the process's memory is
@@ -26,7 +26,7 @@ from PIL import Image
 
 BATCH, RESIZE, CROP, THREADS = 128, 256, 227, 2
 IMAGES = 2000  # at least, in the folder that is read
-CONTENDERS = ("tf.data", "DataLoader", "ours", "packed jpeg", "packed raw")
+CANDIDATES = ("tf.data", "DataLoader", "ours", "packed jpeg", "packed raw")
 RESULTS = Path(__file__).parent / "results" / "input_rate.json"
 
 
@@ -94,14 +94,14 @@ def data_loader(folder):
         yield from loader
 
 
-def measure(contender, folder, seconds):
-    """Images a second of one contender, after a warm-up."""
-    batches = {"tf.data": tf_data, "DataLoader": data_loader}.get(contender, ours)(folder)
+def measure(candidate, folder, seconds):
+    """Images a second of one candidate, after a warm-up."""
+    batches = {"tf.data": tf_data, "DataLoader": data_loader}.get(candidate, ours)(folder)
     for _ in range(2 * THREADS + 2):
         next(batches)
     began, images = time.perf_counter(), 0
     while time.perf_counter() - began < seconds:
-        images += len(next(batches)[0]) if contender not in ("tf.data", "DataLoader") else len(next(batches))
+        images += len(next(batches)[0]) if candidate not in ("tf.data", "DataLoader") else len(next(batches))
     return images / (time.perf_counter() - began)
 
 
@@ -177,16 +177,16 @@ def child(*arguments):
 
 
 def compare(folder, rounds, seconds):
-    """Rates in all rounds, by contender."""
+    """Rates in all rounds, by candidate."""
     folders = {"packed raw": folder.parent / "raw", "packed jpeg": folder.parent / "jpeg"}
     for name, target in folders.items():
         packed(folder, target, name.split()[1])
-    rates = {contender: [] for contender in CONTENDERS}
+    rates = {candidate: [] for candidate in CANDIDATES}
     for number in range(rounds):
-        for contender in CONTENDERS:
-            where = folders.get(contender, folder)
-            rates[contender].append(child(where, "--contender", contender, "--seconds", seconds))
-        print(f"round {number + 1}: " + ", ".join(f"{name} {rates[name][-1]:.0f}" for name in CONTENDERS), flush=True)
+        for candidate in CANDIDATES:
+            where = folders.get(candidate, folder)
+            rates[candidate].append(child(where, "--candidate", candidate, "--seconds", seconds))
+        print(f"round {number + 1}: " + ", ".join(f"{name} {rates[name][-1]:.0f}" for name in CANDIDATES), flush=True)
     return rates
 
 
@@ -224,14 +224,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="a folder of class folders with JPEGs")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=4.0, help="that each contender runs in a round")
+    parser.add_argument("--seconds", type=float, default=4.0, help="that each candidate runs in a round")
     parser.add_argument("--memory", type=int, nargs="?", const=50_000, metavar="STEPS", help="watch memory instead")
-    parser.add_argument("--contender", choices=CONTENDERS, help=argparse.SUPPRESS)
+    parser.add_argument("--candidate", choices=CANDIDATES, help=argparse.SUPPRESS)
     parser.add_argument("--watch", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.contender:
-        print(json.dumps(measure(options.contender, options.folder, options.seconds)), flush=True)
-        os._exit(0)  # some contenders' threads end only with the process
+    if options.candidate:
+        print(json.dumps(measure(options.candidate, options.folder, options.seconds)), flush=True)
+        os._exit(0)  # some candidates' threads end only with the process
     if options.watch:
         print(json.dumps(watch_memory(options.folder, options.watch)), flush=True)
         os._exit(0)

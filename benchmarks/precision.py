@@ -74,7 +74,7 @@ def training(keras, recipe, images):
     from alexnet.parity import batch_loss
     from alexnet.training import SGD
 
-    def trainee():
+    def training_model():
         shape = (recipe.image_size, recipe.image_size, 3)
         model = AlexNet(recipe.network, shape, len(images.class_names), recipe.width, dropout=0.0)
         rng = np.random.default_rng(0)
@@ -93,7 +93,7 @@ def training(keras, recipe, images):
     rows = []
     for policy in POLICIES:
         say("training", policy)
-        model, losses, seconds = in_form(keras, policy, trainee), [], []
+        model, losses, seconds = in_form(keras, policy, training_model), [], []
         for batch in batches:
             began = time.perf_counter()
             losses.append(batch_loss(model, *batch))

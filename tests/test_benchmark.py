@@ -1,9 +1,7 @@
-"""The peers are our network, and what is made of their times is right. Those of the backend under test only."""
+"""The baselines are our network, and what is made of their times is right. Those of the backend under test only."""
 
 import functools
-import importlib
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -17,33 +15,33 @@ import psutil
 import pytest
 from keras import ops
 
-from alexnet import benchmark, plotting
-from alexnet.benchmark import contenders, here, targets
-from alexnet.benchmark.contest import among_backends, fastest, hold, ratio, ratios
-from alexnet.cli import main
+from alexnet import plotting, profiling
+from alexnet.cli import main as package_main
 from alexnet.layers import GroupedConv2D, LocalResponseNormalization
 from alexnet.model import AlexNet
 from alexnet.parity import set_numpy_weights
+from benchmarks.__main__ import main
+from benchmarks.harness import candidates, in_process, suite, targets, worker
+from benchmarks.harness.comparison import compare_backends, fastest, ratio, ratios, run_interleaved
 
 ROOT = Path(__file__).resolve().parents[1]
 BACKEND = keras.backend.backend()
-PEERS = contenders.NETWORKS[BACKEND][1:]
+BASELINES = candidates.NETWORKS[BACKEND][1:]
 SMALL = {"image_size": 67, "width": 0.25, "classes": 10, "dropout": 0.0}
 TINY = {"batch_size": 2, "image_size": 67, "width": 0.0625}
 
 
 @pytest.fixture
 def module_of(monkeypatch):
-    """The module of a contender, imported here."""
-    monkeypatch.syspath_prepend(ROOT / "benchmarks" / "peers")
-    if BACKEND == "torch":  # half a minute of C++ is PyTorch's own affair; that its compiler takes the peer is ours
+    """The module of a candidate, imported here."""
+    if BACKEND == "torch":  # half a minute of C++ is PyTorch's own affair; that its compiler takes the baseline is ours
         import torch
 
         monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
-    return functools.partial(importlib.import_module("contender").module_of, BACKEND)
+    return functools.partial(worker.module_of, BACKEND)
 
 
-def trained(peer):
+def trained(baseline):
     """Logits (but for a constant) before and after many steps that only decay kernels, a first step's loss, and logits
     before and after three steps of descent. All weights come from NumPy."""
     model = AlexNet(input_shape=(67, 67, 3), classes=10, width=0.25)
@@ -52,20 +50,20 @@ def trained(peer):
     weights["conv1"][0] /= 75  # activations of about 1, and logits of about a tenth
     weights["fc8"][0] *= 0.1
     rng = np.random.default_rng(5)
-    batch = peer.batch(rng.integers(0, 256, (2, 67, 67, 3), np.uint8), np.zeros(2, np.int32))
+    batch = baseline.batch(rng.integers(0, 256, (2, 67, 67, 3), np.uint8), np.zeros(2, np.int32))
 
     def logits(first_bias):
-        found = np.log(np.asarray(peer.predict(batch)))
+        found = np.log(np.asarray(baseline.predict(batch)))
         return found[:, 1:] - found[:, 1:].mean() if first_bias else found
 
     found = {}
     # Certain of the right class: gradients vanish.
     for name, first_bias, steps in (("decay", 40.0, 30), ("descent", 0.0, 3)):
         weights["fc8"][1][:] = [first_bias, *[0] * 9]
-        peer.set_weights(weights)
+        baseline.set_weights(weights)
         found[f"before {name}"] = logits(first_bias)
-        found["loss"], _ = peer.train(batch, 1)
-        peer.train(batch, steps - 1)
+        found["loss"], _ = baseline.train(batch, 1)
+        baseline.train(batch, steps - 1)
         found[f"after {name}"] = logits(first_bias)
     return found
 
@@ -76,8 +74,8 @@ def ours_trained(module):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", PEERS)
-def test_a_peer_is_our_network(module_of, name):
+@pytest.mark.parametrize("name", BASELINES)
+def test_a_baseline_is_our_network(module_of, name):
     """From the same weights the same logits; momentum, and decay of kernels alone, in the same way as ours."""
     ours = ours_trained(module_of("ours"))
     theirs = trained(module_of(name).Network(name, **SMALL))
@@ -91,7 +89,7 @@ def test_a_peer_is_our_network(module_of, name):
         assert theirs["loss"] == pytest.approx(ours["loss"], rel=1e-4)
 
 
-@pytest.mark.parametrize("name", contenders.NORMALIZATIONS[BACKEND])
+@pytest.mark.parametrize("name", candidates.NORMALIZATIONS[BACKEND])
 def test_normalizations_are_the_same(module_of, name):
     """Output and gradient, beside NumPy in float64."""
     rng = np.random.default_rng(1)
@@ -108,12 +106,12 @@ def test_normalizations_are_the_same(module_of, name):
 
 
 class Fake:
-    """A contender whose times are known: a second, slower from turn to turn as the machine gets warm."""
+    """A candidate whose times are known: a second, slower from turn to turn as the machine gets warm."""
 
     def __init__(self, log, name, seconds):
         self.log, self.name, self.seconds = log, name, seconds
 
-    def ask(self, do, count, **arguments):
+    def request(self, do, count, **arguments):
         self.log.append((self.name, do, count, arguments))
         return {"seconds": count * self.seconds * (1 + 0.001 * len(self.log)), "loss": 1.0, "memory": len(self.log)}
 
@@ -121,7 +119,7 @@ class Fake:
 def test_a_contest_alternates():
     log = []
     fakes = {"slow": Fake(log, "slow", 3.0), "quick": Fake(log, "quick", 0.25)}
-    times, last = hold(fakes, {"do": "predict", "batch_size": 4}, rounds=3, seconds=1.0, verbose=0)
+    times, last = run_interleaved(fakes, {"do": "predict", "batch_size": 4}, rounds=3, seconds=1.0, verbose=0)
     warm, rounds = ["slow", "slow", "quick", "quick"], ["slow", "quick", "quick", "slow", "slow", "quick"]
     assert [name for name, *_ in log] == warm + rounds
     assert {count for name, _, count, _ in log[4:] if name == "slow"} == {1}
@@ -136,29 +134,29 @@ def test_ratios():
     assert ratio(times["ours"], times["b"]) == {"median": 1.5, "min": 1.0, "max": 3.0}
     assert ratios(times)["a"] == {"median": 1.0, "min": 0.5, "max": 2.0} and set(ratios(times)) == {"a", "b"}
     assert fastest({"x": [1, 9, 9], "y": [8, 8, 8]}) == "y"
-    found = among_backends({"jax": [2.0, 2.0], "torch": [4.0, 5.0], "tensorflow": [3.0, 3.0]})
+    found = compare_backends({"jax": [2.0, 2.0], "torch": [4.0, 5.0], "tensorflow": [3.0, 3.0]})
     assert (found["slowest"], found["fastest"]) == ("torch", "jax") and found["median"] == pytest.approx(0.45)
 
 
 def made_up():
-    """A record in which ours is level with the best peers, and twice as fast as Keras's own convolution."""
+    """A record in which ours is level with the best baselines, and twice as fast as Keras's own convolution."""
     record = {"settings": {"backends": ["jax", "torch"], "batch_size": 32, "image_size": 227, "width": 1.0}}
-    record["contests"], record["starts"] = [], []
+    record["comparisons"], record["startup"] = [], []
     for backend, names in (("jax", ("ours", "keras", "columns")), ("torch", ("ours", "keras", "eager"))):
         times = dict(zip(names, ([1.0, 1.1], [2.0, 2.2], [1.0, 1.1]), strict=True))
         for work, batch_size in (("training", 32), ("inference", 1), ("inference", 32)):
-            record["contests"].append(
+            record["comparisons"].append(
                 {"group": backend, "work": work, "batch_size": batch_size, "seconds": times, "ratios": ratios(times)}
             )
         for name, memory, first in zip(names, (2.0e9, 3.0e9, 1.9e9), (9.9, 1.0, 1.0), strict=True):
-            record["starts"].append(
-                {"backend": backend, "contender": name, "memory_bytes": memory, "first_step_seconds": first}
+            record["startup"].append(
+                {"backend": backend, "candidate": name, "memory_bytes": memory, "first_step_seconds": first}
             )
     among = {"jax": [0.9, 0.9], "torch": [1.0, 1.0]}
-    record["contests"].append({"group": "backends", "work": "training", "batch_size": 32, "seconds": among})
+    record["comparisons"].append({"group": "backends", "work": "training", "batch_size": 32, "seconds": among})
     norms = {"jax ours": [0.1], "jax shifted sum": [0.21], "torch ours": [0.1], "torch LocalResponseNorm": [0.29]}
-    record["contests"].append({"group": "all", "work": "normalization", "batch_size": 32, "seconds": norms})
-    record["growth"] = [
+    record["comparisons"].append({"group": "all", "work": "normalization", "batch_size": 32, "seconds": norms})
+    record["scaling"] = [
         {"backend": backend, "batch_size": batch_size, "image_size": image_size, "width": width}
         | {"training_seconds": 0.1 * batch_size, "inference_seconds": 0.02 * batch_size, "memory_bytes": 1e9}
         for backend in ("jax", "torch")
@@ -169,18 +167,18 @@ def made_up():
 
 @pytest.mark.once
 def test_targets():
-    rows = {row["target"]: row for row in targets.judge(made_up())}
+    rows = {row["target"]: row for row in targets.check_targets(made_up())}
     assert {target: row["met"] for target, row in rows.items()} == {
         "LRN: torch ours against torch LocalResponseNorm": False,
         "LRN: jax ours against jax shifted sum": True,
-        "training: jax ours against columns, the best peer": False,
+        "training: jax ours against columns, the best baseline": False,
         "training: jax ours against Keras's Conv2D(groups=2)": False,
-        "training: torch ours against eager, the best peer": False,
+        "training: torch ours against eager, the best baseline": False,
         "training: torch, the slowest backend, against jax, the fastest": True,
-        "inference: jax ours against columns, the best peer": True,
-        "inference: torch ours against eager, the best peer": True,
-        "peak memory: jax ours against columns, the best peer": False,
-        "peak memory: torch ours against eager, the best peer": False,
+        "inference: jax ours against columns, the best baseline": True,
+        "inference: torch ours against eager, the best baseline": True,
+        "peak memory: jax ours against columns, the best baseline": False,
+        "peak memory: torch ours against eager, the best baseline": False,
         "first step: jax ours": True,
         "first step: torch ours": True,
     }
@@ -192,7 +190,7 @@ def test_targets():
 @pytest.mark.once
 def test_pictures_of_a_record():
     record = json.loads(json.dumps(made_up()))
-    drawn = plotting.benchmark(record), plotting.growth(record)
+    drawn = plotting.benchmark(record), plotting.scaling(record)
     rates = [bar.get_width() for bar in drawn[0].axes[0].patches]
     assert rates == pytest.approx([32 / 1.05, 32 / 2.1, 32 / 1.05], rel=0.01)
     assert [bar.get_width() for bar in drawn[0].axes[5].patches] == pytest.approx([100, 290])
@@ -204,30 +202,30 @@ def test_pictures_of_a_record():
 
 
 @pytest.mark.slow
-def test_a_contender_answers_and_stands_still(capfd):
-    contender = benchmark.Contender(BACKEND, "ours")
+def test_a_candidate_answers_and_stands_still(capfd):
+    candidate = candidates.Candidate(BACKEND, "ours")
     try:
-        assert contender.import_seconds > 0.1
-        assert contender.ask("normalization", shape=[2, 5, 5, 8])["first_step_seconds"] > 0
-        found = contender.ask("normalize", count=2)
+        assert candidate.import_seconds > 0.1
+        assert candidate.request("normalization", shape=[2, 5, 5, 8])["first_step_seconds"] > 0
+        found = candidate.request("normalize", count=2)
         assert found["seconds"] > 0 and found["memory"] > 50e6
-        process = psutil.Process(contender._process.pid)
+        process = psutil.Process(candidate._process.pid)
         assert process.status() == psutil.STATUS_STOPPED
-        with pytest.raises(benchmark.BenchmarkError, match=f"{BACKEND} ours: AttributeError: .*'dance'"):
-            contender.ask("dance")
-        with pytest.raises(benchmark.BenchmarkError, match=f"{BACKEND} ours ended with status 1. AttributeError"):
-            contender.ask("normalize", count=1)  # it does not go on after a failure
+        with pytest.raises(candidates.BenchmarkError, match=f"{BACKEND} ours: AttributeError: .*'dance'"):
+            candidate.request("dance")
+        with pytest.raises(candidates.BenchmarkError, match=f"{BACKEND} ours ended with status 1. AttributeError"):
+            candidate.request("normalize", count=1)  # it does not go on after a failure
     finally:
-        contender.close()
+        candidate.close()
     assert not process.is_running()
-    assert capfd.readouterr() == ("", "")  # the libraries' remarks stay with the contender
+    assert capfd.readouterr() == ("", "")  # the libraries' remarks stay with the candidate
 
 
 @pytest.mark.slow
-def test_a_contender_ends_with_its_parent():
+def test_a_candidate_ends_with_its_parent():
     program = (
-        "import os, signal\nfrom alexnet.benchmark import Contender\n"
-        f"print(Contender({BACKEND!r}, 'ours')._process.pid, flush=True)\nos.kill(os.getpid(), signal.SIGKILL)"
+        "import os, signal\nfrom benchmarks.harness.candidates import Candidate\n"
+        f"print(Candidate({BACKEND!r}, 'ours')._process.pid, flush=True)\nos.kill(os.getpid(), signal.SIGKILL)"
     )
     found = subprocess.run([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=60)
     assert found.returncode == -signal.SIGKILL
@@ -246,21 +244,21 @@ def _alive(pid):
 
 @pytest.mark.once
 def test_the_whole_benchmark(monkeypatch, tmp_path, capsys):
-    """A few contenders, tiny networks, one round: the command from its flags to its files."""
-    monkeypatch.setitem(contenders.NETWORKS, BACKEND, ("ours", PEERS[1], "absent"))
-    monkeypatch.setitem(contenders.NORMALIZATIONS, BACKEND, ("ours",))
-    monkeypatch.setattr(benchmark, "TRAINING_SECONDS", 0.1)
+    """A few candidates, tiny networks, one round: the command from its flags to its files."""
+    monkeypatch.setitem(candidates.NETWORKS, BACKEND, ("ours", BASELINES[1], "absent"))
+    monkeypatch.setitem(candidates.NORMALIZATIONS, BACKEND, ("ours",))
+    monkeypatch.setattr(suite, "TRAINING_SECONDS", 0.1)
     sizes = [word for name, value in TINY.items() for word in (f"--{name}", str(value))]
-    assert main(["bench", "--backends", BACKEND, "--rounds", "1", *sizes, "--output", str(tmp_path)]) == 0
+    assert main(["--backends", BACKEND, "--rounds", "1", *sizes, "--output", str(tmp_path)]) == 0
     record = json.loads((tmp_path / "bench.json").read_text())
-    assert [(c["group"], c["work"], c["batch_size"]) for c in record["contests"]] == [
+    assert [(c["group"], c["work"], c["batch_size"]) for c in record["comparisons"]] == [
         (BACKEND, "training", 2),
         (BACKEND, "inference", 1),
         (BACKEND, "inference", 2),
         ("all", "normalization", 2),
     ]
-    assert all(len(rounds) == 1 for contest in record["contests"] for rounds in contest["seconds"].values())
-    assert [row["contender"] for row in record["starts"]] == ["ours", PEERS[1]]
+    assert all(len(rounds) == 1 for comparison in record["comparisons"] for rounds in comparison["seconds"].values())
+    assert [row["candidate"] for row in record["startup"]] == ["ours", BASELINES[1]]
     assert list(record["left_out"]) == [f"{BACKEND} absent"]
     assert record["versions"]["keras"] == keras.__version__ and record["hardware"]["cores"] >= 1
     assert {row["target"].partition(":")[0] for row in record["targets"]} >= {"training", "inference", "first step"}
@@ -270,12 +268,12 @@ def test_the_whole_benchmark(monkeypatch, tmp_path, capsys):
 
 
 @pytest.mark.once
-def test_growth_stops_at_long_steps(monkeypatch):
-    monkeypatch.setattr(benchmark, "_cost", lambda backend, sizes: {"training_seconds": sizes["batch_size"] / 1.5})
-    bench = benchmark._Bench({}, 1, {"batch_size": 4, "image_size": 227, "width": 1.0}, lambda part, value: None, 0)
-    rows = bench.growth(["jax"])
+def test_scaling_stops_at_long_steps(monkeypatch):
+    monkeypatch.setattr(suite, "_cost", lambda backend, sizes: {"training_seconds": sizes["batch_size"] / 1.5})
+    bench = suite.Suite({}, 1, {"batch_size": 4, "image_size": 227, "width": 1.0}, lambda part, value: None, 0)
+    rows = bench.scaling(["jax"])
     assert [row["batch_size"] for row in rows if row["image_size"] == 227 and row["width"] == 1] == [1, 2, 4, 8, 16, 32]
-    assert len(rows) == 6 + 6 + 4  # the size of the contests itself belongs to all three series
+    assert len(rows) == 6 + 6 + 4  # the size of the comparisons itself belongs to all three series
 
 
 def test_times_of_layers():
@@ -285,7 +283,7 @@ def test_times_of_layers():
     x = LocalResponseNormalization()(x)
     x = keras.layers.Dropout(0.5)(keras.layers.Flatten()(x))
     model = keras.Model(pixels, keras.layers.Dense(5)(x))
-    rows = here.layer_times(model, np.zeros((2, 9, 9, 3), "uint8"), repetitions=1)
+    rows = profiling.layer_times(model, np.zeros((2, 9, 9, 3), "uint8"), repetitions=1)
     assert [row["layer"] for row in rows] == [layer.name for layer in model.layers[1:]]
     assert all(row["forward_seconds"] > 0 and row["backward_seconds"] >= 0 for row in rows)
     assert rows[0]["backward_seconds"] == 0  # it has no weights, and pixels need no gradient
@@ -295,21 +293,22 @@ def test_times_of_layers():
 @pytest.mark.slow
 def test_measured_in_this_process():
     """A record with everything that the picture shows, and with real times."""
-    rows = here.batch_times(AlexNet(input_shape=(67, 67, 3), classes=5, width=0.0625), (1, 4), repetitions=1)
+    path = list(sys.path)
+    rows = profiling.batch_times(AlexNet(input_shape=(67, 67, 3), classes=5, width=0.0625), (1, 4), repetitions=1)
     assert [row["batch_size"] for row in rows] == [1, 4] and all(row["seconds"] > 0 for row in rows)
-    record = here.measure(**TINY, rounds=2, verbose=0)
+    record = in_process.measure(**TINY, rounds=2, verbose=0)
     assert record["settings"] == {"backends": [BACKEND], "rounds": 2, **TINY}
-    seconds = {(c["group"], c["work"]): c["seconds"] for c in record["contests"]}
+    seconds = {(c["group"], c["work"]): c["seconds"] for c in record["comparisons"]}
     assert list(seconds) == [(BACKEND, "training"), (BACKEND, "inference"), ("all", "normalization")]
-    assert list(seconds[BACKEND, "training"]) == ["ours", PEERS[1]]
+    assert list(seconds[BACKEND, "training"]) == ["ours", BASELINES[1]]
     assert all(len(rounds) == 2 and min(rounds) > 0 for times in seconds.values() for rounds in times.values())
     plotting.benchmark(record).canvas.draw()
     plotting.batch_times(rows).canvas.draw()
-    assert str(contenders.PEERS) not in sys.path and plt.get_fignums() == []
+    assert path == sys.path and plt.get_fignums() == []
 
 
 @pytest.mark.once
-def test_bad_usage_is_one_sentence(monkeypatch, tmp_path, capsys):
+def test_bad_usage_is_one_sentence():
     for arguments, message in (
         (["--backends", "torhc"], "Did you mean torch?"),
         (["--backends", "foo"], "backend: received 'foo'; allowed: tensorflow, jax, torch"),
@@ -319,11 +318,23 @@ def test_bad_usage_is_one_sentence(monkeypatch, tmp_path, capsys):
         (["--width", "0"], "width: received 0.0"),
     ):
         found = subprocess.run(
-            [sys.executable, "-m", "alexnet", "bench", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60
+            [sys.executable, "-m", "benchmarks", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60
         )
         assert found.returncode == 2, (arguments, found.stderr)
         assert message in found.stderr and len(found.stderr.strip().splitlines()) == 1, found.stderr
-    monkeypatch.setattr(contenders, "PEERS", tmp_path)
-    assert main(["bench", "--quick"]) == 2
-    assert "run this from a clone" in capsys.readouterr().err
-    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.once
+def test_help_is_worth_reading():
+    found = subprocess.run([sys.executable, "-m", "benchmarks", "--help"], cwd=ROOT, capture_output=True, text=True)
+    words = ["--rounds", "--growth", "default benchmarks/results", "example:"]
+    assert found.returncode == 0 and all(word in " ".join(found.stdout.split()) for word in words)
+
+
+@pytest.mark.once
+def test_the_package_says_where_the_command_went(capsys):
+    with pytest.raises(SystemExit) as ended:
+        package_main(["bench", "--quick"])
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and "In a clone of the project it is: python -m benchmarks" in said
+    assert len(said.strip().splitlines()) == 1

@@ -110,9 +110,9 @@ def test_gradients_and_training_equal_pytorch(network):
     # A decay large enough to be seen.
     update = {"learning_rate": 3e-3 if network == "torchvision" else 1e-5, "momentum": 0.9, "decay": 0.5}
     expected = torch_alexnet.train(reference, images, labels, 5, **update)
-    trainee = without_softmax(model)
-    trainee.compile(SGD(**update), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    losses = [batch_loss(trainee, images, labels) for _ in range(5)]
+    training_model = without_softmax(model)
+    training_model.compile(SGD(**update), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    losses = [batch_loss(training_model, images, labels) for _ in range(5)]
     np.testing.assert_allclose(losses, expected, rtol=5e-4)
     assert losses[-1] < 0.9 * losses[0]
 

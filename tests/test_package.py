@@ -16,8 +16,8 @@ pytestmark = pytest.mark.once
 
 ROOT = Path(__file__).resolve().parents[1]
 # A file imports only from those above it.
-ORDER = ["networks", "recipe", "packages", "runtime", "locking", "replacing", "progress", "ops", "layers"]
-ORDER += ["weights", "model", "saving", "data", "evaluation", "training", "parity", "benchmark"]
+ORDER = ["_compat", "atomic", "networks", "recipe", "packages", "runtime", "locking", "progress", "ops", "layers"]
+ORDER += ["weights", "model", "saving", "data", "evaluation", "training", "parity", "profiling"]
 ORDER += ["plotting", "studies", "cli"]
 
 
@@ -31,11 +31,10 @@ def imported(path):
 
 def test_files_import_one_way():
     rooms = {path.stem if path.is_file() else path.name: path for path in (ROOT / "alexnet").iterdir()}
-    found = {name for name in rooms if not name.startswith("_")}
+    found = {name for name in rooms if not name.startswith("__")}
     assert found == set(ORDER)
-    assert list(imported(ROOT / "alexnet" / "studies" / "report.py")) == [
-        "plotting"
-    ]  # both ways of writing it are seen
+    # Both ways of writing it are seen.
+    assert list(imported(ROOT / "alexnet" / "studies" / "report.py")) == ["plotting", "atomic"]
     for name in ORDER:
         files = rooms[name].rglob("*.py") if rooms[name].is_dir() else [rooms[name]]
         for path in files:

@@ -4,6 +4,7 @@ import pytest
 
 from alexnet import plotting
 from alexnet.model import AlexNet, summarize_layers
+from alexnet.plotting.style import RIGHT
 
 pytestmark = pytest.mark.once
 
@@ -27,7 +28,7 @@ def test_every_figure_draws_and_none_stays_open():
         plotting.network(summarize_layers(model), groups),
         plotting.normalization(np.arange(8), np.arange(8) / 2, marked=(1, 2)),
         plotting.comparison([("a jax", "jax", HISTORY), ("b jax", "jax", HISTORY)]),
-        plotting.neighbours(images[:2], np.stack([images[:3], images[3:6]]), ["a", "b"], [["a", "b", "a"]] * 2),
+        plotting.neighbors(images[:2], np.stack([images[:3], images[3:6]]), ["a", "b"], [["a", "b", "a"]] * 2),
         plotting.occlusion(images[:2], np.full((2, 5, 5), 0.3), ["a", "a name that is much too long"]),
         plotting.occlusion(images[:1], np.full((1, 5, 5), 0.3), ["a"]),
         plotting.confusion(np.eye(5, dtype=int), names),
@@ -49,7 +50,7 @@ def test_predictions_mark_the_right_answer():
     shares = np.array([[0.1, 0.6, 0.3]])
     bars = plotting.predictions(np.zeros((1, 8, 8, 3)), [2], shares, list("abc"), columns=1).axes[1].patches
     assert [bar.get_width() for bar in bars] == pytest.approx([0.6, 0.3, 0.1])
-    assert [plt.matplotlib.colors.to_hex(bar.get_facecolor()) == plotting.RIGHT for bar in bars] == [False, True, False]
+    assert [plt.matplotlib.colors.to_hex(bar.get_facecolor()) == RIGHT for bar in bars] == [False, True, False]
 
 
 def test_filters_are_shown_whole():
@@ -77,8 +78,8 @@ def test_confusion_is_in_shares_of_each_class():
     assert [text.get_text() for text in axes.texts] == ["75", "25", "100"]
 
 
-def test_neighbours_of_another_class_are_marked():
+def test_neighbors_of_another_class_are_marked():
     images = np.zeros((2, 8, 8, 3))
-    grid = plotting.neighbours(images[:1], images[None], ["a"], [["a", "b"]]).axes
+    grid = plotting.neighbors(images[:1], images[None], ["a"], [["a", "b"]]).axes
     colours = {axes.get_title(loc="center"): axes.title.get_color() for axes in grid if axes.images}
     assert colours["b"] == "#c5221f"

@@ -45,7 +45,7 @@ def small():
     return model
 
 
-def trainee(rate=1e-4):
+def training_model(rate=1e-4):
     model = without_softmax(small())
     model.compile(SGD(rate), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     return model
@@ -66,7 +66,7 @@ def test_what_is_computed_in_which_precision(policy):
     dtypes = {layer.name: keras.backend.standardize_dtype(layer.output.dtype) for layer in model.layers[1:]}
     assert {name for name, dtype in dtypes.items() if dtype == "float32"} == {"mean", "fc8", "prob"}
     assert {dtype for name, dtype in dtypes.items() if name not in ("mean", "fc8", "prob")} == {low}
-    trained = trainee()
+    trained = training_model()
     trained.train_on_batch(*batch())
     assert {variable.dtype for variable in trained.trainable_variables} == {"float32"}
     wide = {variable.dtype for variable in trained.optimizer.variables if "int" not in variable.dtype}
@@ -110,7 +110,7 @@ def test_mixed_precision_learns_as_float32_does():
     losses = {}
     for policy in ("float32", *MIXED):
         keras.config.set_dtype_policy(policy)
-        model = trainee()
+        model = training_model()
         found = [batch_loss(model, *batch()) for _ in range(9)]
         made = int(to_numpy(model.optimizer.iterations))  # float16 skips steps until its loss scale fits
         assert made == 9 if policy != "mixed_float16" else made >= 6
@@ -122,7 +122,7 @@ def test_mixed_precision_learns_as_float32_does():
 
 @pytest.mark.parametrize("policy", ["mixed_float16"], indirect=True)
 def test_a_step_of_infinite_gradients_is_skipped(policy):
-    model = trainee()
+    model = training_model()
     assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
     assert isinstance(model.optimizer.inner_optimizer, SGD)
     model.optimizer.build(model.trainable_variables)
@@ -141,7 +141,7 @@ def test_scaling_saves_small_gradients(policy):
     """An fc8 of tiny kernels sends back gradients below float16's smallest number."""
 
     def change(scale):
-        model = trainee(rate=1.0)
+        model = training_model(rate=1.0)
         model.optimizer.inner_optimizer.decay = 0.0
         layer = model.get_layer("fc8")
         layer.set_weights([layer.get_weights()[0] * np.float32(1e-8), layer.get_weights()[1]])

@@ -52,8 +52,8 @@ def test_only_tensorflows_remarks_are_hidden(tmp_path):
         "os.write(2, b'said by another thread\\n')\n"
     )
     program = (
-        "import os\nfrom alexnet.runtime import _quiet_tensorflow\n"
-        "with _quiet_tensorflow():\n    import tensorflow\n"
+        "import os\nfrom alexnet._compat import quiet_tensorflow\n"
+        "with quiet_tensorflow():\n    import tensorflow\n"
         "assert 'TF_CPP_MIN_LOG_LEVEL' not in os.environ\n"
     )
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])

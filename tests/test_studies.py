@@ -264,7 +264,7 @@ def test_a_batch_that_is_stopped_goes_on_where_it_was(tiny, tmp_path):
 
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
-    while not list(folder.glob("saves/*.npz")):
+    while not list(folder.glob("checkpoints/*.npz")):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)

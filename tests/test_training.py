@@ -22,10 +22,10 @@ from alexnet.evaluation import label_rank
 from alexnet.locking import FolderLock
 from alexnet.recipe import Recipe, RecipeError
 from alexnet.saving import detect_network, load_checkpoint, save_checkpoint
-from alexnet.training import SGD, DivideOnPlateau, RunError, train
+from alexnet.training import SGD, ReduceLROnPlateau, RunError, train
 from alexnet.training.callbacks import StepMonitor, TrimMemory
 from alexnet.training.metrics import in_top_k
-from alexnet.training.saves import CheckpointManager
+from alexnet.training.state import CheckpointManager
 
 BACKEND = keras.backend.backend()
 
@@ -243,7 +243,7 @@ def test_interrupted_in_a_notebook(tiny):
         assert execute(start)["status"] == "ok"
         message = client.execute("alexnet.train(recipe, verbose=0)")
         folder, deadline = recipe.run_folder / BACKEND, time.monotonic() + 120
-        while not list(folder.glob("saves/*.npz")):
+        while not list(folder.glob("checkpoints/*.npz")):
             assert time.monotonic() < deadline
             time.sleep(0.1)
         manager.interrupt_kernel()
@@ -285,12 +285,41 @@ def test_the_paper_s_update_rule():
     assert SGD.from_config(optimizer.get_config()).decay == 0.5
 
 
+@pytest.mark.once
+def test_the_schedule_is_the_rule_written_out():
+    """Beside the rule in plain Python, over random validations, with the state put into another schedule half-way."""
+
+    class Model:
+        optimizer = None
+
+    rng = np.random.default_rng(0)
+    for trial in range(20):
+        patience, images = int(rng.integers(1, 4)), int(rng.integers(10, 200))
+        Model.optimizer, rate = SGD(learning_rate=0.01), np.float32(0.01)
+        best, waited, left = 0.0, 0, 3
+        schedule = ReduceLROnPlateau(patience, images)
+        for epoch, top1 in enumerate(np.cumsum(rng.normal(0.01, 0.03, 25)).clip(0, 1).tolist()):
+            if top1 > best + (best * (1 - best) / images) ** 0.5:
+                best, waited = top1, 0
+            else:
+                waited += 1
+                if waited >= patience and left > 0:
+                    rate, waited, left = np.float32(float(rate) / 10), 0, left - 1
+            if epoch == 12:
+                state, schedule = schedule.state, ReduceLROnPlateau(patience, images)
+                schedule.state = json.loads(json.dumps(state))
+            schedule.set_model(Model)
+            schedule.on_train_begin()
+            schedule.on_epoch_end(epoch, {"val_top1": top1})
+            assert to_numpy(Model.optimizer.learning_rate) == rate, (trial, epoch)
+
+
 def test_the_rate_is_divided_when_validation_stalls_at_most_three_times():
     class Model:
         optimizer = SGD(learning_rate=1.0)
 
     # Among 100 images the standard error of an accuracy of 0.2 is 0.04: 0.23 is no rise, 0.3 is one.
-    schedule, rates = DivideOnPlateau(patience=2, images=100), []
+    schedule, rates = ReduceLROnPlateau(patience=2, images=100), []
     schedule.set_model(Model)
     for top1 in [0.1, 0.2, 0.23, 0.15, 0.3, 0.33, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3]:
         schedule.on_epoch_end(0, {"val_top1": top1})
@@ -333,13 +362,14 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_been(tiny, monkeypatch):
     found = json.loads((folder / "metrics.json").read_text())
     assert (found["status"], found["error"], found["results"]["epoch"]) == ("failed", "OSError: power", 2)
     assert not (folder / "model.keras").exists()
-    assert sorted(path.name for path in (folder / "saves").iterdir()) == ["step-000000016.npz", "step-000000018.npz"]
+    states = folder / "checkpoints"
+    assert sorted(path.name for path in states.iterdir()) == ["step-000000016.npz", "step-000000018.npz"]
 
     with monkeypatch.context() as patch:
         made = count_steps(patch)
         resumed = train(recipe, verbose=0)
     assert len(made) == 4 * steps - 18  # it did go on, and not begin anew
-    assert metrics(resumed)["status"] == "finished" and not (folder / "saves").exists()
+    assert metrics(resumed)["status"] == "finished" and not states.exists()
     times = {"seconds", "training_seconds"}
     for ours, theirs in zip(resumed.history, whole.history, strict=True):
         assert {k: v for k, v in ours.items() if k not in times} == {k: v for k, v in theirs.items() if k not in times}
@@ -432,13 +462,38 @@ def test_a_run_stopped_while_it_validates(tiny, monkeypatch):
     assert [epoch["loss"] for epoch in resumed.history] == [epoch["loss"] for epoch in whole.history]
 
 
+def test_a_run_of_before_goes_on(tiny, monkeypatch):
+    """Its states are in `saves/`, with what a kill has left there; they are removed when the run is finished."""
+    recipe = Recipe(**{**tiny, "save_steps": 2})
+    whole = train(recipe.replace(name="whole"), verbose=0)
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="power"):
+        stop_after(patch, 5, OSError("power"))
+        train(recipe, verbose=0)
+    folder = recipe.run_folder / BACKEND
+    (folder / "checkpoints").rename(folder / "saves")
+    (folder / "saves" / "step-000000006.tmp").write_bytes(b"half")
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="power"):
+        stop_after(patch, 3, OSError("power"))
+        train(recipe, verbose=0)
+    states = sorted(str(path.relative_to(folder)) for path in folder.glob("*/*.npz"))
+    assert states == ["checkpoints/step-000000006.npz", "saves/step-000000004.npz"]
+    with monkeypatch.context() as patch:
+        made = count_steps(patch)
+        resumed = train(recipe, verbose=0)
+    assert len(made) == whole.training.steps_per_epoch * 2 - 6
+    assert [epoch["loss"] for epoch in resumed.history] == [epoch["loss"] for epoch in whole.history]
+    for ours, theirs in zip(resumed.model.get_weights(), whole.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert not (folder / "saves").exists() and not (folder / "checkpoints").exists()
+
+
 def test_a_damaged_state_is_passed_over(tiny, monkeypatch, caplog):
     recipe = Recipe(**{**tiny, "save_steps": 2})
     whole = train(recipe.replace(name="whole"), verbose=0)
     with monkeypatch.context() as patch, pytest.raises(OSError, match="power"):
         stop_after(patch, 5, OSError("power"))
         train(recipe, verbose=0)
-    newest = recipe.run_folder / BACKEND / "saves" / "step-000000004.npz"
+    newest = recipe.run_folder / BACKEND / "checkpoints" / "step-000000004.npz"
     content = bytearray(newest.read_bytes())
     content[len(content) // 2 : len(content) // 2 + 200] = bytes(200)
     newest.write_bytes(content)
@@ -453,7 +508,7 @@ def test_states_that_cannot_be_used_are_not_thrown_away(tiny, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(OSError, match="power"):
         stop_after(patch, 7, OSError("power"))
         train(recipe, verbose=0)
-    state = recipe.run_folder / BACKEND / "saves" / "step-000000006.npz"
+    state = recipe.run_folder / BACKEND / "checkpoints" / "step-000000006.npz"
     content = state.read_bytes()
     state.write_bytes(content[:-100])
     with pytest.raises(RunError, match="No state in .* is whole. Set resume to false"):
@@ -594,15 +649,11 @@ def test_the_last_good_weights_are_kept(tiny, monkeypatch):
     kept = []
 
     def explode(self, epoch, logs=None):
-        kept[:] = self.trainee.get_weights()
-        self.trainee.optimizer.learning_rate = 1e30
+        kept[:] = self.model.get_weights()
+        self.model.optimizer.learning_rate = 1e30
 
     with monkeypatch.context() as patch:
-        patch.setattr(DivideOnPlateau, "on_epoch_end", lambda self, epoch, logs: explode(self.record, epoch))
-        real = training.Record.open
-        patch.setattr(
-            training.Record, "open", lambda self, save: (setattr(self.schedule, "record", self), real(self, save))
-        )
+        patch.setattr(ReduceLROnPlateau, "on_epoch_end", explode)
         with pytest.raises(
             RunError, match=r"in step [23] of epoch 2 at a learning rate of 1e\+30. The last good"
         ) as error:
@@ -618,10 +669,10 @@ def test_a_full_disk_does_not_end_a_run_that_can_still_train(tiny, monkeypatch, 
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr(training.record.CheckpointManager, "write", full)
-        patch.setattr(training.record, "replace_csv", full)  # neither the state nor the results
-        close = training.Record.close
-        patch.setattr(training.Record, "close", lambda self: (patch.undo(), close(self)))  # somebody has made room
+        patch.setattr(CheckpointManager, "write", full)
+        patch.setattr(training.run_dir, "write_csv", full)  # neither the state nor the results
+        finish = training.RunDir.finish
+        patch.setattr(training.RunDir, "finish", lambda self: (patch.undo(), finish(self)))  # somebody has made room
         run = train(Recipe(**tiny), verbose=0)
     said = caplog.text
     assert said.count("could not be saved (No space left on device)") == 2
@@ -645,7 +696,7 @@ def test_a_disk_that_is_full_in_the_middle_of_a_file(tiny, tmp_path):
             saves.write(2, {"epoch": 1}, {"m0": np.zeros(10**6)})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert [path.name for path in (folder / "saves").iterdir()] == ["step-000000001.npz"]
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["step-000000001.npz"]
     assert saves.newest().progress == {"epoch": 0}
 
 
@@ -747,7 +798,7 @@ def test_a_signal_from_the_terminal(tiny, tmp_path):
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     folder = Recipe(**recipe).run_folder / BACKEND
     deadline = time.monotonic() + 120
-    while not list(folder.glob("saves/*.npz")):
+    while not list(folder.glob("checkpoints/*.npz")):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.2)
     process.send_signal(signal.SIGINT)

@@ -3,6 +3,7 @@
 import json
 import subprocess
 
+from alexnet.atomic import write_text
 from alexnet.cli.common import BAD_USAGE, FAILED, expects_errors, fail, output_path
 from alexnet.recipe import BACKENDS, Recipe
 
@@ -66,5 +67,5 @@ def parity(options):
 
         record = {"rows": rows, "width": options.width, "image_size": options.image_size}
         record |= {"versions": versions(), "hardware": hardware()}
-        output_path(options.output).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        write_text(output_path(options.output), json.dumps(record, indent=2) + "\n")
     return 0

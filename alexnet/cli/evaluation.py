@@ -6,10 +6,10 @@ import json
 import os
 from pathlib import Path
 
+from alexnet.atomic import write_csv
 from alexnet.cli.common import BAD_USAGE, FAILED, expects_errors, fail, output_path, value_of
 from alexnet.locking import FolderLock
 from alexnet.recipe import DATA_FIELDS, Recipe, resolve
-from alexnet.replacing import replace_csv
 
 _HOLD_OUT = ("validation_split", "split_by", "seed")  # the fields that decide which images a run did not train on
 
@@ -162,13 +162,13 @@ def _write(folder, result, images):
     """The whole tables as CSV."""
     rows = result.per_class()
     names = list(result.class_names)
-    replace_csv(folder / "per_class.csv", list(rows[0]), [row.values() for row in rows])
-    replace_csv(
+    write_csv(folder / "per_class.csv", list(rows[0]), [row.values() for row in rows])
+    write_csv(
         folder / "confusion.csv",
         ["class", *names],
         [[n, *row] for n, row in zip(names, result.confusion(), strict=True)],
     )
-    replace_csv(
+    write_csv(
         folder / "mistakes.csv",
         ["image", "class", "said", "probability"],
         [

@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 import alexnet
-from alexnet.cli.benchmark import bench
 from alexnet.cli.checkpoints import convert, parity
 from alexnet.cli.common import BAD_USAGE
 from alexnet.cli.evaluation import evaluate, predict
@@ -19,10 +18,12 @@ from alexnet.recipe import DATA_FIELDS, Recipe, describe_field, grouped_fields, 
 _PROGRAM = "alexnet" if Path(sys.argv[0]).stem == "alexnet" else "python -m alexnet"
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """Says what was meant when a flag is misspelt; one line and exit status 2 for bad usage."""
 
     def error(self, message):
+        if "invalid choice: 'bench'" in message:
+            message = "bench is no longer a command. In a clone of the project it is: python -m benchmarks"
         if message.startswith("unrecognized arguments"):
             unknown = next((word for word in message.split()[2:] if word.startswith("--")), "")
             flags = [flag.removeprefix("--") for flag in self._option_string_actions if flag.startswith("--")]
@@ -31,7 +32,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def build_parser():
-    parser = _Parser(
+    parser = Parser(
         prog=_PROGRAM,
         description="AlexNet in Keras 3, on TensorFlow, JAX or PyTorch.",
         allow_abbrev=False,
@@ -39,8 +40,8 @@ def build_parser():
     parser.add_argument("--version", action="version", version=f"alexnet {alexnet.__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for add in (
-        *(_add_train, _add_evaluate, _add_predict, _add_convert, _add_inspect, _add_pack),
-        *(_add_batch, _add_parity, _add_bench),
+        *(_add_train, _add_evaluate, _add_predict, _add_convert),
+        *(_add_inspect, _add_pack, _add_batch, _add_parity),
     ):
         add(commands)
     return parser
@@ -193,30 +194,6 @@ def _add_parity(commands):
     parser.add_argument("--width", type=float, default=1.0, metavar="VALUE", help="factor of filters (default 1)")
     parser.add_argument("--image_size", type=int, metavar="VALUE", help="pixels a side (default 227, or 224)")
     parser.add_argument("--output", metavar="FILE", help="write the numbers there, as JSON")
-
-
-def _add_bench(commands):
-    parser = _add_command(
-        commands,
-        "bench",
-        bench,
-        "our network's speed and memory beside hand-written peers in each framework",
-        "Train and ask our network and the peers of benchmarks/peers in turn, round by round, and print the median and "
-        "the spread of the ratios. At full size this takes half an hour, with --growth three quarters.",
-        "bench --backends jax torch --rounds 5",
-    )
-    parser.add_argument("--rounds", type=int, metavar="N", help="turns of each contender (default 10)")
-    parser.add_argument("--quick", action="store_true", help="two rounds, and nothing written without --output")
-    parser.add_argument("--backends", nargs="+", metavar="BACKEND", help="tensorflow, jax, torch; default: all three")
-    parser.add_argument("--batch_size", type=int, default=32, metavar="N", help="images in a step (default 32)")
-    parser.add_argument("--image_size", type=int, default=227, metavar="N", help="pixels a side (default 227)")
-    parser.add_argument("--width", type=float, default=1.0, metavar="VALUE", help="factor of filters (default 1)")
-    parser.add_argument(
-        "--growth", action="store_true", help="and how the cost grows with batch_size, image_size and width"
-    )
-    parser.add_argument(
-        "--output", metavar="FOLDER", help="write bench.json and pictures there (default benchmarks/results)"
-    )
 
 
 def _add_weights(parser, **arguments):

@@ -3,8 +3,8 @@
 import threading
 from os import PathLike
 
+from alexnet.atomic import write_list
 from alexnet.data.errors import ImageError, TooManyBadImagesError
-from alexnet.replacing import replace_list
 
 
 class BadImages:
@@ -48,7 +48,7 @@ class BadImages:
         """The list as CSV, `image,reason`; while it is empty, there is no such file."""
         with self._lock:
             rows = sorted(self.reasons.items())
-        replace_list(path, ["image", "reason"], rows)
+        write_list(path, ["image", "reason"], rows)
 
     def __str__(self):
         return f"{len(self):,} of {self.images:,} images could not be read and were left out"

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from alexnet.atomic import atomic_write, write_list, write_text
 from alexnet.data import contact_sheet
 from alexnet.data.summary import Summary, printable
-from alexnet.replacing import replace_list, replace_text, replacing
 
 _SHOWN, _LISTED = 5, 100  # examples in the report, and in JSON
 
@@ -199,12 +199,12 @@ class Inspection:
         `passed_over.csv`; those of an earlier inspection are replaced or removed."""
         folder.mkdir(parents=True, exist_ok=True)
         sheet = contact_sheet.draw(self.sources, self.classes)
-        with replacing(folder / "contact_sheet.png") as path:
+        with atomic_write(folder / "contact_sheet.png") as path:
             sheet.image.save(path, "PNG")
-        replace_text(folder / "index.html", self._page(sheet.strips), "backslashreplace")
+        write_text(folder / "index.html", self._page(sheet.strips), "backslashreplace")
         kinds = [("exact", group) for group in self.exact] + [("near", group) for group in self.near]
         rows = ((number, kind, *member) for number, (kind, group) in enumerate(kinds, 1) for member in group)
-        replace_list(folder / "duplicates.csv", ["group", "kind", *Member._fields], rows)
+        write_list(folder / "duplicates.csv", ["group", "kind", *Member._fields], rows)
         self.summary.write(folder / "passed_over.csv")
 
     def _page(self, strips):

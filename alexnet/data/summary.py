@@ -4,9 +4,9 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from alexnet.atomic import write_list
 from alexnet.data.formats import NOT_READ
 from alexnet.data.source import ENDING
-from alexnet.replacing import replace_list
 
 _SHOWN = 5
 
@@ -106,4 +106,4 @@ class Summary:
     def write(self, path: str | os.PathLike) -> None:
         """The files passed over as CSV, `file,reason`; while there are none, there is no such file."""
         rows = ((name, reason) for reason, names in self.passed_over for name in names)
-        replace_list(path, ["file", "reason"], rows)
+        write_list(path, ["file", "reason"], rows)

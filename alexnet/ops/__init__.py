@@ -4,7 +4,7 @@
 their framework computes faster in another form on a CPU; the tests compare each with its reference, results and
 gradients. On other devices everything is the reference: nothing else has been measured there.
 
-`python -m alexnet bench` measures what it is worth.
+`python -m benchmarks` measures what it is worth.
 """
 
 import importlib

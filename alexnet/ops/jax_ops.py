@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
-from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
 
+from alexnet._compat import jax_primitives, uses_ynnpack
 from alexnet.ops import reference
+
+_JAX = jax_primitives()
 
 
 @functools.cache
@@ -20,7 +21,7 @@ def fuses_convolutions():
     `alexnet.tune_process` was called. The last digits differ, so that a run says which it was."""
     images, kernel = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((8, 13, 13, 64), (3, 3, 64, 64)))
     program = jax.jit(functools.partial(reference.convolution, padding="same"))
-    return "ynn_fusion" in program.lower(images, kernel).compile().as_text()
+    return uses_ynnpack(program.lower(images, kernel).compile())
 
 
 @functools.cache
@@ -45,16 +46,20 @@ class _Linear:
 
     def __init__(self, name, forward, backward):
         self.functions = (forward, backward)
-        self.primitive = Primitive(f"alexnet_{name}")
+        if _JAX is None:
+            return
+        self.primitive = _JAX.Primitive(f"alexnet_{name}")
         self.primitive.multiple_results = True
         self.primitive.def_impl(jax.jit(self._compute, static_argnames=("kept", "transposed", "settings")))
         self.primitive.def_abstract_eval(self._shapes)
-        ad.primitive_jvps[self.primitive] = self._jvp
-        ad.primitive_transposes[self.primitive] = self._transpose
-        batching.primitive_batchers[self.primitive] = self._batch
-        mlir.register_lowering(self.primitive, mlir.lower_fun(self._compute, multiple_results=True))
+        _JAX.jvps[self.primitive] = self._jvp
+        _JAX.transposes[self.primitive] = self._transpose
+        _JAX.batchers[self.primitive] = self._batch
+        _JAX.register_lowering(self.primitive, _JAX.lower_fun(self._compute, multiple_results=True))
 
     def __call__(self, kept, linear, settings=()):
+        if _JAX is None:
+            return self._compute(*kept, *linear, kept=len(kept), transposed=False, settings=settings)
         return self.primitive.bind(*kept, *linear, kept=len(kept), transposed=False, settings=settings)
 
     def _compute(self, *arrays, kept, transposed, settings):
@@ -63,15 +68,15 @@ class _Linear:
     def _shapes(self, *arrays, **how):
         given = [jax.ShapeDtypeStruct(each.shape, each.dtype) for each in arrays]
         found = jax.eval_shape(functools.partial(self._compute, **how), *given)
-        return [jax.core.ShapedArray(each.shape, each.dtype) for each in found]
+        return [_JAX.ShapedArray(each.shape, each.dtype) for each in found]
 
     def _jvp(self, primals, tangents, kept, **how):
         def still(tangent):
-            return isinstance(tangent, ad.Zero)
+            return isinstance(tangent, _JAX.Zero)
 
         parts = []
         if not all(map(still, tangents[kept:])):
-            moved = map(ad.instantiate_zeros, tangents[kept:])
+            moved = map(_JAX.instantiate_zeros, tangents[kept:])
             parts.append(self.primitive.bind(*primals[:kept], *moved, kept=kept, **how))
         if moving := [place for place in range(kept) if not still(tangents[place])]:
 
@@ -88,9 +93,9 @@ class _Linear:
         ]
 
     def _transpose(self, upstream, *arrays, kept, transposed, settings):
-        upstream = map(ad.instantiate_zeros, upstream)
+        upstream = map(_JAX.instantiate_zeros, upstream)
         found = self.primitive.bind(*arrays[:kept], *upstream, kept=kept, transposed=not transposed, settings=settings)
-        wanted = map(ad.is_undefined_primal, arrays[kept:])
+        wanted = map(_JAX.is_undefined_primal, arrays[kept:])
         return [None] * kept + [each if want else None for each, want in zip(found, wanted, strict=True)]
 
     def _batch(self, arrays, axes, **how):

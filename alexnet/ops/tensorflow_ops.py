@@ -3,9 +3,11 @@
 import functools
 
 import tensorflow as tf
-from tensorflow.python.eager import forwardprop_util
 
+from alexnet._compat import tensorflow_has_tangents
 from alexnet.ops import reference
+
+_has_tangents = tensorflow_has_tangents()
 
 
 @functools.cache
@@ -21,7 +23,7 @@ def local_response_normalization(activities, axis, reach, k, alpha, beta, groups
     """As sums of shifted copies, which XLA makes one loop each way."""
     settings = (axis, reach, k, alpha, beta, groups)
     activities = tf.convert_to_tensor(activities)
-    if forwardprop_util.pack_tangents([activities]).tangents:  # of a ForwardAccumulator
+    if _has_tangents(activities):
         return reference.local_response_normalization(activities, *settings)
 
     @tf.custom_gradient

@@ -2,8 +2,10 @@
 
 import torch
 
+from alexnet._compat import torch_fused_sgd, torch_is_transformed
 from alexnet.ops import reference
 
+_is_transformed, _fused_sgd = torch_is_transformed(), torch_fused_sgd()
 PART = 1 << 18  # activities that are normalized at a time: what is made of them on the way stays in the cache
 
 
@@ -20,12 +22,9 @@ def _computes(*tensors):
     return not (
         torch.compiler.is_compiling()
         or torch.jit.is_tracing()
-        or torch._C._are_functorch_transforms_active()
-        or torch._C._len_torch_dispatch_stack()
-        or torch.autograd.forward_ad._current_level >= 0
         or torch.is_autocast_enabled("cpu")
         or any(type(each) not in (torch.Tensor, torch.nn.Parameter) for each in tensors)
-        or any(torch._C._functorch.is_legacy_batchedtensor(each) for each in tensors)
+        or _is_transformed(tensors)
     )
 
 
@@ -146,10 +145,10 @@ def momentum_step(variable, velocity, gradient, learning_rate, momentum, decay):
     Its velocity has no learning rate in it: `w -= lr * v` after `v = momentum * v + (1 - dampening) * (g + decay * w)`.
     A dampening of 1 + learning rate and a rate of -1 make it the paper's.
     """
-    if not _computes(variable.value, gradient):
+    if _fused_sgd is None or not _computes(variable.value, gradient):
         reference.momentum_step(variable, velocity, gradient, learning_rate, momentum, decay)
         return
-    torch._fused_sgd_(
+    _fused_sgd(
         [variable.value],
         [gradient],
         [velocity.value],

@@ -5,18 +5,23 @@ import csv
 import datetime
 import io
 import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import jinja2
 from rich import box
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from alexnet import plotting
+from alexnet.atomic import write_text
 
 STATUS_MARKS = {"finished": "finished", "skipped": "finished before", "failed": "failed", "locked": "failed"}
 
 
-def write_report(path, batch, console):
+def write_report(path: Path, batch: Sequence[Any], console: Console) -> None:
     """Write the page about a batch's jobs to `path` and print its table."""
     rows = [_row(job, path.parent) for job in batch]
     _print_table(rows, console)
@@ -33,9 +38,7 @@ def write_report(path, batch, console):
         written=datetime.datetime.now().astimezone().strftime("%d %B %Y, %H:%M"),
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    unfinished.write_text(page, encoding="utf-8")
-    os.replace(unfinished, path)
+    write_text(path, page)
 
 
 def _row(job, beside):
@@ -121,7 +124,7 @@ def _convert(notebook):
             from nbconvert import HTMLExporter
         except ModuleNotFoundError:
             return None
-        page.write_text(HTMLExporter(embed_images=True).from_filename(str(notebook))[0], encoding="utf-8")
+        write_text(page, HTMLExporter(embed_images=True).from_filename(str(notebook))[0])
     return page
 
 

@@ -11,9 +11,11 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import psutil
@@ -21,6 +23,7 @@ import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from alexnet.atomic import write_text
 from alexnet.locking import FolderLock, LockedError, is_locked
 from alexnet.packages import install
 from alexnet.recipe import BACKENDS, NON_MODEL_FIELDS, Recipe, nearest
@@ -41,28 +44,28 @@ class Job:
 
     notebook: Path
     backend: str
-    parameters: dict
+    parameters: dict[str, Any]
     folder: Path
     epochs: int
     label: str
     status: str = "waiting"
     error: str = ""
     records: bool = True  # the notebook trains, so the metrics in its folder are its own
-    recipe: Recipe = None
-    process: subprocess.Popen = field(default=None, repr=False)
+    recipe: Recipe | None = None
+    process: subprocess.Popen | None = field(default=None, repr=False)
     before: str = ""  # when the run began whose metrics lay in the folder before
 
     @property
-    def output(self):
+    def output(self) -> Path:
         """The executed notebook."""
         return self.folder / self.notebook.name
 
     @property
-    def unfinished(self):
+    def unfinished(self) -> Path:
         """The notebook while it is executed, and what is left of it when the run has failed."""
         return self.folder / f"unfinished.{self.notebook.name}"
 
-    def metrics(self):
+    def metrics(self) -> dict[str, Any]:
         """The run's `metrics.json`, or nothing where the notebook records none."""
         if not self.records:
             return {}
@@ -73,7 +76,14 @@ class Job:
         return {} if self.before and metrics.get("started") == self.before else metrics
 
 
-def run_batch(notebooks, values, backends=None, grid=None, jobs=1, force=False):
+def run_batch(
+    notebooks: Sequence[str],
+    values: Mapping[str, Any],
+    backends: Sequence[str] | None = None,
+    grid: Mapping[str, Sequence[Any]] | None = None,
+    jobs: int = 1,
+    force: bool = False,
+) -> int:
     """Run every notebook on every backend with every combination of the grid, then write the report.
 
     Args:
@@ -165,7 +175,7 @@ def _folder_part(value):
     return re.sub(r"[^A-Za-z0-9._+-]", "-", Path(str(value)).name)
 
 
-def parameter_names(notebook):
+def parameter_names(notebook: Path) -> list[str]:
     """Names that a notebook's cell tagged `parameters` assigns."""
     from papermill import inspect_notebook
 
@@ -330,7 +340,7 @@ def _correct_status(job):
     metrics = job.metrics()
     if metrics.get("status") == "running" and not is_locked(job.folder):  # then it is the record of another, live run
         metrics["status"] = "interrupted" if job.process.returncode < 0 else "failed"
-        (job.folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+        write_text(job.folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
 
 
 def _last_line(log):

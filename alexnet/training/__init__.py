@@ -3,6 +3,9 @@
 import contextlib
 import logging
 import random
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Literal
 
 import keras
 import numpy as np
@@ -16,18 +19,11 @@ from alexnet.recipe import Recipe, RecipeError, resolve
 from alexnet.runtime import trim_memory, tuned_process
 from alexnet.training import callbacks
 from alexnet.training.metrics import TopK
-from alexnet.training.optimizer import SGD, DivideOnPlateau, update_factors
-from alexnet.training.record import (
-    HISTORY_FIELDS,
-    Record,
-    Run,
-    dataset_fingerprint,
-    find_resumable,
-    only_run,
-    read_history,
-)
+from alexnet.training.optimizer import SGD, ReduceLROnPlateau, update_factors
+from alexnet.training.run_dir import HISTORY_FIELDS, Run, RunDir, only_run, read_history
 from alexnet.training.settings import kept_random_states, keras_settings
-from alexnet.training.stopping import Interrupted, LossError, RunError, Signals, reraise_oom
+from alexnet.training.state import TrainState, dataset_fingerprint, find_resumable
+from alexnet.training.stopping import Interrupted, LossError, RunError, Signals, interruptible, reraise_oom
 from alexnet.training.system_info import hardware, peak_memory, versions
 
 logger = logging.getLogger(__name__)
@@ -35,8 +31,8 @@ logger = logging.getLogger(__name__)
 __all__ = [
     "HISTORY_FIELDS",
     "SGD",
-    "DivideOnPlateau",
     "Interrupted",
+    "ReduceLROnPlateau",
     "Run",
     "RunError",
     "TopK",
@@ -52,7 +48,9 @@ __all__ = [
 ]
 
 
-def train(recipe, callbacks=(), verbose=None):
+def train(
+    recipe: Recipe, callbacks: Sequence[keras.callbacks.Callback] = (), verbose: Literal[0, 1, 2] | None = None
+) -> Run:
     """Train a network as a recipe says and record the run.
 
     Args:
@@ -66,9 +64,9 @@ def train(recipe, callbacks=(), verbose=None):
 
     Returns:
         `Run`. Its folder holds `params.yaml`, `metrics.json`, `history.csv`, `model.keras`, `skipped.csv` if images
-        were left out, `last_good.keras` after a loss that is no number, and, until the run is finished, `saves/`, from
-        which a later call with the same recipe goes on: on the same machine to the same weights, bit for bit, that it
-        would have come to without a pause.
+        were left out, `last_good.keras` after a loss that is no number, and, until the run is finished,
+        `checkpoints/`, from which a later call with the same recipe goes on: on the same machine to the same weights,
+        bit for bit, that it would have come to without a pause.
 
     Raises:
         DataError, CheckpointError: data or weights that cannot be used; nothing is written then.
@@ -101,30 +99,29 @@ def _train(recipe, folder, users, verbose, stack):
     training, validation = load_data(recipe)
     data = dataset_fingerprint(training, validation)
     lock = stack.enter_context(only_run(folder))
-    save = find_resumable(recipe, folder, data)
-    training.pixel_stats = (
-        PixelStats.from_json(save.progress["colors"]) if save else compute_pixel_stats(recipe, training)
-    )
+    checkpoint = find_resumable(recipe, folder, data)
+    known = checkpoint and checkpoint.progress["colors"]
+    training.pixel_stats = PixelStats.from_json(known) if known else compute_pixel_stats(recipe, training)
     with reraise_oom(recipe.batch_size):
         model = build_model(recipe, len(training.class_names), training.pixel_stats)
         run = Run(folder, recipe, model, training=training, validation=validation)
-        trainee = compile_model(model, recipe)
-    record = Record(run, trainee, DivideOnPlateau(recipe.patience, len(validation)), data, lock)
-    record.open(save)
+        schedule = ReduceLROnPlateau(recipe.patience, len(validation))
+        run_dir = RunDir(run, TrainState(run, compile_model(model, recipe), schedule, data), lock)
+    run_dir.start(checkpoint)
     if verbose:
-        _announce(run, save)
+        _announce(run, checkpoint)
     with Signals() as signals:
         try:
             with reraise_oom(recipe.batch_size):
-                _fit(record, users, signals, verbose)
+                _fit(run_dir, users, signals, verbose)
                 if recipe.views > 1:
-                    images = callbacks.Interruptible(validation, signals)
+                    images = interruptible(validation, signals)
                     run.metrics["ten_views"] = evaluate(model, images, recipe.views, verbose == 1)
             signals.held = True
-            record.close()
+            run_dir.finish()
         except BaseException as error:
             signals.held = True
-            cause = _abandon(record, error)
+            cause = _fail(run_dir, error)
             if cause is error:
                 raise
             raise cause from None
@@ -135,74 +132,75 @@ def _train(recipe, folder, users, verbose, stack):
     return run
 
 
-def _abandon(record, error):
+def _fail(run_dir, error):
     """Save what can be saved of a run that ends early; returns the error to be raised."""
-    run = record.run
+    run, state = run_dir.run, run_dir.state
     cause = run.training.failure or run.validation.failure or error
     try:
-        if isinstance(error, Interrupted) and error.between_steps and record.saved != (record.epoch, record.step):
-            record.save()
-        if isinstance(cause, LossError) and (kept := record.keep_last_good()):
+        if isinstance(error, Interrupted) and error.between_steps and state.saved != (state.epoch, state.step):
+            run_dir.save()
+        if isinstance(cause, LossError) and (kept := run_dir.keep_last_good()):
             cause = RunError(f"{cause} The last good weights are in {kept}.")
     except (OSError, RunError) as problem:
         logger.warning(problem)
-    record.abandon(cause)
+    run_dir.fail(cause)
     return cause
 
 
-def _announce(run, save):
+def _announce(run, checkpoint):
     print(run.training.summary, flush=True)
-    if save is not None:
-        print(f"Going on after epoch {save.progress['epoch']}, step {save.progress['step']}", flush=True)
+    if checkpoint is not None:
+        progress = checkpoint.progress
+        print(f"Going on after epoch {progress['epoch']}, step {progress['step']}", flush=True)
 
 
-def _fit(record, users, signals, verbose):
+def _fit(run_dir, users, signals, verbose):
     """The epochs that are left, the first of them perhaps a part of one."""
-    run, trainee = record.run, record.trainee
+    run, state = run_dir.run, run_dir.state
+    training_model = state.training_model
     steps_per_epoch = run.training.steps_per_epoch
-    steps = callbacks.StepMonitor(record, signals)
+    steps = callbacks.StepMonitor(run_dir, signals)
     after_epoch = [
         steps,
         callbacks.TrimMemory(),
         callbacks.ValidationCallback(run.model, run.validation, signals),
-        callbacks.HistoryLogger(record),
+        callbacks.HistoryLogger(run_dir),
         *([callbacks.EpochLogger(run.recipe.epochs)] if verbose == 2 else []),
-        record.schedule,
+        state.schedule,
         *users,
-        callbacks.CheckpointCallback(record, signals),
+        callbacks.CheckpointCallback(run_dir, signals),
     ]
 
     def fit(first, epochs, count):
-        trainee.fit(
+        training_model.fit(
             run.training.batches(first),
             steps_per_epoch=count,
-            initial_epoch=record.epoch,
+            initial_epoch=state.epoch,
             epochs=epochs,
             shuffle=False,  # the order is the data's own affair
             callbacks=after_epoch,
             verbose=int(verbose == 1),
         )
 
-    first = record.epoch * steps_per_epoch + record.step
-    if record.step == steps_per_epoch:  # all steps were made, and the run ended while it validated
-        _end_epoch(record, after_epoch)
-    elif record.step:
-        fit(first, record.epoch + 1, steps_per_epoch - record.step)
-    if record.epoch < run.recipe.epochs and not trainee.stop_training:
-        fit(record.epoch * steps_per_epoch, run.recipe.epochs, steps_per_epoch)
+    if state.step == steps_per_epoch:  # all steps were made, and the run ended while it validated
+        _end_epoch(state, after_epoch)
+    elif state.step:
+        fit(state.global_step, state.epoch + 1, steps_per_epoch - state.step)
+    if state.epoch < run.recipe.epochs and not training_model.stop_training:
+        fit(state.global_step, run.recipe.epochs, steps_per_epoch)
 
 
-def _end_epoch(record, after_epoch):
-    epoch, trainee = record.epoch, record.trainee
-    called = keras.callbacks.CallbackList(after_epoch, model=trainee, epochs=record.run.recipe.epochs, verbose=0)
-    trainee.stop_training = False
+def _end_epoch(state, after_epoch):
+    epoch, model = state.epoch, state.training_model
+    called = keras.callbacks.CallbackList(after_epoch, model=model, epochs=state.run.recipe.epochs, verbose=0)
+    model.stop_training = False
     called.on_train_begin()
     called.on_epoch_begin(epoch)
-    called.on_epoch_end(epoch, {name: float(value) for name, value in trainee.get_metrics_result().items()})
+    called.on_epoch_end(epoch, {name: float(value) for name, value in model.get_metrics_result().items()})
     called.on_train_end()
 
 
-def load_or_train(recipe, matching=(), verbose=None):
+def load_or_train(recipe: Recipe, matching: Iterable[str] = (), verbose: Literal[0, 1, 2] | None = None) -> Path:
     """The folder of the finished run that a recipe names; trained now if there is none of that name.
 
     Args:
@@ -227,7 +225,7 @@ def load_or_train(recipe, matching=(), verbose=None):
     return folder
 
 
-def build_model(recipe, classes, colors=None):
+def build_model(recipe: Recipe, classes: int, colors: PixelStats | None = None) -> keras.Model:
     """The network that a recipe asks for, with `classes` classes: the values that its training starts from.
 
     Args:
@@ -235,7 +233,9 @@ def build_model(recipe, classes, colors=None):
     """
     if recipe.freeze and recipe.weights is None:
         raise RecipeError(f"freeze: {recipe.freeze} layers cannot stay as weights has them, because weights is None.")
-    own_mean = colors is not None and recipe.color_statistics == "training" and recipe.weights is None
+    mean = None
+    if colors is not None and recipe.color_statistics == "training" and recipe.weights is None:
+        mean = colors.mean.tolist()
     with kept_random_states(), keras_settings(recipe.dtype_policy):
         # Keras draws the seeds of initializers and dropout from Python's generator. Its own set_random_seed would
         # import TensorFlow on every backend.
@@ -248,7 +248,7 @@ def build_model(recipe, classes, colors=None):
             weights=recipe.weights and resolve(recipe.weights),
             initializer=recipe.initializer,
             dropout=recipe.dropout,
-            mean=colors.mean.tolist() if own_mean else None,
+            mean=mean,
             activation=recipe.activation,
             without=recipe.without.split("+") if recipe.without else (),
         )
@@ -258,19 +258,19 @@ def build_model(recipe, classes, colors=None):
     return model
 
 
-def compile_model(model, recipe):
+def compile_model(model: keras.Model, recipe: Recipe) -> keras.Model:
     """What `train` fits: the network up to its logits, since a loss computed from probabilities loses its gradient
     near 0. It shares the layers of `model`; its optimizer, loss and metrics are those of the recipe."""
     classes = model.output_shape[-1]
     with keras_settings(recipe.dtype_policy):
-        trainee = without_softmax(model)
-        trainee.compile(
+        training_model = without_softmax(model)
+        training_model.compile(
             SGD(recipe.learning_rate, recipe.momentum, recipe.weight_decay, factors=update_factors(recipe.row)),
             keras.losses.SparseCategoricalCrossentropy(from_logits=True),
             metrics=[TopK(1, "top1"), TopK(min(5, classes), "top5")],
         )
-        trainee.optimizer.build(trainee.trainable_variables)
+        training_model.optimizer.build(training_model.trainable_variables)
         # Keras makes the variables of the metrics in the first step; a saved state needs a place for them before.
-        trainee.compute_metrics(None, np.zeros(1, "int32"), np.zeros((1, classes), "float32"))
-        trainee.reset_metrics()
-    return trainee
+        training_model.compute_metrics(None, np.zeros(1, "int32"), np.zeros((1, classes), "float32"))
+        training_model.reset_metrics()
+    return training_model

@@ -6,9 +6,11 @@ import keras
 import numpy as np
 from keras import ops
 
+from alexnet._compat import sync_variables
 from alexnet.evaluation import evaluate
 from alexnet.runtime import trim_memory
-from alexnet.training.stopping import LossError
+from alexnet.training.run_dir import RunDir
+from alexnet.training.stopping import LossError, Signals, interruptible
 from alexnet.training.system_info import memory_in_use
 
 
@@ -16,47 +18,47 @@ class StepMonitor(keras.callbacks.Callback):
     """After each step: is the loss a number, is it time to save, has somebody asked to stop?
 
     Args:
-        record: `Record`.
+        run_dir: `RunDir`.
         signals: `Signals`.
     """
 
-    def __init__(self, record, signals):
+    def __init__(self, run_dir: RunDir, signals: Signals):
         super().__init__()
-        self.record = record
+        self.run_dir = run_dir
+        self.state = run_dir.state
         self.signals = signals
-        self.recipe = record.run.recipe
+        self.recipe = run_dir.run.recipe
         self._unchecked = None
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.record.restore_metrics()
-        self.record.epoch_began = time.perf_counter()
+        self.state.restore_metrics()
+        self.state.epoch_began = time.perf_counter()
         self.signals.waiting = True
 
     def on_train_batch_end(self, batch, logs=None):
-        record = self.record
-        record.step += 1
+        self.state.step += 1
         # The loss of the step before: to ask for this step's would wait for the device, which is still at it.
         self._check()
-        self._unchecked = (record.step, logs["loss"])
+        self._unchecked = (self.state.step, logs["loss"])
         due = self._is_due()
         if due or self.signals.received is not None:
             self._check()
         if due:
-            record.save()
+            self.run_dir.save()
         self.signals.check()
 
     def on_epoch_end(self, epoch, logs=None):
         self._check()
-        if self.record.training_seconds is None:  # otherwise the run was interrupted while it validated
-            self.record.training_seconds = self.record.elapsed()
+        if self.state.training_seconds is None:  # otherwise the run was interrupted while it validated
+            self.state.training_seconds = self.state.elapsed()
         self.signals.check()
-        logs["training_seconds"] = self.record.training_seconds
+        logs["training_seconds"] = self.state.training_seconds
 
     def _is_due(self):
-        recipe, record = self.recipe, self.record
-        passed = time.monotonic() - record.last_save
+        recipe = self.recipe
+        passed = time.monotonic() - self.run_dir.last_save
         by_time = recipe.save_seconds and passed >= recipe.save_seconds
-        return by_time or (recipe.save_steps and record.number % recipe.save_steps == 0)
+        return by_time or (recipe.save_steps and self.state.global_step % recipe.save_steps == 0)
 
     def _check(self):
         if self._unchecked is None:
@@ -65,12 +67,10 @@ class StepMonitor(keras.callbacks.Callback):
         loss = float(ops.convert_to_numpy(loss))
         if np.isfinite(loss):
             return
-        optimizer = self.model.optimizer
-        if hasattr(self.model, "jax_state_sync") and getattr(self.model, "_jax_state", None) is not None:
-            self.model.jax_state_sync()
-        rate = float(ops.convert_to_numpy(optimizer.learning_rate))
+        sync_variables(self.model)
+        rate = float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
         raise LossError(
-            f"The loss became {loss} in step {step} of epoch {self.record.epoch + 1} at a learning rate of {rate:g}."
+            f"The loss became {loss} in step {step} of epoch {self.state.epoch + 1} at a learning rate of {rate:g}."
         )
 
 
@@ -98,15 +98,6 @@ class TrimMemory(keras.callbacks.Callback):
             self._usual = held  # what comes back is needed
 
 
-class Interruptible:
-    """Images for `evaluate` that stop between two batches when a signal has come."""
-
-    def __init__(self, images, signals):
-        self.class_names = images.class_names
-        self.steps_per_epoch = images.steps_per_epoch
-        self.images = lambda: signals.between(images.images())
-
-
 class ValidationCallback(keras.callbacks.Callback):
     """Adds `val_loss`, `val_top1` and `val_top5` to the epoch's results."""
 
@@ -117,7 +108,7 @@ class ValidationCallback(keras.callbacks.Callback):
         self.signals = signals
 
     def on_epoch_end(self, epoch, logs=None):
-        scores = evaluate(self.network, Interruptible(self.validation, self.signals), verbose=0)
+        scores = evaluate(self.network, interruptible(self.validation, self.signals), verbose=0)
         if not np.isfinite(scores["loss"]):
             raise LossError(f"The validation loss became {scores['loss']} after epoch {epoch + 1}.")
         logs.update({f"val_{name}": value for name, value in scores.items()})
@@ -126,20 +117,20 @@ class ValidationCallback(keras.callbacks.Callback):
 class HistoryLogger(keras.callbacks.Callback):
     """Adds the learning rate to the epoch's results, and the results to the run's folder."""
 
-    def __init__(self, record):
+    def __init__(self, run_dir: RunDir):
         super().__init__()
-        self.record = record
+        self.run_dir = run_dir
 
     def on_epoch_end(self, epoch, logs=None):
         logs["learning_rate"] = float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
-        self.record.add_epoch({"epoch": epoch + 1, **logs, "seconds": self.record.elapsed()})
+        self.run_dir.end_epoch({"epoch": epoch + 1, **logs, "seconds": self.run_dir.state.elapsed()})
         del logs["training_seconds"]  # not for the progress bar
 
 
 class EpochLogger(keras.callbacks.Callback):
     """One line for each epoch, for a log file and a notebook without a reader."""
 
-    def __init__(self, epochs):
+    def __init__(self, epochs: int):
         super().__init__()
         self.epochs = epochs
 
@@ -155,11 +146,11 @@ class EpochLogger(keras.callbacks.Callback):
 class CheckpointCallback(keras.callbacks.Callback):
     """Last of all: saves the state from which the run could go on after this epoch."""
 
-    def __init__(self, record, signals):
+    def __init__(self, run_dir: RunDir, signals: Signals):
         super().__init__()
-        self.record = record
+        self.run_dir = run_dir
         self.signals = signals
 
     def on_epoch_end(self, epoch, logs=None):
-        self.record.save()
+        self.run_dir.save()
         self.signals.check()

@@ -1,5 +1,7 @@
 """Top-1 and top-5 while a network trains, by the rule of `alexnet.evaluate` on every backend."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -16,7 +18,7 @@ class TopK(keras.metrics.Mean):
         name: Of the metric.
     """
 
-    def __init__(self, k, name="top_k", dtype="float32"):
+    def __init__(self, k: int, name: str = "top_k", dtype: str = "float32"):
         super().__init__(name=name, dtype=dtype)
         self.k = k
 
@@ -24,7 +26,7 @@ class TopK(keras.metrics.Mean):
         """Add a batch: labels `(batch,)` and scores `(batch, classes)`."""
         super().update_state(in_top_k(y_true, y_pred, self.k), sample_weight)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "k": self.k}
 
 

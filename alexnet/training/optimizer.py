@@ -1,10 +1,12 @@
 """The paper's gradient descent and its schedule (section 5)."""
 
 import math
+from typing import Any
 
 import keras
 from keras import ops
 
+from alexnet._compat import variable_index
 from alexnet.ops import momentum_step
 
 _PLAIN = ((1.0, 1.0), (1.0, 0.0))
@@ -37,7 +39,15 @@ class SGD(keras.optimizers.SGD):
         ValueError: `nesterov` is asked for, which `keras.optimizers.SGD` has.
     """
 
-    def __init__(self, learning_rate=0.01, momentum=0.9, decay=0.0005, factors=None, name="sgd", **kwargs):
+    def __init__(
+        self,
+        learning_rate: float = 0.01,
+        momentum: float = 0.9,
+        decay: float = 0.0005,
+        factors: dict[str, tuple] | None = None,
+        name: str = "sgd",
+        **kwargs: Any,
+    ):
         super().__init__(learning_rate, momentum, name=name, **kwargs)
         if self.nesterov:
             raise ValueError("nesterov: the paper's rule has no such step. Received: nesterov=True")
@@ -58,39 +68,54 @@ class SGD(keras.optimizers.SGD):
         if rate_factor != 1:
             learning_rate = learning_rate * rate_factor
         if self.momentum:
-            velocity = self.momentums[self._get_variable_index(variable)]
+            velocity = self.momentums[variable_index(self, variable)]
             momentum_step(variable, velocity, gradient, learning_rate, self.momentum, decay)
         else:
             super().update_step(gradient + decay * variable, variable, learning_rate)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "decay": self.decay, "factors": self.factors}
 
 
-class DivideOnPlateau(keras.callbacks.Callback):
+class ReduceLROnPlateau(keras.callbacks.ReduceLROnPlateau):
     """The paper's schedule: the learning rate is divided by 10 when validation stalls, at most three times.
 
     Validation stalls when its top-1 has not risen by more than its standard error: less is chance.
 
     Args:
-        patience: Epochs without such a rise before a division.
+        patience: Epochs without such a rise before a reduction.
         images: How many validation images there are.
+        reductions: How many there are at most.
     """
 
-    def __init__(self, patience, images, divisions=3):
-        super().__init__()
-        self.patience = patience
+    def __init__(self, patience: int, images: int, reductions: int = 3):
+        super().__init__("val_top1", factor=0.1, patience=patience, mode="max", min_delta=0.0)
         self.images = images
-        self.state = {"best": 0.0, "waited": 0, "left": divisions}
+        self.left = reductions
+        self.best = 0.0
+        self.monitor_op = self._has_risen
 
-    def on_epoch_end(self, epoch, logs):
-        state = self.state
-        standard_error = math.sqrt(state["best"] * (1 - state["best"]) / self.images)
-        if logs["val_top1"] > state["best"] + standard_error:
-            state.update(best=logs["val_top1"], waited=0)
+    def _has_risen(self, top1, best):
+        return top1 > best + math.sqrt(best * (1 - best) / self.images)
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What a saved run keeps of it, as JSON has it."""
+        return {"best": self.best, "waited": self.wait, "left": self.left}
+
+    @state.setter
+    def state(self, state: dict[str, Any]) -> None:
+        self.best, self.wait, self.left = state["best"], state["waited"], state["left"]
+
+    def on_train_begin(self, logs=None):
+        """Forgets nothing, unlike Keras's: a resumed run goes on waiting."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        if not self.left:
             return
-        state["waited"] += 1
-        if state["waited"] >= self.patience and state["left"] > 0:
-            optimizer = self.model.optimizer
-            optimizer.learning_rate = float(ops.convert_to_numpy(optimizer.learning_rate)) / 10
-            state.update(waited=0, left=state["left"] - 1)
+        before = self._rate()
+        super().on_epoch_end(epoch, logs)
+        self.left -= self._rate() < before
+
+    def _rate(self):
+        return float(ops.convert_to_numpy(self.model.optimizer.learning_rate))

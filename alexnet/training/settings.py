@@ -2,13 +2,15 @@
 
 import contextlib
 import random
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import keras
 import numpy as np
 
 
 @contextlib.contextmanager
-def keras_settings(dtype_policy):
+def keras_settings(dtype_policy: str) -> Iterator[None]:
     """Within it Keras computes as its own defaults and a recipe say, whatever `~/.keras/keras.json` or the program has
     set; they come back at the end.
 
@@ -32,12 +34,15 @@ def _set(floatx, epsilon, image_data_format, dtype_policy):
 
 
 @contextlib.contextmanager
-def kept_random_states():
+def kept_random_states() -> Iterator[None]:
     """Afterwards the program's generators, Python's, NumPy's and PyTorch's, go on as if nothing had been drawn.
 
     Keras draws the seeds of initializers from Python's, and PyTorch a number for each pass over a loader.
     """
-    states = [(random.setstate, random.getstate()), (np.random.set_state, np.random.get_state())]
+    states: list[tuple[Callable[[Any], Any], Any]] = [
+        (random.setstate, random.getstate()),
+        (np.random.set_state, np.random.get_state()),
+    ]
     if keras.backend.backend() == "torch":
         import torch
 

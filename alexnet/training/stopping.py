@@ -3,6 +3,11 @@
 import contextlib
 import signal
 import threading
+import types
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 class RunError(RuntimeError):
@@ -21,7 +26,7 @@ class Interrupted(KeyboardInterrupt):
         status: The exit status that shells expect of it: 130, or 143 for SIGTERM.
     """
 
-    def __init__(self, number, between_steps):
+    def __init__(self, number: int, between_steps: bool):
         super().__init__(f"interrupted by {signal.Signals(number).name}; started again, the run goes on")
         self.between_steps = between_steps
         self.status = 128 + number
@@ -36,23 +41,23 @@ class Signals:
         received: The signal that waits, or None.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.waiting = self.held = False
-        self.received = None
-        self._before = {}
+        self.received: int | None = None
+        self._before: dict[int, Any] = {}
 
-    def __enter__(self):
+    def __enter__(self) -> "Signals":
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 if signal.getsignal(number) is not None:  # one that was not set from Python could not be put back
                     self._before[number] = signal.signal(number, self._receive)
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def check(self):
+    def check(self) -> None:
         """To be called after each step.
 
         Raises:
@@ -61,7 +66,7 @@ class Signals:
         if self.received is not None:
             raise Interrupted(self.received, between_steps=True)
 
-    def between(self, batches):
+    def between(self, batches: Iterable[T]) -> Iterator[T]:
         """The same batches, with a `check` before each."""
         for batch in batches:
             self.check()
@@ -75,12 +80,23 @@ class Signals:
         self.received = number
 
 
-_NO_MEMORY = ("RESOURCE_EXHAUSTED", "ResourceExhausted", "OOM when allocating", "OutOfMemory", "out of memory")
-_NO_MEMORY += ("Out of memory", "can't allocate memory", "bad_alloc", "MemoryError")
+def interruptible(images, signals):
+    """Images for `alexnet.evaluate`, with a `Signals.check` between their batches."""
+    return types.SimpleNamespace(
+        class_names=images.class_names,
+        steps_per_epoch=images.steps_per_epoch,
+        images=lambda: signals.between(images.images()),
+    )
+
+
+_NO_MEMORY = (
+    *("RESOURCE_EXHAUSTED", "ResourceExhausted", "OOM when allocating", "OutOfMemory", "out of memory"),
+    *("Out of memory", "can't allocate memory", "bad_alloc", "MemoryError"),
+)
 
 
 @contextlib.contextmanager
-def reraise_oom(batch_size):
+def reraise_oom(batch_size: int) -> Iterator[None]:
     """Turns each library's word for too little memory into one that says what to try.
 
     Raises:

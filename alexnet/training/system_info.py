@@ -6,16 +6,17 @@ import os
 import platform
 import sys
 from pathlib import Path
+from typing import Any
 
 import keras
 
 from alexnet.ops import convolution_library
 
-LIBRARIES = ("keras", "tensorflow", "jax", "torch", "numpy", "grain", "pillow", "simplejpeg")
+LIBRARIES: tuple[str, ...] = ("keras", "tensorflow", "jax", "torch", "numpy", "grain", "pillow", "simplejpeg")
 LIBRARIES += ("opencv-python-headless", "array-record")
 
 
-def versions():
+def versions() -> dict[str, str]:
     """Of Python and the libraries that a result depends on."""
     found = {"python": platform.python_version()}
     for library in LIBRARIES:
@@ -24,7 +25,7 @@ def versions():
     return found
 
 
-def hardware():
+def hardware() -> dict[str, Any]:
     """What the run ran on: processor, cores, threads, memory in bytes, Keras's devices."""
     return {
         "system": f"{platform.system()} {platform.machine()}",
@@ -37,7 +38,7 @@ def hardware():
     }
 
 
-def computed_by():
+def computed_by() -> dict[str, Any]:
     """What the last digits depend on beside the versions: runs that agree in it are alike bit by bit."""
     return {
         "processor": processor(),
@@ -47,7 +48,7 @@ def computed_by():
     }
 
 
-def processor():
+def processor() -> str:
     """The processor's name."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
@@ -66,12 +67,12 @@ def _devices():
     return list(keras.distribution.list_devices())
 
 
-def cores():
+def cores() -> int:
     """How many processor cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def threads():
+def threads() -> int:
     """Among how many threads the backend divides its sums on a processor. With another number the last digits differ,
     and after some epochs more than those."""
     if keras.backend.backend() == "torch":
@@ -93,7 +94,7 @@ def _memory():
     return psutil and psutil.virtual_memory().total
 
 
-def memory_in_use():
+def memory_in_use() -> int | None:
     """What this process holds now, in bytes; None where only psutil could tell and it is not installed."""
     pages = Path("/proc/self/statm")
     if pages.is_file():
@@ -102,7 +103,7 @@ def memory_in_use():
     return psutil and psutil.Process().memory_info().rss
 
 
-def peak_memory():
+def peak_memory() -> int | None:
     """The most memory that this process has held so far, in bytes; None as `memory_in_use`."""
     try:
         import resource

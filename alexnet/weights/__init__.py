@@ -6,7 +6,7 @@ Nothing in a file is executed: pickles are read by loaders that know arrays and 
 from alexnet.weights.checkpoint import FORMATS, Checkpoint, CheckpointError, recognize
 from alexnet.weights.keras_config import from_config
 from alexnet.weights.reading import read_checkpoint
-from alexnet.weights.writing import replacing, write_onnx, write_state_dict
+from alexnet.weights.writing import write_checkpoint, write_onnx, write_state_dict
 
 __all__ = [
     "FORMATS",
@@ -15,7 +15,7 @@ __all__ = [
     "from_config",
     "read_checkpoint",
     "recognize",
-    "replacing",
+    "write_checkpoint",
     "write_onnx",
     "write_state_dict",
 ]

@@ -2,13 +2,10 @@
 
 import contextlib
 import errno
-import os
-import shutil
-import tempfile
-from pathlib import Path
 
 import numpy as np
 
+from alexnet.atomic import atomic_write
 from alexnet.weights.checkpoint import to_channels_first
 from alexnet.weights.keras_config import from_config
 from alexnet.weights.onnx_graph import PRODUCER, Graph, add_layer
@@ -119,24 +116,20 @@ FULL_WORDS = (
 
 
 @contextlib.contextmanager
-def replacing(path, ending):
-    """A path to write to, which becomes `path` when the block ends; when it fails nothing is left behind.
+def write_checkpoint(path, ending):
+    """`atomic_write` of a checkpoint, with the folders that it lies in; they go again when it fails.
 
     Raises:
         SaveError: what kept the file from being written, if it was the disk.
     """
     new = [parent for parent in path.parents if not parent.exists()]  # the innermost first
-    folder, done = None, False
+    done = False
     try:
         if path.is_dir() and (ending or any(path.iterdir())) and not (path / "saved_model.pb").is_file():
             raise SaveError(errno.EISDIR, f"{path} cannot be written: it is a folder.")
         path.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=path.parent))
-        unfinished = folder / f"model{ending}"
-        yield unfinished
-        if path.is_dir():  # a SavedModel of before
-            os.replace(path, folder / "before")
-        os.replace(unfinished, path)
+        with atomic_write(path) as unfinished:
+            yield unfinished
         done = True
     except SaveError:
         raise
@@ -146,8 +139,6 @@ def replacing(path, ending):
             raise
         raise SaveError(number, f"{path} cannot be written: {reason}.") from None
     finally:
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
         for parent in () if done else new:
             with contextlib.suppress(OSError):
                 parent.rmdir()

@@ -6,9 +6,12 @@ Prints `step N` after each step, `half` when half of a state is written, `whole`
 
 import io
 import json
+import os
 import sys
 import time
 from pathlib import Path
+
+import numpy as np
 
 import alexnet
 
@@ -21,9 +24,9 @@ def say(*words):
 
 def main():
     alexnet.import_keras()
-    from alexnet.training import callbacks, saves, train
+    from alexnet.training import callbacks, train
 
-    real_savez, real_fsync, real_step = saves.np.savez, saves.os.fsync, callbacks.StepMonitor.on_train_batch_end
+    real_savez, real_fsync, real_step = np.savez, os.fsync, callbacks.StepMonitor.on_train_batch_end
 
     def savez(file, **arrays):
         content = io.BytesIO()
@@ -42,10 +45,10 @@ def main():
 
     def step(self, batch, logs=None):
         real_step(self, batch, logs)
-        say("step", self.record.epoch * self.record.run.training.steps_per_epoch + self.record.step)
+        say("step", self.state.global_step)
 
     if "--slow" in sys.argv:
-        saves.np.savez, saves.os.fsync = savez, fsync
+        np.savez, os.fsync = savez, fsync
     callbacks.StepMonitor.on_train_batch_end = step
     train(alexnet.Recipe(**json.loads(Path(sys.argv[1]).read_text())), verbose=0)
 

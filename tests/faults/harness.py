@@ -112,10 +112,10 @@ def largest_difference(ours, theirs):
 
 def next_step(run):
     """The step that a run in this folder has to go on with, by its newest whole state."""
-    from alexnet.training.saves import CheckpointManager, number
+    from alexnet.training.state import CheckpointManager, step_of
 
-    save = CheckpointManager(run).newest()
-    return 1 if save is None else number(save.path) + 1
+    checkpoint = CheckpointManager(run).newest()
+    return 1 if checkpoint is None else step_of(checkpoint.path) + 1
 
 
 def run_with_kills(backend, kills, seed, folder, data_dir, say=print, **values):
@@ -138,7 +138,7 @@ def run_with_kills(backend, kills, seed, folder, data_dir, say=print, **values):
         assert child.first_step in (due, None), f"went on with step {child.first_step}, not {due}"
         time.sleep(rng.uniform(0, 0.25))
         assert child.end(signal.SIGKILL) == -signal.SIGKILL
-        left = sorted(path.name for path in (run / "saves").glob("*"))
+        left = sorted(path.name for path in (run / "checkpoints").glob("*"))
         deaths.append({"kind": kind, "left": left})
         say(f"{backend}: kill {len(deaths)} of {kills}, {kind}; left: {', '.join(left) or 'nothing'}")
     due, last = next_step(run), Child(broken, backend, slow=False)

@@ -8,7 +8,7 @@ import pytest
 from harness import Child, largest_difference, outcome, recipe_for, run_with_kills
 from helpers import write_class_folders
 
-from alexnet.training.saves import CheckpointManager
+from alexnet.training.state import CheckpointManager
 
 BACKEND = keras.backend.backend()
 

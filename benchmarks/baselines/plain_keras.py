@@ -1,10 +1,11 @@
 """AlexNet as a user of Keras writes it: `Sequential`, `Conv2D(groups=2)`, Keras's SGD, `fit` and `predict_on_batch`."""
 
 import keras
-from fitting import fit
 from keras import layers, ops
 
-CONTENDERS = ("keras",)
+from benchmarks.baselines.fitting import fit
+
+CANDIDATES = ("keras",)
 NORMALIZATIONS = ()
 
 
@@ -63,7 +64,7 @@ def alexnet(image_size=227, width=1.0, classes=1000, dropout=0.5):
 class Network:
     """A compiled model, and the same one with a softmax."""
 
-    def __init__(self, contender, image_size=227, width=1.0, classes=1000, dropout=0.5, learning_rate=0.01):
+    def __init__(self, candidate, image_size=227, width=1.0, classes=1000, dropout=0.5, learning_rate=0.01):
         self.model = alexnet(image_size, width, classes, dropout)
         self.model.compile(
             keras.optimizers.SGD(learning_rate, momentum=0.9),

@@ -1,67 +1,29 @@
-"""`bench`."""
+"""What was measured as tables on the screen, and as files."""
 
 import json
 import statistics
 
-from alexnet.cli.common import BAD_USAGE, FAILED, fail, output_path
-from alexnet.recipe import BACKENDS, PROJECT, Recipe
-
-ROUNDS, QUICK_ROUNDS = 10, 2
+from alexnet.atomic import write_text
 
 
-def bench(options):
-    for backend in options.backends or ():
-        Recipe(backend=backend)
-    Recipe(
-        batch_size=options.batch_size,
-        resize=max(1, options.image_size),
-        image_size=options.image_size,
-        width=options.width,
-    )
-    rounds = options.rounds if options.rounds is not None else QUICK_ROUNDS if options.quick else ROUNDS
-    if rounds < 1:
-        options.parser.error(f"--rounds takes a whole number of 1 or more. Received: {rounds}")
-    backends = tuple(dict.fromkeys(options.backends or BACKENDS))
-    folder = (
-        output_path(options.output) if options.output else None if options.quick else PROJECT / "benchmarks" / "results"
-    )
-
-    from alexnet import benchmark
-
-    try:
-        benchmark.require_peers(backends)
-    except benchmark.BenchmarkError as error:
-        return fail(error, BAD_USAGE)
-    try:
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-        sizes = {name: getattr(options, name) for name in ("batch_size", "image_size", "width")}
-        record = benchmark.run(backends, rounds, **sizes, growth=options.growth, report=_Report())
-        _print_targets(record["targets"])
-        if folder is not None:
-            _write(record, folder)
-    except (benchmark.BenchmarkError, OSError) as error:
-        return fail(error, FAILED)
-    return 0
-
-
-def _write(record, folder):
+def write(record, folder):
+    """Keep a record as `bench.json`, with its pictures."""
     from alexnet import plotting
 
-    (folder / "bench.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_text(folder / "bench.json", json.dumps(record, indent=1) + "\n")
     plotting.benchmark(record).savefig(folder / "bench.png", dpi=100)
     written = ["bench.json", "bench.png"]
-    if "growth" in record:
-        plotting.growth(record).savefig(folder / "bench_growth.png", dpi=100)
+    if "scaling" in record:
+        plotting.scaling(record).savefig(folder / "bench_growth.png", dpi=100)
         written.append("bench_growth.png")
     print(f"{folder}: {', '.join(written)}")
 
 
-class _Report:
+class Report:
     """Prints what has been measured, table by table."""
 
     def __init__(self):
-        self.growing = None
+        self._backend = None
 
     def __call__(self, part, value):
         getattr(self, part)(value)
@@ -69,11 +31,11 @@ class _Report:
     def left_out(self, reason):
         print(f"left out: {reason}", flush=True)
 
-    def contest(self, contest):
-        times, work, count = contest["seconds"], contest["work"], contest["batch_size"]
-        against = contest["ratios"]
+    def comparison(self, comparison):
+        times, work, count = comparison["seconds"], comparison["work"], comparison["batch_size"]
+        against = comparison["ratios"]
         columns = ["", "ms", "images/s", "spread", *(["ours is faster", "spread"] if against else [])]
-        who = {"backends": "ours on each backend: ", "all": ""}.get(contest["group"], f"{contest['group']}: ")
+        who = {"backends": "ours on each backend: ", "all": ""}.get(comparison["group"], f"{comparison['group']}: ")
         what = "LRN alone, forward and backward" if work == "normalization" else work
         table = _table(f"{who}{what}, {count} image{'s' * (count > 1)}", columns)
         for name, seconds in times.items():
@@ -85,17 +47,17 @@ class _Report:
             table.add_row(name, *cells)
         _show(table)
 
-    def starts(self, rows):
+    def startup(self, rows):
         columns = ["", "import", "build", "build and first step", "peak memory"]
         table = _table(f"{rows[0]['backend']}: start and memory", columns)
         for row in rows:
             seconds = [f"{row[f'{part}_seconds']:.1f} s" for part in ("import", "build", "first_step")]
-            table.add_row(row["contender"], *seconds, f"{row['memory_bytes'] / 1e9:.2f} GB")
+            table.add_row(row["candidate"], *seconds, f"{row['memory_bytes'] / 1e9:.2f} GB")
         _show(table)
 
-    def growth(self, row):
-        if self.growing != row["backend"]:
-            self.growing = row["backend"]
+    def scaling(self, row):
+        if self._backend != row["backend"]:
+            self._backend = row["backend"]
             print(f"{row['backend']}: our network in other sizes")
         print(
             f"  batch_size {row['batch_size']:3}  image_size {row['image_size']:3}  width {row['width']:<4g}  "
@@ -105,7 +67,7 @@ class _Report:
         )
 
 
-def _print_targets(rows):
+def print_targets(rows):
     table = _table("Targets", ["", "target", "measured", "range", ""])
     for row in rows:
         digits = ".2f" if row["unit"] != "s" else ".1f"

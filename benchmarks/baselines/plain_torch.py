@@ -1,6 +1,6 @@
 """AlexNet in plain PyTorch: `nn.Module`, `torch.optim.SGD`, a loop.
 
-| contender | |
+| candidate | |
 |---|---|
 | `eager` | channels first, as `nn.Conv2d` has them |
 | `channels_last` | the same module and images in `torch.channels_last` |
@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-CONTENDERS = ("eager", "channels_last", "compile")
+CANDIDATES = ("eager", "channels_last", "compile")
 NORMALIZATIONS = ("LocalResponseNorm",)
 
 
@@ -64,14 +64,14 @@ def local_response_norm():
 class Network:
     """A network and its optimizer."""
 
-    def __init__(self, contender, image_size=227, width=1.0, classes=1000, dropout=0.5, learning_rate=0.01):
+    def __init__(self, candidate, image_size=227, width=1.0, classes=1000, dropout=0.5, learning_rate=0.01):
         torch.manual_seed(0)
-        self.layout = torch.contiguous_format if contender == "eager" else torch.channels_last
+        self.layout = torch.contiguous_format if candidate == "eager" else torch.channels_last
         self.model = AlexNet(image_size, width, classes, dropout).to(memory_format=self.layout)
         kernels = [weight for weight in self.model.parameters() if weight.ndim > 1]
         biases = [weight for weight in self.model.parameters() if weight.ndim == 1]
         groups = [{"params": kernels, "weight_decay": 5e-4}, {"params": biases}]
-        compiled = contender == "compile"
+        compiled = candidate == "compile"
         self.optimizer = torch.optim.SGD(groups, lr=learning_rate, momentum=0.9, fused=not compiled)
         self.call, self.update = self.model, self.optimizer.step
         if compiled:  # for each batch size a program of its own: one for all sizes would be slower
@@ -114,7 +114,7 @@ class Network:
                 layer.bias.copy_(torch.tensor(bias))
 
 
-def normalization(contender, activities, above):
+def normalization(candidate, activities, above):
     """The normalization alone: activities and a gradient from above, NumPy `(batch, rows, columns, channels)`.
 
     Returns a function without arguments: the normalized activities and the gradient below.

@@ -1,74 +1,19 @@
-"""What can be measured in this process in less than a minute, on the backend that it runs on."""
+"""Seconds that batches and layers take in this process, on the backend that it runs on."""
 
-import importlib
 import statistics
-import sys
 import time
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from alexnet.benchmark.contenders import NETWORKS, NORMALIZATIONS, PEERS, normalization_shape, require_peers
-from alexnet.benchmark.contest import hold, ratios
 
-
-def measure(batch_size=16, image_size=227, width=1.0, rounds=3, verbose=None):
-    """Our network beside the framework's plainest peer, and LRN beside the framework's own.
-
-    Less to be relied on than `alexnet.benchmark.run`, where each contender has a process of its own: here they share
-    threads and memory, and memory that the first one frees is kept for the other, too.
-
-    Args:
-        batch_size, image_size, width, rounds, verbose: As for `alexnet.benchmark.run`.
-
-    Returns:
-        `settings` and `contests` of a record as `alexnet.benchmark.run` returns it.
-
-    Raises:
-        BenchmarkError: no peers here; they belong to the project's folder, not to the package.
-    """
-    backend = keras.backend.backend()
-    require_peers([backend])
-    sizes = {"batch_size": batch_size, "image_size": image_size, "width": width}
-    record = {"settings": {"backends": [backend], "rounds": rounds, **sizes}, "contests": []}
-
-    def contest(group, work, contenders, **command):
-        times, _ = hold(contenders, command, rounds, seconds=0.5, verbose=verbose)
-        against = ratios(times) if "ours" in times else {}
-        values = {"group": group, "work": work, "batch_size": batch_size, "seconds": times, "ratios": against}
-        record["contests"].append(values)
-
-    networks = {}
-    for name in ("ours", NETWORKS[backend][2]):  # Keras's own layers come between these two
-        networks[name] = _Here(backend, name)
-        networks[name].ask("network", **sizes)
-    contest(backend, "training", networks, do="train")
-    contest(backend, "inference", networks, do="predict", batch_size=batch_size)
-    networks.clear()
-    layers = {f"{backend} {name}": _Here(backend, name) for name in NORMALIZATIONS[backend]}
-    for layer in layers.values():
-        layer.ask("normalization", shape=normalization_shape(**sizes))
-    contest("all", "normalization", layers, do="normalize")
-    return record
-
-
-class _Here:
-    """A contender in this process: `alexnet.benchmark.Contender` without a process."""
-
-    def __init__(self, backend, name):
-        sys.path.insert(0, str(PEERS))
-        try:
-            self._contender = importlib.import_module("contender").Contender(backend, name)
-        finally:
-            sys.path.remove(str(PEERS))
-
-    def ask(self, do, **arguments):
-        return getattr(self._contender, do)(**arguments)
-
-
-def batch_times(model, batch_sizes=(1, 2, 4, 8, 16, 32), repetitions=3):
-    """What a guess costs in batches of different sizes.
+def batch_times(
+    model: keras.Model, batch_sizes: Sequence[int] = (1, 2, 4, 8, 16, 32), repetitions: int = 3
+) -> list[dict[str, float]]:
+    """The seconds of a prediction in batches of different sizes.
 
     Args:
         model: A network that takes images.
@@ -88,7 +33,7 @@ def batch_times(model, batch_sizes=(1, 2, 4, 8, 16, 32), repetitions=3):
     ]
 
 
-def layer_times(model, images, repetitions=5):
+def layer_times(model: keras.Model, images: np.ndarray, repetitions: int = 5) -> list[dict[str, Any]]:
     """The seconds that each layer takes alone, forward and backward as in training.
 
     Layers are compiled where the backend compiles them. A compiled network can be faster than the sum of its layers.

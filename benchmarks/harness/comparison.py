@@ -1,21 +1,21 @@
-"""Contenders in turn, round by round, and what their times say."""
+"""Candidates interleaved, round by round, and what their times say."""
 
 import statistics
 
 from alexnet.progress import progress
 
-# A processor's clock and its neighbours change within seconds. What two contenders did in one round was done in the
+# A processor's clock and its neighbours change within seconds. What two candidates did in one round was done in the
 # same minute, so that the ratio of the two is worth more than either time.
 
 
-def hold(contenders, command, rounds, seconds=1.0, verbose=None):
-    """Let contenders do the same in turn.
+def run_interleaved(candidates, command, rounds, seconds=1.0, verbose=None):
+    """Let candidates do the same in turn.
 
     Each warms up, and then does it in each round as often as fits into `seconds`, at least once. Every other
     round goes through them backwards.
 
     Args:
-        contenders: By name.
+        candidates: By name.
         command: What they do, `do` and its arguments but for `count`.
         rounds: How many.
         seconds: A turn's length.
@@ -24,14 +24,14 @@ def hold(contenders, command, rounds, seconds=1.0, verbose=None):
         By name, the seconds that it took once, a number for each round; and by name, its last answer.
     """
     turns, last = {}, {}
-    for name, contender in contenders.items():
-        contender.ask(**command, count=1)  # may compile
-        once = contender.ask(**command, count=2)["seconds"] / 2
+    for name, candidate in candidates.items():
+        candidate.request(**command, count=1)  # may compile
+        once = candidate.request(**command, count=2)["seconds"] / 2
         turns[name] = max(1, round(seconds / once))
-    times = {name: [] for name in contenders}
-    order = [name for turn in range(rounds) for name in (list(contenders) if turn % 2 == 0 else [*contenders][::-1])]
-    for name in progress(order, len(order), f"{command['do']}: {', '.join(contenders)}", verbose):
-        last[name] = contenders[name].ask(**command, count=turns[name])
+    times = {name: [] for name in candidates}
+    order = [name for turn in range(rounds) for name in (list(candidates) if turn % 2 == 0 else [*candidates][::-1])]
+    for name in progress(order, len(order), f"{command['do']}: {', '.join(candidates)}", verbose):
+        last[name] = candidates[name].request(**command, count=turns[name])
         times[name].append(last[name]["seconds"] / turns[name])
     return times, last
 
@@ -48,12 +48,12 @@ def fastest(times):
 
 
 def ratios(times, ours="ours"):
-    """`ratio` of each other contender."""
+    """`ratio` of each other candidate."""
     return {name: ratio(times[ours], theirs) for name, theirs in times.items() if name != ours}
 
 
-def among_backends(times):
-    """The slowest contender's speed as a share of the fastest one's: `median`, `min`, `max`, and the two names."""
+def compare_backends(times):
+    """The slowest candidate's speed as a share of the fastest one's: `median`, `min`, `max`, and the two names."""
     slowest = max(times, key=lambda name: statistics.median(times[name]))
     first = fastest(times)
     return {**ratio(times[slowest], times[first]), "slowest": slowest, "fastest": first}

@@ -1,6 +1,6 @@
 """AlexNet in plain JAX: functions of a tree of parameters, optax, one jitted step.
 
-| contender | |
+| candidate | |
 |---|---|
 | `grouped` | the paper's columns as `feature_group_count=2` |
 | `columns` | as two convolutions whose outputs are concatenated |
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-CONTENDERS = ("columns", "grouped")
+CANDIDATES = ("columns", "grouped")
 NORMALIZATIONS = ("shifted sum",)
 
 MEAN = (127.30, 119.72, 104.91)
@@ -103,8 +103,8 @@ def forward(params, pixels, split, dropout=0.0, key=None):
 class Network:
     """Parameters, the optimizer's state, and two jitted functions of them."""
 
-    def __init__(self, contender, image_size=227, width=1.0, classes=1000, dropout=0.5, learning_rate=0.01):
-        split = contender == "columns"
+    def __init__(self, candidate, image_size=227, width=1.0, classes=1000, dropout=0.5, learning_rate=0.01):
+        split = candidate == "columns"
         self.key, key = jax.random.split(jax.random.key(0))
         self.params = init(key, image_size, width, classes)
         optimizer = optax.chain(
@@ -149,7 +149,7 @@ class Network:
         }
 
 
-def normalization(contender, activities, above):
+def normalization(candidate, activities, above):
     """The normalization alone: activities and a gradient from above, NumPy `(batch, rows, columns, channels)`.
 
     Returns a function without arguments: the normalized activities and the gradient below.

@@ -1,6 +1,6 @@
 """Our network beside hand-written ones in each framework alone: speed, memory, and the time until the first step.
 
-The peers are in `benchmarks/peers` of the project's folder. Keras does not run in this process until all is measured.
+Keras does not run in this process until all is measured.
 """
 
 import contextlib
@@ -8,70 +8,68 @@ import importlib.metadata
 import math
 import statistics
 
-from alexnet.benchmark.contenders import (
+from alexnet.progress import progress
+from alexnet.recipe import BACKENDS
+from benchmarks.harness.candidates import (
     NETWORKS,
     NORMALIZATIONS,
     BenchmarkError,
-    Contender,
+    Candidate,
     normalization_shape,
-    require_peers,
+    require_backends,
 )
-from alexnet.benchmark.contest import hold, ratios
-from alexnet.benchmark.targets import judge
-from alexnet.progress import progress
-from alexnet.recipe import BACKENDS
-
-__all__ = ["BenchmarkError", "Contender", "judge", "require_peers", "run"]
+from benchmarks.harness.comparison import ratios, run_interleaved
+from benchmarks.harness.targets import check_targets
 
 SMALL_BATCH = 1
 TRAINING_SECONDS = 3.0  # a turn's
-# Of the growth with one size, the other two as in the contests.
+# One size is varied at a time, the other two are as in the comparisons.
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 IMAGE_SIZES = (67, 99, 131, 163, 195, 227, 256)
 WIDTHS = (0.25, 0.5, 0.75, 1.0, 1.5)
-LONGEST_STEP = 20.0  # seconds; a series of growing sizes ends there
+LONGEST_STEP = 20.0  # seconds; a series of sizes ends there
 REPETITIONS = 3
 
 
 def run(
-    backends=BACKENDS, rounds=10, batch_size=32, image_size=227, width=1.0, growth=False, report=None, verbose=None
+    backends=BACKENDS, rounds=10, batch_size=32, image_size=227, width=1.0, scaling=False, report=None, verbose=None
 ):
     """Measure everything.
 
-    The contenders of one framework alternate in one contest, and so do our networks on all backends: all contenders
-    at once would need some thirty gigabytes.
+    The candidates of one framework are interleaved in one comparison, and so are our networks on all backends: all
+    candidates at once would need some thirty gigabytes.
 
     Args:
         backends: Which frameworks.
-        rounds: Turns of each contender.
+        rounds: Turns of each candidate.
         batch_size: Images in a training step, and in the larger batch of inference.
         image_size: Pixels a side.
         width: Factor of the number of filters and hidden units.
-        growth: Whether to measure how the cost grows with each of these sizes, too.
+        scaling: Whether to measure how the cost grows with each of these sizes, too.
         report: Called with the name and the value of each part of the record when it is measured: `"left_out"`,
-            `"contest"`, `"starts"`, `"growth"`.
-        verbose: As for `alexnet.progress.track`.
+            `"comparison"`, `"startup"`, `"scaling"`.
+        verbose: As for `alexnet.progress.progress`.
 
     Returns:
-        What `bench.json` holds: `settings`, `starts`, `contests`, `left_out`, `growth`, `targets`, `hardware`,
+        What `bench.json` holds: `settings`, `startup`, `comparisons`, `left_out`, `scaling`, `targets`, `hardware`,
         `versions`. All times are in seconds, memory in bytes.
 
     Raises:
-        BenchmarkError: no peers here, a missing backend, or our own network failed.
+        BenchmarkError: a missing backend, or our own network failed.
     """
-    require_peers(backends)
+    require_backends(backends)
     settings = {"rounds": rounds, "batch_size": batch_size, "image_size": image_size, "width": width}
-    record = {"settings": {"backends": list(backends), **settings}, "starts": [], "contests": [], "left_out": {}}
+    record = {"settings": {"backends": list(backends), **settings}, "startup": [], "comparisons": [], "left_out": {}}
     sizes = {"batch_size": batch_size, "image_size": image_size, "width": width}
-    bench = _Bench(record, rounds, sizes, report or (lambda part, value: None), verbose)
+    suite = Suite(record, rounds, sizes, report or (lambda part, value: None), verbose)
     for backend in backends:
-        bench.networks(backend, {name: (backend, name) for name in NETWORKS[backend]})
+        suite.networks(backend, {name: (backend, name) for name in NETWORKS[backend]})
     if len(backends) > 1:
-        bench.networks("backends", {backend: (backend, "ours") for backend in backends})
-    bench.normalization(backends)
-    if growth:
-        record["growth"] = bench.growth(backends)
-    record["targets"] = judge(record)
+        suite.networks("backends", {backend: (backend, "ours") for backend in backends})
+    suite.normalization(backends)
+    if scaling:
+        record["scaling"] = suite.scaling(backends)
+    record["targets"] = check_targets(record)
 
     from alexnet.runtime import import_keras
 
@@ -85,7 +83,7 @@ def run(
     return record
 
 
-class _Bench:
+class Suite:
     """What the parts of one measurement share."""
 
     def __init__(self, record, rounds, sizes, report, verbose):
@@ -96,45 +94,45 @@ class _Bench:
         self.verbose = verbose
 
     def networks(self, group, wanted):
-        """Training, and inference with one image and a whole batch, of `(backend, name)` by contender."""
+        """Training, and inference with one image and a whole batch, of `(backend, name)` by candidate."""
         with contextlib.ExitStack() as stack:
-            contenders, starts = {}, {}
+            candidates, startup = {}, {}
             for name, which in progress(wanted.items(), len(wanted), f"starting {', '.join(wanted)}", self.verbose):
                 found = self._start(stack, name, *which, "network", **self.sizes)
                 if found is not None:
-                    contenders[name], starts[name] = found
+                    candidates[name], startup[name] = found
             batch_size = self.sizes["batch_size"]
-            last = self._contest(group, "training", batch_size, contenders, {"do": "train"}, TRAINING_SECONDS)
+            last = self._comparison(group, "training", batch_size, candidates, {"do": "train"}, TRAINING_SECONDS)
             for name, answer in last.items() if group != "backends" else ():
                 if not math.isfinite(answer["loss"]):
                     raise BenchmarkError(f"{group} {name} came to a loss of {answer['loss']}: it does not compute.")
                 # The most memory in training: no inference was asked for yet.
                 peak = {"memory_bytes": answer["memory"], "loss": answer["loss"]}
-                row = {"backend": group, "contender": name, **starts[name], **peak}
-                self.record["starts"].append(row)
+                row = {"backend": group, "candidate": name, **startup[name], **peak}
+                self.record["startup"].append(row)
             if group != "backends":
-                self.report("starts", [row for row in self.record["starts"] if row["backend"] == group])
+                self.report("startup", [row for row in self.record["startup"] if row["backend"] == group])
             for count in sorted({SMALL_BATCH, batch_size}):
-                self._contest(group, "inference", count, contenders, {"do": "predict", "batch_size": count})
+                self._comparison(group, "inference", count, candidates, {"do": "predict", "batch_size": count})
 
     def normalization(self, backends):
         """LRN alone, after the first layer: the normalized activities and the gradient."""
         shape = normalization_shape(**self.sizes)
         with contextlib.ExitStack() as stack:
-            contenders = {}
+            candidates = {}
             for backend in backends:
                 for own_name in NORMALIZATIONS[backend]:
                     name = f"{backend} {own_name}"
                     found = self._start(stack, name, backend, own_name, "normalization", shape=shape)
                     if found is not None:
-                        contenders[name], _ = found
-            self._contest("all", "normalization", shape[0], contenders, {"do": "normalize"})
+                        candidates[name], _ = found
+            self._comparison("all", "normalization", shape[0], candidates, {"do": "normalize"})
 
     def _start(self, stack, name, backend, own_name, do, **arguments):
-        """A contender after its first step, and what that took; None for a peer that cannot be had here."""
+        """A candidate after its first step, and what that took; None for a baseline that cannot be had here."""
         try:
-            contender = stack.enter_context(contextlib.closing(Contender(backend, own_name)))
-            found = contender.ask(do, **arguments)
+            candidate = stack.enter_context(contextlib.closing(Candidate(backend, own_name)))
+            found = candidate.request(do, **arguments)
         except BenchmarkError as error:
             if own_name.startswith("ours"):
                 raise
@@ -142,18 +140,18 @@ class _Bench:
             self.report("left_out", str(error))
             return None
         seconds = {key: found[key] for key in ("build_seconds", "first_step_seconds") if key in found}
-        return contender, {"import_seconds": contender.import_seconds, **seconds}
+        return candidate, {"import_seconds": candidate.import_seconds, **seconds}
 
-    def _contest(self, group, work, batch_size, contenders, command, seconds=1.0):
-        """Hold a contest and record it; returns the last answer of each contender."""
-        times, last = hold(contenders, command, self.rounds, seconds, self.verbose)
+    def _comparison(self, group, work, batch_size, candidates, command, seconds=1.0):
+        """Make a comparison and record it; returns the last answer of each candidate."""
+        times, last = run_interleaved(candidates, command, self.rounds, seconds, self.verbose)
         against = ratios(times) if "ours" in times else {}
-        contest = {"group": group, "work": work, "batch_size": batch_size, "seconds": times, "ratios": against}
-        self.record["contests"].append(contest)
-        self.report("contest", contest)
+        comparison = {"group": group, "work": work, "batch_size": batch_size, "seconds": times, "ratios": against}
+        self.record["comparisons"].append(comparison)
+        self.report("comparison", comparison)
         return last
 
-    def growth(self, backends):
+    def scaling(self, backends):
         """Our network alone in other sizes, each in a fresh process: a dictionary for each, medians of a few."""
         rows = []
         for backend in backends:
@@ -164,7 +162,7 @@ class _Bench:
                     key = tuple(sizes.values())
                     if key not in measured:
                         measured[key] = {"backend": backend, **sizes, **_cost(backend, sizes)}
-                        self.report("growth", measured[key])
+                        self.report("scaling", measured[key])
                     if measured[key]["training_seconds"] > LONGEST_STEP:
                         break
             rows += measured.values()
@@ -173,14 +171,14 @@ class _Bench:
 
 def _cost(backend, sizes):
     """Of one size: seconds of a training step, of inference and of the first step, and the most memory in bytes."""
-    with contextlib.closing(Contender(backend, "ours")) as contender:
-        first = contender.ask("network", **sizes)["first_step_seconds"]
-        contender.ask("train", count=1)  # JAX may compile a second time
-        found = [contender.ask("train", count=1) for _ in range(REPETITIONS)]
+    with contextlib.closing(Candidate(backend, "ours")) as candidate:
+        first = candidate.request("network", **sizes)["first_step_seconds"]
+        candidate.request("train", count=1)  # JAX may compile a second time
+        found = [candidate.request("train", count=1) for _ in range(REPETITIONS)]
         training, memory = statistics.median(answer["seconds"] for answer in found), found[-1]["memory"]
         work = {"batch_size": sizes["batch_size"], "count": 1}
-        contender.ask("predict", **work)
-        inference = statistics.median(contender.ask("predict", **work)["seconds"] for _ in range(REPETITIONS))
+        candidate.request("predict", **work)
+        inference = statistics.median(candidate.request("predict", **work)["seconds"] for _ in range(REPETITIONS))
     return {
         "training_seconds": training,
         "inference_seconds": inference,

@@ -1,6 +1,6 @@
 """AlexNet in plain TensorFlow: a `tf.Module` of variables and `tf.nn`, one `tf.function` for a step.
 
-| contender | |
+| candidate | |
 |---|---|
 | `function` | a graph of TensorFlow's kernels; oneDNN's on a CPU that has them |
 | `xla` | the same functions with `jit_compile=True` |
@@ -13,7 +13,7 @@ import time
 
 import tensorflow as tf
 
-CONTENDERS = ("function", "xla")
+CANDIDATES = ("function", "xla")
 NORMALIZATIONS = ("tf.nn.lrn eager", "tf.nn.lrn XLA")
 
 BIASES_OF_ONE = ("conv2", "conv4", "conv5", "fc6", "fc7")
@@ -81,12 +81,12 @@ class AlexNet(tf.Module):
 class Network:
     """A network, its momentum, and two functions."""
 
-    def __init__(self, contender, image_size=227, width=1.0, classes=1000, dropout=0.5, learning_rate=0.01):
+    def __init__(self, candidate, image_size=227, width=1.0, classes=1000, dropout=0.5, learning_rate=0.01):
         tf.random.set_seed(0)
         model = self.model = AlexNet(image_size, width, classes, dropout)
         variables = model.trainable_variables
         velocities = [tf.Variable(tf.zeros_like(variable)) for variable in variables]
-        compiled = functools.partial(tf.function, jit_compile=contender == "xla")
+        compiled = functools.partial(tf.function, jit_compile=candidate == "xla")
 
         @compiled
         def step(images, labels):
@@ -126,7 +126,7 @@ class Network:
             self.model.biases[name].assign(bias)
 
 
-def normalization(contender, activities, above):
+def normalization(candidate, activities, above):
     """The normalization alone: activities and a gradient from above, NumPy `(batch, rows, columns, channels)`.
 
     Returns a function without arguments: the normalized activities and the gradient below.
@@ -138,6 +138,6 @@ def normalization(contender, activities, above):
             output = local_response_norm(x)
         return output, tape.gradient(output, x, above)
 
-    if contender == "tf.nn.lrn XLA":
+    if candidate == "tf.nn.lrn XLA":
         both = tf.function(both, jit_compile=True)
     return functools.partial(both, tf.constant(activities), tf.constant(above))

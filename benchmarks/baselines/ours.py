@@ -5,23 +5,22 @@ import alexnet
 keras = alexnet.import_keras()
 alexnet.tune_process()
 
-from fitting import fit  # noqa: E402
-
 from alexnet.training import build_model, compile_model  # noqa: E402
 from alexnet.training.callbacks import TrimMemory  # noqa: E402
+from benchmarks.baselines.fitting import fit  # noqa: E402
 
-CONTENDERS = ("ours",)
+CANDIDATES = ("ours",)
 NORMALIZATIONS = ("ours", "ours XLA") if keras.backend.backend() == "tensorflow" else ("ours",)
 
 
 class Network:
     """What `alexnet.train` trains, compiled as it compiles it."""
 
-    def __init__(self, contender, image_size=227, width=1.0, classes=1000, dropout=0.5, learning_rate=0.01):
+    def __init__(self, candidate, image_size=227, width=1.0, classes=1000, dropout=0.5, learning_rate=0.01):
         sizes = {"resize": image_size, "image_size": image_size, "width": width}
         recipe = alexnet.Recipe(**sizes, initializer="paper", dropout=dropout, learning_rate=learning_rate)
         self.model = build_model(recipe, classes)
-        self.trainee = compile_model(self.model, recipe)
+        self.training_model = compile_model(self.model, recipe)
         self.release = TrimMemory()
 
     def batch(self, images, labels):
@@ -29,7 +28,7 @@ class Network:
 
     def train(self, batch, steps):
         """So many steps on a batch; returns their mean loss, and their seconds."""
-        return fit(self.trainee, batch, steps, [self.release])
+        return fit(self.training_model, batch, steps, [self.release])
 
     def predict(self, batch):
         """Probabilities `(batch, classes)` as NumPy."""
@@ -41,7 +40,7 @@ class Network:
             self.model.get_layer(name).set_weights(arrays)
 
 
-def normalization(contender, activities, above):
+def normalization(candidate, activities, above):
     """The package's layer alone, by each framework's own way to gradients.
 
     Takes activities and a gradient from above, NumPy `(batch, rows, columns, channels)`. Returns a function without
@@ -77,7 +76,7 @@ def normalization(contender, activities, above):
             output = norm(x)
         return output, tape.gradient(output, x, above)
 
-    if contender == "ours XLA":
+    if candidate == "ours XLA":
         both = tf.function(both, jit_compile=True)
     x, above = tf.constant(activities), tf.constant(above)
     return lambda: both(x, above)

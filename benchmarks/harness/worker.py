@@ -1,6 +1,6 @@
-"""One contender in a process of its own: commands in as JSON lines, an answer to each as a line out.
+"""One candidate in a process of its own: commands in as JSON lines, an answer to each as a line out.
 
-    python benchmarks/peers/contender.py torch channels_last <<END
+    python -m benchmarks.harness.worker torch channels_last <<END
     {"do": "network", "width": 1.0, "image_size": 227, "batch_size": 32}
     {"do": "train", "count": 3}
     {"do": "predict", "batch_size": 1, "count": 10}
@@ -15,7 +15,7 @@
 | `normalize`: `count` of times | `seconds`, forward and backward |
 
 Every answer tells the process's `memory` in bytes, the most it has held so far. The first line that comes out, before
-any command, has `import_seconds`: the framework and all that the contender needs of it. A failure is answered with
+any command, has `import_seconds`: the framework and all that the candidate needs of it. A failure is answered with
 `error`.
 """
 
@@ -33,19 +33,22 @@ OWN_MODULE = {"ours": "ours", "ours XLA": "ours", "keras": "plain_keras"}
 
 
 def module_of(backend, name):
-    """The module in which a contender is written."""
-    module = importlib.import_module(OWN_MODULE.get(name, f"plain_{backend}"))
-    if name not in (*module.CONTENDERS, *module.NORMALIZATIONS):
+    """The module in which a candidate is written."""
+    module = importlib.import_module(f"benchmarks.baselines.{OWN_MODULE.get(name, f'plain_{backend}')}")
+    if name not in (*module.CANDIDATES, *module.NORMALIZATIONS):
         raise ValueError(f"{module.__name__} has no {name!r}")
     return module
 
 
-class Contender:
-    """What the commands are carried out on."""
+class Worker:
+    """A candidate in this process, on which the commands are carried out."""
 
     def __init__(self, backend, name):
         self.name = name
         self.module = module_of(backend, name)
+
+    def request(self, do, **arguments):
+        return getattr(self, do)(**arguments)
 
     def network(self, batch_size=32, image_size=227, classes=1000, **settings):
         import numpy as np
@@ -54,25 +57,25 @@ class Contender:
         images = rng.integers(0, 256, (batch_size, image_size, image_size, 3), np.uint8)
         labels = rng.integers(0, classes, batch_size, np.int32)
         began = time.perf_counter()
-        self.peer = self.module.Network(self.name, image_size=image_size, classes=classes, **settings)
-        self.batch = self.peer.batch(images, labels)
+        self.baseline = self.module.Network(self.name, image_size=image_size, classes=classes, **settings)
+        self.batch = self.baseline.batch(images, labels)
         built = time.perf_counter() - began
-        loss, _ = self.peer.train(self.batch, 1)
+        loss, _ = self.baseline.train(self.batch, 1)
         self.batches = {batch_size: self.batch}
         self.images, self.labels = images, labels
         return {"build_seconds": built, "first_step_seconds": time.perf_counter() - began, "loss": loss}
 
     def train(self, count):
-        loss, seconds = self.peer.train(self.batch, count)
+        loss, seconds = self.baseline.train(self.batch, count)
         return {"seconds": seconds, "loss": loss}
 
     def predict(self, batch_size, count):
         if batch_size not in self.batches:
-            self.batches[batch_size] = self.peer.batch(self.images[:batch_size], self.labels[:batch_size])
+            self.batches[batch_size] = self.baseline.batch(self.images[:batch_size], self.labels[:batch_size])
         batch = self.batches[batch_size]
         began = time.perf_counter()
         for _ in range(count):
-            self.peer.predict(batch)
+            self.baseline.predict(batch)
         return {"seconds": time.perf_counter() - began}
 
     def normalization(self, shape):
@@ -125,11 +128,10 @@ def main(backend, name):
 
     try:
         began = time.perf_counter()
-        contender = Contender(backend, name)
+        worker = Worker(backend, name)
         answer(import_seconds=time.perf_counter() - began)
         for line in sys.stdin:
-            command = json.loads(line)
-            answer(**getattr(contender, command.pop("do"))(**command))
+            answer(**worker.request(**json.loads(line)))
     except Exception as error:
         answer(error=f"{type(error).__name__}: {error}")
         raise

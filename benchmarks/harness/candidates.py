@@ -1,4 +1,4 @@
-"""A contender in a process of its own, which sleeps while others are measured."""
+"""A candidate in a process of its own, which sleeps while others are measured."""
 
 import contextlib
 import importlib.util
@@ -13,9 +13,8 @@ from pathlib import Path
 import psutil
 
 from alexnet.packages import install
-from alexnet.recipe import PROJECT
 
-PEERS = PROJECT / "benchmarks" / "peers"
+ROOT = Path(__file__).resolve().parents[2]
 NETWORKS = {
     "tensorflow": ("ours", "keras", "function", "xla"),
     "jax": ("ours", "keras", "columns", "grouped"),
@@ -32,8 +31,8 @@ class BenchmarkError(RuntimeError):
     """A benchmark that cannot go on, in one sentence."""
 
 
-class Contender:
-    """`benchmarks/peers/contender.py` for one contender: it answers, and stands still in between.
+class Candidate:
+    """`benchmarks/harness/worker.py` for one candidate: it answers, and stands still in between.
 
     Args:
         backend: The framework.
@@ -50,8 +49,8 @@ class Contender:
         self.backend = backend
         self.name = name
         self._folder = tempfile.TemporaryDirectory()
-        self._chatter = open(Path(self._folder.name) / "stderr", "w+")  # noqa: SIM115  closed with the contender
-        path = [str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        self._chatter = open(Path(self._folder.name) / "stderr", "w+")  # noqa: SIM115  closed with the candidate
+        path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join(path),
@@ -61,7 +60,7 @@ class Contender:
         }
         # A group of its own, so that Ctrl-C reaches this process alone, which closes it.
         self._process = subprocess.Popen(
-            [sys.executable, str(PEERS / "contender.py"), backend, name],
+            [sys.executable, "-P", "-m", "benchmarks.harness.worker", backend, name],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._chatter,
@@ -77,8 +76,8 @@ class Contender:
             raise
         self._pause()
 
-    def ask(self, do, **arguments):
-        """The answer to a command, as a dictionary; `benchmarks/peers/contender.py` lists them."""
+    def request(self, do, **arguments):
+        """The answer to a command, as a dictionary; `benchmarks/harness/worker.py` lists them."""
         with contextlib.suppress(OSError, psutil.NoSuchProcess):  # it has ended, and `_answer` says how
             self._handle.resume()
             self._process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
@@ -123,17 +122,12 @@ def normalization_shape(batch_size, image_size, width):
     return batch_size, side, side, 2 * round(96 * width / 2)
 
 
-def require_peers(backends):
-    """See that the peers are there, and each backend.
+def require_backends(backends):
+    """See that each backend is installed.
 
     Raises:
-        BenchmarkError: they are not.
+        BenchmarkError: one is not.
     """
-    if not (PEERS / "contender.py").is_file():
-        raise BenchmarkError(
-            f"There is no {PEERS}. The peers are a part of the project's folder, not of the installed package: "
-            "run this from a clone of it."
-        )
     for backend in backends:
         if importlib.util.find_spec(backend) is None:
             raise BenchmarkError(f"{backend} is not installed here. {install(backend)}")

@@ -1,0 +1,249 @@
+"""What is private to other libraries, or true of certain versions of them, in one place.
+
+Each part says why it is needed and what happens when a library no longer has it. `tests/test_compat.py` tests each.
+What belongs to one framework is asked for when the first operation is made there, so that nothing is imported here.
+"""
+
+import contextlib
+import ctypes
+import os
+import re
+import sys
+import tempfile
+import types
+
+# --- Keras
+
+
+def sync_variables(model):
+    """Bring a model's variables up to date in the midst of an epoch.
+
+    On JAX Keras keeps the values of an epoch under way elsewhere and writes them into the variables at its end. The
+    method that its own callbacks call before they save is not documented. A version without it has nothing to write.
+    """
+    if hasattr(model, "jax_state_sync"):
+        model.jax_state_sync()
+
+
+def variable_index(optimizer, variable):
+    """The place of a variable among those that an optimizer was built with.
+
+    Keras's own optimizers find a variable's momentum so, and no public method tells. In a version without this one a
+    training stops at its first step and says so.
+    """
+    try:
+        return optimizer._get_variable_index(variable)
+    except AttributeError as error:
+        if hasattr(optimizer, "_get_variable_index"):
+            raise
+        raise NotImplementedError(
+            "This version of Keras has no Optimizer._get_variable_index, by which alexnet finds a variable's momentum. "
+            "Install one that requirements.txt names."
+        ) from error
+
+
+def forget_absence(package):
+    """Let Keras look again for a package that it did not find, and was kept from finding, a moment ago.
+
+    It remembers so in a private attribute of its lazy modules. A version that remembers otherwise takes the package
+    for absent from then on, which matters to programs that use several backends' packages in one process.
+    """
+    lazy = getattr(sys.modules.get("keras.src.utils.module_utils"), package, None)
+    if getattr(lazy, "_available", None) is False:
+        lazy._available = None
+
+
+# --- TensorFlow
+
+# How a line of TensorFlow's log begins: a letter and a time, in the two forms it has; and what absl says first.
+_REMARK = re.compile(rb"[IWEF]\d{4} [\d:.]+ |\d{4}-\d\d-\d\d [\d:.]+: [IWEF] |WARNING: All log messages before absl")
+_REMARK_GOES_ON = re.compile(rb"To enable the following instructions: ")
+
+
+@contextlib.contextmanager
+def quiet_tensorflow():
+    """Keep TensorFlow's remarks about CPU instructions and absent GPUs off the screen while it is imported; they go
+    out before any setting can stop them. What else was written is shown, and all of it when the import fails, unless
+    the package is absent.
+
+    They are known by how their lines begin. A version that begins them otherwise shows them again."""
+    if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
+        yield
+        return
+    level = os.environ.get("TF_CPP_MIN_LOG_LEVEL")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow keeps what it read
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as written:
+        screen = os.dup(2)
+        os.dup2(written.fileno(), 2)
+        hidden = True
+        try:
+            yield
+        except ModuleNotFoundError:
+            raise
+        except BaseException:
+            hidden = False
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(screen, 2)
+            os.close(screen)
+            if level is None:
+                os.environ.pop("TF_CPP_MIN_LOG_LEVEL", None)
+            written.seek(0)
+            for line in written:
+                if not hidden or not (_REMARK.match(line) or _REMARK_GOES_ON.match(line)):
+                    os.write(2, line)
+
+
+def tensorflow_has_tangents():
+    """A function that tells whether a `tf.autodiff.ForwardAccumulator` watches a tensor.
+
+    `tf.custom_gradient` is wrong under one and cannot tell by itself. Where TensorFlow no longer says so, the answer is
+    always yes, and the operations are the plain ones.
+    """
+    try:
+        from tensorflow.python.eager.forwardprop_util import pack_tangents
+    except ImportError:
+        return lambda tensor: True
+    return lambda tensor: bool(pack_tangents([tensor]).tangents)
+
+
+# --- JAX
+
+
+def jax_primitives():
+    """What a primitive of one's own is made with, or None where JAX has it no longer.
+
+    `jax.custom_vjp`, which is public, forbids forward-mode and second derivatives; a primitive has all of them. Its
+    rules are registered in `jax.interpreters`, about which JAX promises nothing. Without them JAX differentiates the
+    operation itself: right, and slower.
+    """
+    try:
+        from jax.core import ShapedArray
+        from jax.extend.core import Primitive
+        from jax.interpreters import ad, batching, mlir
+
+        return types.SimpleNamespace(
+            Primitive=Primitive,
+            ShapedArray=ShapedArray,
+            Zero=ad.Zero,
+            instantiate_zeros=ad.instantiate_zeros,
+            is_undefined_primal=ad.is_undefined_primal,
+            jvps=ad.primitive_jvps,
+            transposes=ad.primitive_transposes,
+            batchers=batching.primitive_batchers,
+            register_lowering=mlir.register_lowering,
+            lower_fun=mlir.lower_fun,
+        )
+    except (ImportError, AttributeError):
+        return None
+
+
+_FUSIONS = "--xla_cpu_experimental_ynn_fusion_type"
+_SLOWER = ("INDIVIDUAL_CONVOLUTION", "REDUCE")  # of its values, than XLA without them
+
+
+def choose_xla_fusions():
+    """Start XLA with the flag for it, as long as JAX has computed nothing and the user has not set it himself.
+
+    jaxlib 0.10.2 computes with YNNPACK what it can. Convolutions: the first layer takes four times as long as with
+    Eigen, the gradients of the second one twice. Reductions: softmax draws the fully connected layers and
+    pool5 into one fusion, with which eight images take five times as long. XLA ends a process whose flags it does not
+    know, and so other versions are left alone; and the flag is taken out of the environment, which children inherit,
+    once XLA has read it.
+    """
+    import jax
+    import jaxlib
+
+    given = os.environ.get("XLA_FLAGS")
+    if jaxlib.__version__ != "0.10.2" or _FUSIONS in (given or ""):
+        return
+    without_them = ",".join(f"-LIBRARY_FUSION_TYPE_{name}" for name in _SLOWER)
+    os.environ["XLA_FLAGS"] = f"{given or ''} {_FUSIONS}={without_them}".strip()
+    try:
+        jax.devices()  # XLA reads its flags when the first backend starts
+    finally:
+        if given is None:
+            del os.environ["XLA_FLAGS"]
+        else:
+            os.environ["XLA_FLAGS"] = given
+
+
+def uses_ynnpack(program):
+    """Whether a program compiled by XLA gives work to YNNPACK, by the names in its text."""
+    return "ynn_fusion" in program.as_text()
+
+
+# --- PyTorch
+
+
+def torch_is_transformed():
+    """A function that tells whether PyTorch does more with tensors now than to compute and note first derivatives.
+
+    An `autograd.Function` is missing or wrong in recorded graphs, under `torch.func` and in forward mode. PyTorch says
+    so by private functions alone. Where one is gone, the answer is always yes, and the operations are the plain ones.
+    """
+    import torch
+
+    try:
+        active, depth = torch._C._are_functorch_transforms_active, torch._C._len_torch_dispatch_stack
+        is_batched = torch._C._functorch.is_legacy_batchedtensor
+        forward_mode = torch.autograd.forward_ad
+        forward_mode._current_level  # noqa: B018
+    except AttributeError:
+        return lambda tensors: True
+
+    def is_transformed(tensors):
+        return active() or depth() or forward_mode._current_level >= 0 or any(map(is_batched, tensors))
+
+    return is_transformed
+
+
+def torch_fused_sgd():
+    """The step of `torch.optim.SGD(fused=True)` alone, or None where PyTorch has it no longer: then the step is the
+    plain one, which passes five times through the weights."""
+    import torch
+
+    return getattr(torch, "_fused_sgd_", None)
+
+
+# --- glibc
+
+# It gives large blocks back to the system at once and gets them anew in the next step, page by page and filled with
+# zeros. On two CPU cores that took a quarter to a half of a training step. The parameters' numbers are those of
+# malloc.h; for each the value that keeps freed memory, and glibc's own.
+_MALLOC = {
+    "M_MMAP_MAX": (-4, 0, 65536),  # no block of its own for large arrays
+    "M_TRIM_THRESHOLD": (-1, 2**31 - 1, 128 * 1024),  # and no return of free memory at the heap's end
+    "M_ARENA_MAX": (-8, 1, 0),  # one heap for all threads: what one frees another can use
+}
+_GLIBC = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
+
+
+def keep_freed_memory(keep):
+    """Have malloc keep what is freed for later, or give it back to the system as it does by itself.
+
+    Nothing happens where there is no glibc, and where the user has set malloc up in the environment.
+    """
+    if hasattr(_GLIBC, "mallopt") and not any(name.startswith("MALLOC_") for name in os.environ):
+        for parameter, kept, usual in _MALLOC.values():
+            _GLIBC.mallopt(parameter, kept if keep else usual)
+
+
+def trim_memory():
+    """Give free memory back to the system: after a training, or after a large file. Only glibc needs it."""
+    if hasattr(_GLIBC, "malloc_trim"):
+        _GLIBC.malloc_trim(0)
+
+
+# --- Pillow
+
+
+def pillow_reads_avif():
+    """Whether Pillow was built with AVIF. Before 11.3 `PIL.features` does not know the name; the module is private."""
+    from importlib.util import find_spec
+
+    with contextlib.suppress(ImportError):
+        return find_spec("PIL._avif") is not None
+    return False

@@ -1,0 +1,157 @@
+"""What was measured of speed and memory."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from alexnet.plotting.style import ACCENT, BACKEND_COLORS, INK, SOFT, styled
+
+
+@styled
+def benchmark(record):
+    """Training and inference in images a second and LRN in milliseconds: a column for each framework; of one framework
+    alone side by side.
+
+    Bars are medians, whiskers reach from the fewest to the most of any round.
+
+    Args:
+        record: What `benchmarks.harness.suite.run` returns, or `bench.json` holds.
+    """
+    batch_size = record["settings"]["batch_size"]
+    backends = record["settings"]["backends"]
+    names = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}
+    rows = [("training", f"training, batches of {batch_size}"), ("inference", f"inference, batches of {batch_size}")]
+    comparisons = {
+        (comparison["group"], comparison["work"]): comparison["seconds"]
+        for comparison in record["comparisons"]
+        if comparison["batch_size"] == batch_size
+    }
+    most = [max(len(comparisons[backend, work]) for backend in backends) for work, _ in rows]
+    layers = comparisons["all", "normalization"]
+    most.append(max(sum(name.startswith(backend) for name in layers) for backend in backends))
+    if len(backends) == 1:
+        figure, grid = plt.subplots(1, 3, figsize=(10, 0.9 + 0.3 * max(most)))
+        grid, most = grid[:, None], [max(most)] * 3
+    else:
+        size = (3.75 * len(backends), 1.2 + 0.37 * sum(most))
+        figure, grid = plt.subplots(3, len(backends), figsize=size, sharex="row", squeeze=False, height_ratios=most)
+    for column, backend in enumerate(backends):
+        for axes, slots, (work, _) in zip(grid[:, column], most, rows, strict=False):
+            rates = {
+                name: [batch_size / seconds for seconds in times] for name, times in comparisons[backend, work].items()
+            }
+            _candidates(axes, rates, slots)
+        milliseconds = {
+            name.removeprefix(f"{backend} "): [1000 * seconds for seconds in times]
+            for name, times in layers.items()
+            if name.startswith(backend)
+        }
+        _candidates(grid[2, column], milliseconds, most[2])
+        grid[0, column].set_title(names[backend])
+    for row in grid:  # one scale for all frameworks, with room for the numbers
+        row[0].set_xlim(0, 1.18 * max(axes.dataLim.x1 for axes in row))
+    for axes, (_, title) in zip(grid[:2, 0], rows, strict=True):
+        axes.set_xlabel(f"{title}: images/s")
+    grid[2, 0].set_xlabel("LRN, forward and backward: ms")
+    return figure
+
+
+def _candidates(axes, values, slots):
+    """A bar for each candidate, ours marked; room for `slots` of them."""
+    middles = [float(np.median(rounds)) for rounds in values.values()]
+    spread = [
+        [middle - min(rounds) for middle, rounds in zip(middles, values.values(), strict=True)],
+        [max(rounds) - middle for middle, rounds in zip(middles, values.values(), strict=True)],
+    ]
+    colors = [ACCENT if name.startswith("ours") else SOFT for name in values]
+    whiskers = {"ecolor": INK, "elinewidth": 0.8, "capsize": 2}
+    axes.barh(list(values), middles, xerr=spread, color=colors, height=0.7, error_kw=whiskers)
+    for place, (middle, most) in enumerate(zip(middles, spread[1], strict=True)):
+        text = f"{middle:.0f}" if middle >= 10 else f"{middle:.1f}"
+        axes.annotate(text, (middle + most, place), (4, 0), textcoords="offset points", va="center", fontsize=9)
+    axes.set_ylim(slots - 0.5, -0.5)
+    axes.grid(axis="y", visible=False)
+
+
+@styled
+def scaling(record):
+    """How the cost of our network grows with each size: images a second and memory, a line for each backend.
+
+    Args:
+        record: What `benchmarks.harness.suite.run(scaling=True)` returns, or `bench.json` holds.
+    """
+    base = {size: record["settings"][size] for size in ("batch_size", "image_size", "width")}
+    titles = {"batch_size": "images in a batch", "image_size": "pixels a side", "width": "width"}
+    figure, grid = plt.subplots(2, 3, figsize=(10, 5.4), sharex="col", sharey="row")
+    for column, size in zip(grid.T, base, strict=True):
+        for backend in record["settings"]["backends"]:
+            points = sorted(
+                (
+                    row
+                    for row in record["scaling"]
+                    if row["backend"] == backend and all(row[other] == base[other] for other in base if other != size)
+                ),
+                key=lambda row: row[size],
+            )
+            at, look = (
+                [row[size] for row in points],
+                {"color": BACKEND_COLORS[backend], "marker": ".", "linewidth": 1.8},
+            )
+            for key, style in (("training_seconds", "-"), ("inference_seconds", "--")):
+                label = f"{backend}, {key.partition('_')[0]}"
+                rates = [row["batch_size"] / row[key] for row in points]
+                column[0].plot(at, rates, style, label=label, **look)
+            column[1].plot(at, [row["memory_bytes"] / 1e9 for row in points], **look)
+        column[0].set_yscale("log")
+        if size == "batch_size":
+            column[0].set_xscale("log", base=2)
+        column[1].set_xlabel(titles[size])
+        column[1].set_xticks(sorted({row[size] for row in record["scaling"]}))
+        column[1].xaxis.set_major_formatter("{x:g}")
+    grid[0, 0].set_title("images/s")
+    grid[1, 0].set_title("peak memory in training, GB")
+    grid[1, 0].set_ylim(0, 1.08e-9 * max(row["memory_bytes"] for row in record["scaling"]))
+    grid[0, 0].yaxis.set_major_formatter("{x:g}")
+    lines, labels = grid[0, 0].get_legend_handles_labels()
+    figure.legend(lines, labels, loc="outside lower center", ncols=3, handlelength=3)
+    return figure
+
+
+@styled
+def batch_times(rows):
+    """What a batch costs, and how many images a second that makes, against its size.
+
+    Args:
+        rows: What `alexnet.profiling.batch_times` returns.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.2))
+    sizes = [row["batch_size"] for row in rows]
+    left.plot(sizes, [1000 * row["seconds"] for row in rows], color=ACCENT, marker=".")
+    right.plot(sizes, [row["batch_size"] / row["seconds"] for row in rows], color=ACCENT, marker=".")
+    left.set_title("milliseconds a batch")
+    right.set_title("images/s")
+    for axes in (left, right):
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(sizes)
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.set_ylim(0)
+        axes.set_xlabel("images in a batch")
+    return figure
+
+
+@styled
+def layer_times(rows):
+    """Milliseconds of each layer, forward and backward.
+
+    Args:
+        rows: What `alexnet.profiling.layer_times` returns.
+    """
+    figure, axes = plt.subplots(figsize=(10, 0.26 * len(rows) + 0.9))
+    names = [row["layer"] for row in rows]
+    forward, backward = ([1000 * row[f"{way}_seconds"] for row in rows] for way in ("forward", "backward"))
+    axes.barh(names, forward, color=ACCENT, height=0.7, label="forward")
+    axes.barh(names, backward, left=forward, color="#c6dafc", height=0.7, label="backward")
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_xlabel("milliseconds")
+    axes.grid(axis="y", visible=False)
+    axes.legend()
+    return figure

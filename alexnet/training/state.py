@@ -1,0 +1,294 @@
+"""Where a run stands, and its states on disk: whole or not there, and the last two are kept."""
+
+import contextlib
+import errno
+import json
+import logging
+import time
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from alexnet._compat import sync_variables
+from alexnet.atomic import atomic_write, remove_unfinished
+from alexnet.recipe import NON_MODEL_FIELDS, Recipe
+from alexnet.training.stopping import LossError, RunError
+from alexnet.training.system_info import computed_by, versions
+
+logger = logging.getLogger(__name__)
+
+MAX_TO_KEEP = 2
+
+
+class TrainState:
+    """Where a run stands: everything that the rest of it depends on, but for the data, whose order follows from the
+    seed.
+
+    That is weights, momentum, learning rate, the states of dropout, metrics and schedule, the history, and the step.
+
+    Args:
+        run: `Run`.
+        training_model: What is fitted, as `compile_model` returns it.
+        schedule: `ReduceLROnPlateau`.
+        data: As `dataset_fingerprint` returns it.
+
+    Attributes:
+        epoch, step: Whole epochs, and steps of the one after them.
+        saved: The `(epoch, step)` that was saved last, or None.
+        epoch_began: When the epoch under way did, as `time.perf_counter` has it, or None.
+        earlier_seconds: Of the epoch under way, before the run was interrupted.
+        training_seconds: Of the epoch under way, once all its steps are made.
+    """
+
+    def __init__(self, run, training_model, schedule, data):
+        self.run = run
+        self.training_model = training_model
+        self.schedule = schedule
+        self.data = data
+        self.epoch, self.step, self.saved = 0, 0, None
+        self.epoch_began, self.earlier_seconds, self.training_seconds = None, 0.0, None
+        self._metrics = None
+
+    @property
+    def global_step(self) -> int:
+        """Steps made in the whole run."""
+        return self.epoch * self.run.training.steps_per_epoch + self.step
+
+    def elapsed(self) -> float:
+        """Seconds that the epoch under way has taken so far, before an interruption and after."""
+        return self.earlier_seconds + (0 if self.epoch_began is None else time.perf_counter() - self.epoch_began)
+
+    def end_epoch(self, results: dict[str, float]) -> None:
+        """An epoch has ended: its row of the history, a dictionary of the names in `HISTORY_FIELDS`."""
+        self.run.history.append(results)
+        self.epoch, self.step = self.epoch + 1, 0
+        self.epoch_began, self.earlier_seconds, self.training_seconds = None, 0.0, None
+
+    def progress(self) -> dict[str, Any]:
+        """What is not an array, as JSON has it."""
+        return {
+            "epoch": self.epoch,
+            "step": self.step,
+            "seconds": self.elapsed(),
+            "training_seconds": self.training_seconds,
+            "versions": versions(),
+            "computed_by": computed_by(),
+            "history": self.run.history,
+            "schedule": self.schedule.state,
+            "data": self.data,
+            "colors": self.run.training.pixel_stats.to_json(),
+            "skipped": self.run.training.skipped.reasons,
+        }
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The values of all variables by name, NumPy.
+
+        Raises:
+            LossError: some are no finite numbers.
+        """
+        sync_variables(self.training_model)
+        arrays = {name: ops.convert_to_numpy(ops.cast(v, v.dtype)) for name, v in self._variables().items()}
+        if not all(np.isfinite(array).all() for array in arrays.values()):
+            raise LossError(f"Weights became infinite or NaN by step {self.step} of epoch {self.epoch + 1}.")
+        return arrays
+
+    def restore(self, checkpoint: "Checkpoint") -> None:
+        """Go on from a `Checkpoint`.
+
+        Raises:
+            RunError: it has other variables.
+        """
+        arrays, variables = checkpoint.arrays(), self._variables()
+        if {name: array.shape for name, array in arrays.items()} != {n: tuple(v.shape) for n, v in variables.items()}:
+            raise RunError(f"{checkpoint.path} is of another version. Set resume to false to begin afresh.")
+        for name, variable in variables.items():
+            variable.assign(arrays[name])
+        # Keras sets its metrics to zero when an epoch begins; those of half an epoch are put back after that.
+        self._metrics = [arrays[f"s{i}"] for i in range(len(self.training_model.metrics_variables))]
+        progress = checkpoint.progress
+        self.epoch, self.step, self.saved = progress["epoch"], progress["step"], (progress["epoch"], progress["step"])
+        self.earlier_seconds, self.training_seconds = progress["seconds"], progress["training_seconds"]
+        self.run.history = progress["history"]
+        self.schedule.state = progress["schedule"]
+        self.run.training.skipped.reasons.update(progress["skipped"])
+
+    def restore_metrics(self) -> None:
+        """Put the metrics of the interrupted epoch back; once."""
+        if self._metrics is not None and self.step:
+            for variable, value in zip(self.training_model.metrics_variables, self._metrics, strict=True):
+                variable.assign(value)
+        self._metrics = None
+
+    def restore_weights(self, checkpoint: "Checkpoint") -> None:
+        """Take the weights of a `Checkpoint`, and nothing else of it."""
+        arrays = checkpoint.arrays()
+        for name, variable in self._variables().items():
+            if name.startswith("m"):
+                variable.assign(arrays[name])
+
+    def _variables(self):
+        # The model's hold the random state of dropout too, the optimizer's the learning rate and the step.
+        model = self.training_model
+        groups = {"m": model.variables, "o": model.optimizer.variables, "s": model.metrics_variables}
+        return {f"{group}{i}": variable for group, found in groups.items() for i, variable in enumerate(found)}
+
+
+@dataclass
+class Checkpoint:
+    """A saved state.
+
+    Attributes:
+        path: The file.
+        progress: What is not an array, as JSON has it.
+    """
+
+    path: Path
+    progress: dict[str, Any]
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The saved arrays by name."""
+        with np.load(self.path, allow_pickle=False) as saved:
+            return {name: saved[name] for name in saved.files if name != "progress"}
+
+
+class CheckpointManager:
+    """The folder `checkpoints/` of a run. States of a run from before 2026-11-26 are in `saves/`, and are read and
+    removed there, too.
+
+    Args:
+        folder: The run's folder.
+    """
+
+    def __init__(self, folder: str | PathLike):
+        self.folder = Path(folder) / "checkpoints"
+        self._folders = (self.folder, Path(folder) / "saves")
+
+    def write(self, step: int, progress: Mapping[str, Any], arrays: Mapping[str, Any]) -> None:
+        """Write a state so that a kill at any moment leaves the earlier ones or this one, never half of it.
+
+        Args:
+            step: Its number in the whole run, for the file's name.
+            progress: Anything that JSON holds.
+            arrays: NumPy arrays by name.
+
+        Raises:
+            OSError: the disk is full, or the folder cannot be written. Earlier states stay.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        remove_unfinished(self.folder)  # what a kill has left
+        path = self.folder / f"step-{step:09d}.npz"
+        with atomic_write(path, durable=True) as unfinished, unfinished.open("wb") as file:
+            np.savez(file, progress=json.dumps(progress), **arrays)
+        for old in [other for other in self._paths() if other != path][MAX_TO_KEEP - 1 :]:
+            old.unlink(missing_ok=True)
+
+    def newest(self, most: int | None = None) -> Checkpoint | None:
+        """The newest `Checkpoint` that is whole, or None where there is no file at all. Damaged ones are said to be.
+
+        Args:
+            most: The largest step that is wanted; None for any.
+
+        Raises:
+            RunError: there are files, and none can be used. They are not touched.
+        """
+        paths = [path for path in self._paths() if most is None or step_of(path) <= most]
+        for path in paths:
+            try:
+                with np.load(path, allow_pickle=False) as saved:
+                    if saved.zip.testzip() is None:
+                        return Checkpoint(path, json.loads(str(saved["progress"])))
+            except OSError as error:
+                if error.errno not in (None, errno.EINVAL):  # not the file's fault: it may be whole
+                    raise RunError(f"{path} cannot be read ({error.strerror}).") from None
+            except (ValueError, KeyError, EOFError, zipfile.BadZipFile):
+                pass
+            logger.warning(f"{path} is damaged.")
+        if paths:
+            raise RunError(f"No state in {self.folder} is whole. Set resume to false to begin afresh.")
+        return None
+
+    def clear(self) -> None:
+        """Remove all states."""
+        for path in self._paths():
+            path.unlink(missing_ok=True)
+        for folder in self._folders:
+            remove_unfinished(folder)
+            for path in folder.glob("step-*.tmp"):  # as they were called in `saves/`
+                path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # something of somebody else's, or no such folder
+                folder.rmdir()
+
+    def _paths(self):
+        """Files of states, the latest first."""
+        found = [path for folder in self._folders for path in folder.glob("step-*.npz")]
+        return sorted(found, key=step_of, reverse=True)
+
+
+def step_of(path: Path) -> int:
+    """The step in the name of a state's file."""
+    return int(path.stem.partition("-")[2])
+
+
+def find_resumable(recipe: Recipe, folder: Path, data: Mapping[str, Any]) -> Checkpoint | None:
+    """The `Checkpoint` from which a run goes on, or None where there is nothing to go on with.
+
+    Args:
+        recipe: What is to be run.
+        folder: The run's folder.
+        data: What is known of the images, as `dataset_fingerprint` returns it.
+
+    Raises:
+        RunError: an unfinished run with other parameters, or on other images.
+    """
+    params = folder / "params.yaml"
+    if not recipe.resume or not params.is_file():
+        return None
+    checkpoint = CheckpointManager(folder).newest()
+    if checkpoint is None:
+        return None
+    theirs, ours = Recipe.read_run(params).model_dump(), recipe.model_dump()
+    if differences := [
+        f"{name}: {theirs[name]} there, {ours[name]} here"
+        for name in ours
+        if name not in NON_MODEL_FIELDS and theirs[name] != ours[name]
+    ]:
+        raise RunError(
+            f"{folder} holds an unfinished run with other parameters ({'; '.join(differences)}). "
+            "Give this run another name, or set resume to false to begin afresh."
+        )
+    if differences := [
+        f"{key}: {there} there, {data[key]} here" if len(str(there)) < 40 else f"{key} differ"
+        for key, there in checkpoint.progress["data"].items()
+        if there != data[key]
+    ]:
+        raise RunError(
+            f"{folder} holds an unfinished run on other images, {recipe.data_dir} has changed "
+            f"({'; '.join(differences)}). Give this run another name, or set resume to false to begin afresh."
+        )
+    there = {**checkpoint.progress["versions"], **checkpoint.progress.get("computed_by", {})}
+    here = {**versions(), **computed_by()}
+    known = [name for name in {**there, **here} if name in there or name not in computed_by()]
+    if changes := [
+        f"{name.replace('_', ' ')} {there.get(name, 'absent')}, now {here.get(name, 'absent')}"
+        for name in known
+        if there.get(name) != here.get(name)
+    ]:
+        logger.warning(f"The run was begun with {'; '.join(changes)}. It will not end with the same numbers.")
+    return checkpoint
+
+
+def dataset_fingerprint(training, validation):
+    """What a run says of its images; two runs on the same ones say the same."""
+    return {
+        "source": training.source.kind,
+        "training_images": len(training),
+        "validation_images": len(validation),
+        "digest": training.source.digest()[:12] + validation.source.digest()[:12],
+        "class_names": list(training.class_names),
+    }

@@ -286,7 +286,7 @@ def find_resumable(recipe: Recipe, folder: Path, data: Mapping[str, Any]) -> Che
 def dataset_fingerprint(training, validation):
     """What a run says of its images; two runs on the same ones say the same."""
     return {
-        "source": training.source.kind,
+        "source": training.source.layout,
         "training_images": len(training),
         "validation_images": len(validation),
         "digest": training.source.digest()[:12] + validation.source.digest()[:12],

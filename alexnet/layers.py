@@ -7,7 +7,14 @@ import keras
 import numpy as np
 from keras import ops
 
-from alexnet.ops import convolution, dense, local_response_normalization, max_pooling
+from alexnet.ops import (
+    ceil_pooling,
+    convolution,
+    dense,
+    local_convolution,
+    local_response_normalization,
+    max_pooling,
+)
 
 
 @keras.saving.register_keras_serializable(package="alexnet")
@@ -228,14 +235,176 @@ class GroupedConv2D(keras.layers.Conv2D):
 
 
 @keras.saving.register_keras_serializable(package="alexnet")
-class MaxPooling2D(keras.layers.MaxPooling2D):
-    """`keras.layers.MaxPooling2D`, computed as `alexnet.ops` knows."""
+class LocallyConnected2D(keras.layers.Layer):
+    """A convolution whose weights are not shared: every place of the output has filters and biases of its own.
+
+    cuda-convnet's CIFAR-10 networks end in two of them; Keras had this layer until version 2.
+
+    Args:
+        filters: Feature maps of the output.
+        kernel_size: Rows and columns of a window, a whole number or two of them.
+        strides: Rows and columns from one window to the next.
+        padding: `"valid"`, or `"same"` for as many places as the input has, at strides of 1.
+        activation: Applied to the output; None for none.
+        use_bias: Whether there is a bias, one number for each place and feature map.
+        kernel_initializer: Of the kernel. Those that scale with the number of inputs count the inputs of one place.
+        bias_initializer: Of the bias.
+
+    Shapes:
+        Input `(batch, height, width, channels)`, all but the batch known; output `(batch, rows, columns, filters)`.
+        The kernel is `(rows, columns, kernel_size[0] * kernel_size[1] * channels, filters)`, the values of a window in
+        the order of a convolution's kernel; the bias `(rows, columns, filters)`.
+
+    Raises:
+        ValueError: an argument out of its range, an unknown size, or an input smaller than one window.
+
+    Example:
+
+        layer = LocallyConnected2D(32, 3, padding="same")
+        layer(keras.ops.zeros((1, 6, 6, 64))).shape  # (1, 6, 6, 32)
+    """
+
+    def __init__(
+        self,
+        filters,
+        kernel_size,
+        strides=(1, 1),
+        padding="valid",
+        activation=None,
+        use_bias=True,
+        kernel_initializer="glorot_uniform",
+        bias_initializer="zeros",
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        _require_whole("filters", filters)
+        self.filters = int(filters)
+        self.kernel_size = _pair("kernel_size", kernel_size)
+        self.strides = _pair("strides", strides)
+        if padding not in ("valid", "same"):
+            raise ValueError(f"padding must be 'valid' or 'same'. Received: padding={padding!r}")
+        if padding == "same" and self.strides != (1, 1):
+            raise ValueError(f"padding='same' needs strides of 1. Received: strides={strides!r}")
+        self.padding = padding
+        self.activation = keras.activations.get(activation)
+        self.use_bias = bool(use_bias)
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.bias_initializer = keras.initializers.get(bias_initializer)
+
+    def build(self, input_shape):
+        _, rows, columns, _ = self.compute_output_shape(input_shape)
+        inputs = math.prod(self.kernel_size) * input_shape[-1]
+        initializer = self.kernel_initializer
+        if isinstance(initializer, keras.initializers.VarianceScaling):
+            # Keras takes the places for a kernel's rows and columns, and so for inputs of one unit.
+            initializer = keras.initializers.VarianceScaling(
+                initializer.scale * rows * columns, initializer.mode, initializer.distribution, initializer.seed
+            )
+        self.kernel = self.add_weight(
+            name="kernel", shape=(rows, columns, inputs, self.filters), initializer=initializer
+        )
+        self.bias = None
+        if self.use_bias:
+            self.bias = self.add_weight(
+                name="bias", shape=(rows, columns, self.filters), initializer=self.bias_initializer
+            )
+        self.built = True
 
     def call(self, inputs):
+        if self.padding == "same":
+            around = [((side - 1) // 2, side - 1 - (side - 1) // 2) for side in self.kernel_size]
+            inputs = ops.pad(inputs, ((0, 0), *around, (0, 0)))
+        kernel, bias = (None if each is None else ops.convert_to_tensor(each) for each in (self.kernel, self.bias))
+        outputs = local_convolution(inputs, kernel, bias, self.kernel_size, self.strides)
+        return outputs if self.activation is None else self.activation(outputs)
+
+    def compute_output_shape(self, input_shape):
+        if len(input_shape) != 4 or None in input_shape[1:]:
+            raise ValueError(
+                f"The input must be (batch, height, width, channels), all but the batch known. "
+                f"Received: input_shape={tuple(input_shape)}"
+            )
+        sides = tuple(input_shape[1:3])
+        if self.padding == "valid":
+            pairs = zip(sides, self.kernel_size, self.strides, strict=True)
+            sides = tuple((side - window) // stride + 1 for side, window, stride in pairs)
+        if min(sides) < 1:
+            raise ValueError(
+                f"The input is smaller than one window. "
+                f"Received: input_shape={tuple(input_shape)}, kernel_size={self.kernel_size}"
+            )
+        return (input_shape[0], *sides, self.filters)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "kernel_size": self.kernel_size,
+            "strides": self.strides,
+            "padding": self.padding,
+            "activation": keras.activations.serialize(self.activation),
+            "use_bias": self.use_bias,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "bias_initializer": keras.initializers.serialize(self.bias_initializer),
+        }
+
+
+class _Pooling2D:
+    """What `rounding` adds to Keras's pooling layers: `"ceil"` has a last window that is cut off at the end, where
+    windows do not come out even. Channels last, the same size and strides along both axes, padding `"valid"`."""
+
+    def __init__(self, pool_size=(2, 2), strides=None, padding="valid", data_format=None, rounding="floor", **kwargs):
+        super().__init__(pool_size, strides, padding, data_format, **kwargs)
+        if rounding not in ("floor", "ceil"):
+            raise ValueError(f"rounding must be 'floor' or 'ceil'. Received: rounding={rounding!r}")
+        if rounding == "ceil" and (not self._is_plain() or self.strides[0] > self.pool_size[0]):
+            raise ValueError(
+                "rounding='ceil' needs square windows that do not lie apart, padding='valid', channels last. Received: "
+                f"pool_size={pool_size!r}, strides={strides!r}, padding={padding!r}, data_format={self.data_format!r}"
+            )
+        self.rounding = rounding
+
+    def _is_plain(self):
         square = self.pool_size[0] == self.pool_size[1] and self.strides[0] == self.strides[1]
-        if not square or self.padding != "valid" or self.data_format == "channels_first":
+        return square and self.padding == "valid" and self.data_format == "channels_last"
+
+    def compute_output_shape(self, input_shape):
+        if self.rounding == "floor":
+            return super().compute_output_shape(input_shape)
+        size, stride = self.pool_size[0], self.strides[0]
+        if len(input_shape) != 4 or None in input_shape[1:3] or min(input_shape[1:3]) < size:
+            raise ValueError(
+                "rounding='ceil' needs a known height and width of at least one window. "
+                f"Received: input_shape={tuple(input_shape)}"
+            )
+        sides = (-(-(side - size) // stride) + 1 for side in input_shape[1:3])
+        return (input_shape[0], *sides, input_shape[3])
+
+    def get_config(self):
+        return {**super().get_config(), "rounding": self.rounding}
+
+
+@keras.saving.register_keras_serializable(package="alexnet")
+class MaxPooling2D(_Pooling2D, keras.layers.MaxPooling2D):
+    """`keras.layers.MaxPooling2D`, computed as `alexnet.ops` knows, with a `rounding` (`"floor"` or `"ceil"`)."""
+
+    def call(self, inputs):
+        if self.rounding == "ceil":
+            return ceil_pooling(inputs, self.pool_size[0], self.strides[0], "max")
+        if not self._is_plain():
             return super().call(inputs)
         return max_pooling(inputs, self.pool_size[0], self.strides[0])
+
+
+@keras.saving.register_keras_serializable(package="alexnet")
+class AveragePooling2D(_Pooling2D, keras.layers.AveragePooling2D):
+    """`keras.layers.AveragePooling2D` with a `rounding`, `"floor"` or `"ceil"`. A window that is cut off averages
+    what it sees."""
+
+    def call(self, inputs):
+        if self.rounding == "ceil":
+            return ceil_pooling(inputs, self.pool_size[0], self.strides[0], "average")
+        return super().call(inputs)
 
 
 @keras.saving.register_keras_serializable(package="alexnet")
@@ -293,6 +462,16 @@ def _normalized(layer, inputs, axis, *settings):
 def _require_whole(name, value):
     if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{name} must be a whole number of 1 or more. Received: {name}={value!r}")
+
+
+def _pair(name, value):
+    """A whole number, or two of them, as two."""
+    pair = tuple(value) if isinstance(value, list | tuple) else (value, value)
+    for each in pair:
+        _require_whole(name, each)
+    if len(pair) != 2:
+        raise ValueError(f"{name} must be one whole number or two. Received: {name}={value!r}")
+    return tuple(map(int, pair))
 
 
 def _require(name, value, allowed, holds):

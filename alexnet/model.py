@@ -3,20 +3,23 @@
 import math
 import numbers
 import random
+from dataclasses import dataclass
 
 import keras
 import numpy as np
 
 from alexnet.layers import (
     AverageMaps,
+    AveragePooling2D,
     Dense,
     GroupedConv2D,
+    LocallyConnected2D,
     LocalResponseNormalization,
     MaxPooling2D,
     PixelNormalization,
     WithinChannelLRN,
 )
-from alexnet.presets import INITIALIZERS, LAYERS, PRESETS, SMALLEST_INPUT, Convolution
+from alexnet.networks import INITIALIZERS, network_of, specs
 from alexnet.weights import FORMATS, Checkpoint, CheckpointError, read_checkpoint
 
 PIXEL_STD = 75.0  # of natural images, 0-255
@@ -24,7 +27,7 @@ ZEROS = "zeros"  # for values that are overwritten or never used; JAX would comp
 
 
 def AlexNet(
-    preset="paper",
+    network="paper",
     input_shape=None,
     classes=1000,
     width=1.0,
@@ -36,10 +39,12 @@ def AlexNet(
     initializer="paper",
     dropout=0.5,
     mean=None,
+    activation="relu",
+    without=(),
 ):
     """AlexNet as a `keras.Model`, built as section 3 of the paper describes it, or as others have built it.
 
-    | preset | filters | columns | after conv1 | after conv2 | a, k of LRN | parameters |
+    | network | filters | columns | after conv1 | after conv2 | a, k of LRN | parameters |
     |---|---|---|---|---|---|---|
     | `paper` | 96-256-384-384-256 | 2 | ReLU, LRN, pool | ReLU, LRN, pool | 1e-4, 2 | 60,965,224 |
     | `krizhevsky2012` | 96-256-384-384-256 | 2 | LRN, pool, ReLU | ReLU, LRN, same-map, pool | 2e-5, 2 | 60,965,224 |
@@ -59,26 +64,32 @@ def AlexNet(
     224 to 258 pixels all end in 6 x 6 maps, and one checkpoint serves them; with other sizes fc6 has other inputs.
 
     Args:
-        preset: Which published network, a name of the table.
-        input_shape: `(height, width, 3)`, each side 67 pixels or more; None for what the network was trained with,
-            227 pixels a side, or 224 for `"torchvision"`.
+        network: Which network, a name in `alexnet.NETWORKS`: those of the table; its ablations `net147` (pools that do
+            not overlap), `net148` (no LRN), `net150` (conv3 in two columns, too), `net145_half` (one column); the
+            CIFAR-10 networks `cifar10_80sec`, `cifar10_18pct`, `cifar10_13pct`, `cifar10_13pct_lrn`,
+            `cifar10_11pct`; or one that `alexnet.register_network` was given.
+        input_shape: `(height, width, 3)`, each side 67 pixels or more for most of them; None for what the network was
+            trained with, 227 pixels a side, 224 for `"torchvision"`, 32 or 24 for those of CIFAR-10.
         classes: Number of classes, the units of `fc8`.
         width: Factor of the number of filters and hidden units. The standard deviation of the paper's initial
             values is multiplied by `1 / sqrt(width)`, so that activities keep their size.
         include_top: False ends the network after `pool5`.
         weights: None, or the path of a checkpoint in any format that `alexnet.load_checkpoint` reads. If it has
-            another number of classes, its seven lower layers are taken and `fc8` keeps fresh initial values.
+            another number of classes, its lower layers are taken and the last one keeps fresh initial values.
             `"imagenet"` is answered with where published ones can be had.
         classifier_activation: What follows `fc8`, in float32; None returns the logits.
         name: The model's name.
-        initializer: `"paper"` for the initial values of the preset's authors (in `"paper"` section 5's Gaussian and
+        initializer: `"paper"` for the initial values of the network's authors (in `"paper"` section 5's Gaussian and
             its biases of 1), or `"he_normal"`, which learns much sooner from a small data set: biases of 0 and He's
             Gaussian, whose standard deviation sqrt(2 / inputs) is multiplied by 75 ** (-1/8). He's rule keeps the
-            size of what it is given, and pixels have a size of about 75: the eight layers share the way down to
+            size of what it is given, and pixels have a size of about 75: the layers share the way down to
             logits of about 1. Pixels that the network scales itself (`"torchvision"`) need less.
         dropout: Share of `fc6` and `fc7` that is left out in training (section 4.2).
+        activation: `"relu"`, or `"tanh"` for a network with tanh in every place of ReLU (section 3.1).
         mean: RGB mean of the training images, 0-255, which is subtracted from every pixel (section 2). None for the
-            checkpoint's where the file has one, and for the preset's otherwise.
+            checkpoint's where the file has one, and for the network's otherwise.
+        without: Names of layers to leave out, each with its own activation and dropout, like `("conv4",)`: section 7
+            asks what a layer is worth.
 
     Returns:
         A model from RGB pixels 0-255 (uint8 or float, the mean is subtracted inside), of shape
@@ -86,13 +97,18 @@ def AlexNet(
         shape `(batch, rows, columns, 256 * width)`.
 
     Raises:
-        ValueError: an unknown preset or initializer, or a size out of range.
+        ValueError: an unknown network, initializer or layer, or a size out of range.
         CheckpointError: a missing or damaged checkpoint, or one of another network.
+
+    Example:
+
+        model = alexnet.AlexNet("caffenet", classes=10, width=0.25)
+        model.predict(images)  # (n, 227, 227, 3), 0-255, to (n, 10)
     """
-    if preset in PRESETS and input_shape is None:
-        input_shape = (PRESETS[preset].image_size, PRESETS[preset].image_size, 3)
-    _check_arguments(preset, input_shape, classes, width, initializer, dropout)
-    network = PRESETS[preset]
+    row = network_of(network, activation, without)
+    if input_shape is None:
+        input_shape = (row.image_size, row.image_size, 3)
+    _check_arguments(row, network, input_shape, classes, width, initializer, dropout)
     checkpoint = weights
     if weights is not None and not isinstance(weights, Checkpoint):
         checkpoint = read_checkpoint(weights)
@@ -100,102 +116,161 @@ def AlexNet(
     if checkpoint is not None:
         mean = checkpoint.mean if mean is None else mean
         overhang = checkpoint.overhang(input_shape[:2])
-    mean = network.mean if mean is None else mean
-    overhang = _overhang(network, input_shape) if overhang is None else overhang
+    if overhang is None:
+        overhang = {row.overhang: tuple(map(row.overhanging, input_shape[:2]))}
+    build = _Build(row, classes, width, initializer, dropout, overhang)
     pixels = keras.Input(input_shape, name="pixels")
-    x = PixelNormalization(tuple(mean), network.scale, name="mean")(pixels)
-
-    for layer, spec in network.layers.items():
-        number = layer[-1]
-        if isinstance(spec, Convolution):
-            fan_in = spec.kernel**2 * x.shape[-1] // spec.columns
-            padded = spec.stride == 1 and spec.padding == spec.kernel // 2  # what Keras calls same
-            zeros = tuple((spec.padding, spec.padding + rows) for rows in overhang.get(layer, (0, 0)))
-            if any(map(any, zeros)) and not padded:
-                x = keras.layers.ZeroPadding2D(zeros, data_format="channels_last", name=f"pad{number}")(x)
-            x = GroupedConv2D(
-                scale_width(spec.filters, width, network.columns),
-                spec.kernel,
-                strides=spec.stride,
-                padding="same" if padded else "valid",
-                groups=spec.columns,
-                data_format="channels_last",
-                **_initializers(network, spec, initializer, width, fan_in),
-                name=layer,
-            )(x)
-        elif include_top:
-            if len(x.shape) == 4:
-                x = keras.layers.Flatten(data_format="channels_last", name="flatten")(x)
-            for step in spec.before:
-                x = _step(step, number, network, dropout, overhang, x)
-            x = Dense(
-                classes if spec.units is None else scale_width(spec.units, width),
-                **_initializers(network, spec, initializer, width, x.shape[-1]),
-                dtype="float32" if spec.units is None else None,
-                name=layer,
-            )(x)
-        else:
+    x = PixelNormalization(tuple(row.pixel_mean if mean is None else mean), row.pixel_std, name="mean")(pixels)
+    for spec in row.layers:
+        if isinstance(spec, specs.Flatten) and not include_top:
             break
-        for step in spec.then:
-            x = _step(step, number, network, dropout, overhang, x)
-
+        x = _LAYERS[type(spec)](spec, x, build)
     if include_top and classifier_activation is not None:
         x = keras.layers.Activation(classifier_activation, dtype="float32", name="prob")(x)
-    model = keras.Model(pixels, x, name=name or f"alexnet_{preset}")
+    model = keras.Model(pixels, x, name=name or f"alexnet_{network}")
     if checkpoint is not None:
-        _assign_weights(model, checkpoint, preset)
+        _assign_weights(model, checkpoint, network, row)
     return model
 
 
-def _overhang(network, input_shape):
-    """By layer, the rows and columns of zeros behind its input, where 224 to 226 pixels pass for 227."""
-    missing = tuple(227 - side if 224 <= side < 227 else 0 for side in input_shape[:2])
-    if network.overhang is None or not any(missing):
-        return {}
-    if network.overhang == "pool1":  # of 54 rows, where 227 pixels leave 55
-        missing = tuple(min(1, rows) for rows in missing)
-    return {network.overhang: missing}
+@dataclass(frozen=True)
+class _Build:
+    """What a layer's builder needs beside its spec.
+
+    `overhang` has, by layer, the rows and columns of zeros behind its input.
+    """
+
+    network: specs.Network
+    classes: int
+    width: float
+    initializer: str
+    dropout: float
+    overhang: dict
 
 
-def _step(step, number, network, dropout, overhang, x):
-    """One of the layers without weights, named after the layer that it belongs to."""
-    if step == "relu":
-        return keras.layers.ReLU(name=f"relu{number}")(x)
-    if step == "lrn":
-        return LocalResponseNormalization(**network.lrn, data_format="channels_last", name=f"norm{number}")(x)
-    if step == "same_map":
-        return WithinChannelLRN(**network.same_map, name=f"map_norm{number}")(x)
-    if step == "pool":
-        if f"pool{number}" in overhang:  # zeros are as good as nothing here: a ReLU comes before or after
-            zeros = tuple((0, rows) for rows in overhang[f"pool{number}"])
-            x = keras.layers.ZeroPadding2D(zeros, data_format="channels_last", name=f"overhang{number}")(x)
-        return MaxPooling2D(3, 2, data_format="channels_last", name=f"pool{number}")(x)
-    if step == "average":
-        if x.shape[1:3] == (6, 6):  # nothing to average at the size that the network was trained with
-            return x
-        return AverageMaps(6, name="average")(x)
+def _convolution(spec, x, build):
+    fan_in = spec.kernel**2 * x.shape[-1] // spec.groups
+    x, padding = _padded(spec, x, build)
+    return GroupedConv2D(
+        scale_width(spec.filters, build.width, build.network.groups),
+        spec.kernel,
+        strides=spec.stride,
+        padding=padding,
+        groups=spec.groups,
+        data_format="channels_last",
+        **_initializers(spec, build, fan_in),
+        name=spec.name,
+    )(x)
+
+
+def _locally_connected(spec, x, build):
+    fan_in = spec.kernel**2 * x.shape[-1]
+    x, padding = _padded(spec, x, build)
+    return LocallyConnected2D(
+        scale_width(spec.filters, build.width, build.network.groups),
+        spec.kernel,
+        strides=spec.stride,
+        padding=padding,
+        **_initializers(spec, build, fan_in),
+        name=spec.name,
+    )(x)
+
+
+def _padded(spec, x, build):
+    """The input of a convolution with its zeros around it, and the padding that is left to Keras."""
+    same = spec.stride == 1 and spec.kernel % 2 and spec.padding == spec.kernel // 2  # what Keras calls same
+    zeros = tuple((spec.padding, spec.padding + rows) for rows in build.overhang.get(spec.name, (0, 0)))
+    if any(map(any, zeros)) and not same:
+        name = f"pad{_number(spec.name)}"
+        x = keras.layers.ZeroPadding2D(zeros, data_format="channels_last", name=name)(x)
+    return x, "same" if same else "valid"
+
+
+def _dense(spec, x, build):
+    return Dense(
+        build.classes if spec.units is None else scale_width(spec.units, build.width),
+        **_initializers(spec, build, x.shape[-1]),
+        dtype="float32" if spec.units is None else None,
+        name=spec.name,
+    )(x)
+
+
+def _activation(spec, x, build):
+    if spec.function == "relu":
+        return keras.layers.ReLU(name=spec.name)(x)
+    return keras.layers.Activation(spec.function, name=spec.name)(x)
+
+
+def _lrn(spec, x, build):
+    return LocalResponseNormalization(**specs.settings(spec), data_format="channels_last", name=spec.name)(x)
+
+
+def _within_channel_lrn(spec, x, build):
+    return WithinChannelLRN(**specs.settings(spec), name=spec.name)(x)
+
+
+def _pool(spec, x, build):
+    zeros = build.overhang.get(spec.name, (0, 0))
+    if any(zeros) and spec.rounding == "floor":  # zeros are as good as nothing here: a ReLU comes before or after
+        zeros = tuple((0, rows) for rows in zeros)
+        name = f"overhang{_number(spec.name)}"
+        x = keras.layers.ZeroPadding2D(zeros, data_format="channels_last", name=name)(x)
+    layer = MaxPooling2D if spec.kind == "max" else AveragePooling2D
+    return layer(spec.size, spec.stride, data_format="channels_last", rounding=spec.rounding, name=spec.name)(x)
+
+
+def _adaptive_pool(spec, x, build):
+    if x.shape[1:3] == (spec.size, spec.size):  # nothing to average at the size that the network was trained with
+        return x
+    return AverageMaps(spec.size, name=spec.name)(x)
+
+
+def _flatten(spec, x, build):
+    return keras.layers.Flatten(data_format="channels_last", name=spec.name)(x)
+
+
+def _dropout(spec, x, build):
     # With a seed of its own: without one PyTorch's dropout follows a generator that no checkpoint holds.
-    return keras.layers.Dropout(dropout, seed=random.randrange(2**31), name=f"drop{number}")(x)
+    return keras.layers.Dropout(build.dropout, seed=random.randrange(2**31), name=spec.name)(x)
 
 
-def _initializers(network, spec, initializer, width, fan_in):
-    if initializer == ZEROS:
+_LAYERS = {
+    specs.Conv: _convolution,
+    specs.LocallyConnected: _locally_connected,
+    specs.Dense: _dense,
+    specs.Activation: _activation,
+    specs.LRN: _lrn,
+    specs.WithinChannelLRN: _within_channel_lrn,
+    specs.Pool: _pool,
+    specs.AdaptivePool: _adaptive_pool,
+    specs.Flatten: _flatten,
+    specs.Dropout: _dropout,
+}
+
+
+def _number(name):
+    """Of `conv1` the 1; what belongs to the layer is numbered like it."""
+    return name.lstrip("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_") or f"_{name}"
+
+
+def _initializers(spec, build, fan_in):
+    if build.initializer == ZEROS:
         kernel, bias = keras.initializers.Zeros(), keras.initializers.Zeros()
-    elif initializer == "he_normal":
-        kernel = keras.initializers.VarianceScaling(2.0 * init_gain(network) ** 2, "fan_in", "untruncated_normal")
+    elif build.initializer == "he_normal":
+        kernel = keras.initializers.RandomNormal(stddev=init_gain(build.network) * math.sqrt(2 / fan_in))
         bias = keras.initializers.Zeros()
-    elif spec.std is None:  # PyTorch's default
-        reach = 1 / math.sqrt(fan_in)
-        kernel, bias = keras.initializers.RandomUniform(-reach, reach), keras.initializers.RandomUniform(-reach, reach)
+    elif spec.init_std is None:  # PyTorch's default
+        bound = 1 / math.sqrt(fan_in)
+        kernel, bias = keras.initializers.RandomUniform(-bound, bound), keras.initializers.RandomUniform(-bound, bound)
     else:
-        kernel = keras.initializers.RandomNormal(stddev=spec.std / math.sqrt(width))
-        bias = keras.initializers.Constant(spec.bias)
+        kernel = keras.initializers.RandomNormal(stddev=spec.init_std / math.sqrt(build.width))
+        bias = keras.initializers.Constant(spec.init_bias)
     return {"kernel_initializer": kernel, "bias_initializer": bias}
 
 
 def init_gain(network):
-    """What He's standard deviation is multiplied by in each of the eight layers, so that logits start at about 1."""
-    return float(PIXEL_STD / np.mean(network.scale)) ** (-1 / len(LAYERS))
+    """What He's standard deviation is multiplied by in each layer of a `Network`, so that logits start at about 1."""
+    return float(PIXEL_STD / np.mean(network.pixel_std)) ** (-1 / len(network.weighted))
 
 
 def summarize_layers(model):
@@ -207,7 +282,8 @@ def summarize_layers(model):
     for layer in functional(model).layers[1:]:
         output = tuple(layer.output.shape[1:])
         kernel = getattr(layer, "kernel", None)
-        positions = math.prod(output[:-1])  # one for a fully connected layer
+        # One for a fully connected layer; the kernel of a locally connected one has all of them already.
+        positions = 1 if isinstance(layer, LocallyConnected2D) else math.prod(output[:-1])
         rows.append(
             {
                 "layer": layer.name,
@@ -225,17 +301,29 @@ def scale_width(size, width, columns=1):
     return max(1, round(size * width / columns)) * columns
 
 
-def without_softmax(model):
-    """The same network (shared weights) up to `fc8`, before the softmax: what a loss is computed from.
+def logits_layer(model):
+    """The layer whose output are the logits: the last one with weights.
 
     Raises:
-        ValueError: `fc8` itself applies a softmax or another function, so that the model has no logits.
+        ValueError: there is none.
     """
-    last = model.get_layer("fc8")
+    for layer in reversed(model.layers):
+        if getattr(layer, "kernel", None) is not None:
+            return layer
+    raise ValueError(f"{model.name} has no layer with weights, and so no logits.")
+
+
+def without_softmax(model):
+    """The same network (shared weights) up to its logits, before the softmax: what a loss is computed from.
+
+    Raises:
+        ValueError: the last layer itself applies a softmax or another function, so that the model has no logits.
+    """
+    last = logits_layer(model)
     if (end := getattr(last, "activation", None)) not in (None, keras.activations.linear):
         raise ValueError(
-            f"fc8 of {model.name} ends in {end.__name__}, and what comes before it is no output of a layer. Make fc8 "
-            "linear, and what follows it a layer of its own."
+            f"{last.name} of {model.name} ends in {end.__name__}, and what comes before it is no output of a layer. "
+            f"Make {last.name} linear, and what follows it a layer of its own."
         )
     return keras.Model(model.inputs[0], last.output, name=f"{model.name}_logits")
 
@@ -253,68 +341,82 @@ def functional(model):
     return keras.Model(model.inputs[0], model.outputs[0], name=model.name)
 
 
-def require_the_network(checkpoint, preset):
-    if problems := checkpoint.differences(preset):
-        _refuse(checkpoint, preset, problems)
+def require_the_network(checkpoint, network, row=None):
+    """Refuse a checkpoint that holds another network.
+
+    Args:
+        network: A name in `NETWORKS`.
+        row: What it stands for, where it is not the row of that name.
+    """
+    if problems := checkpoint.differences(network, row):
+        _refuse(checkpoint, network, problems)
 
 
-def _refuse(checkpoint, preset, problems):
+def _refuse(checkpoint, network, problems):
     where = f"weights: {checkpoint.path} ({FORMATS[checkpoint.format]})"
-    raise CheckpointError(f"{where} holds another network than {preset} here.\n  " + "\n  ".join(problems))
+    raise CheckpointError(f"{where} holds another network than {network} here.\n  " + "\n  ".join(problems))
 
 
-def _assign_weights(model, checkpoint, preset):
-    """Copy a checkpoint's arrays into a model, but for an `fc8` of other classes."""
-    problems = checkpoint.differences(preset)
+def _assign_weights(model, checkpoint, network, row):
+    """Copy a checkpoint's arrays into a model, but for logits of other classes."""
+    problems = checkpoint.differences(network, row)
     present = {layer.name for layer in model.layers}
+    last = row.weighted[-1].name
+    names = [layer.name for layer in row.weighted]
+    if others := [name for name in checkpoint.layers if name not in names]:
+        problems.append(f"no layer of {network} is called {', '.join(others)}")
+    problems += [f"{name}: expected a kernel and a bias, found none" for name in names if name not in checkpoint.layers]
+    if others or len(names) != len(checkpoint.layers):
+        _refuse(checkpoint, network, problems)
     pairs = []
     for name, arrays in checkpoint.layers.items():
         if name not in present:
             continue  # without its top
         layer = model.get_layer(name)
-        if name == "fc8" and layer.units != checkpoint.classes and layer.kernel.shape[0] == arrays[0].shape[0]:
+        if name == last and layer.units != checkpoint.classes and layer.kernel.shape[0] == arrays[0].shape[0]:
             continue
         for variable, array, blob in zip((layer.kernel, layer.bias), arrays, checkpoint.blobs[name], strict=True):
             if tuple(variable.shape) != array.shape:
                 part = variable.path.split("/")[-1]
                 problems.append(f"{name} {part}: expected {tuple(variable.shape)}, found {array.shape} in {blob}")
             pairs.append((variable, array))
-    if len(problems) == 1 and problems[0].startswith("fc6 kernel"):
-        _refuse_the_size(model, checkpoint)
+    first = next((layer.name for layer in row.weighted if isinstance(layer, specs.Dense)), None)
+    if len(problems) == 1 and problems[0].startswith(f"{first} kernel"):
+        _refuse_the_size(model, checkpoint, row)
     if problems:
-        _refuse(checkpoint, preset, problems)
+        _refuse(checkpoint, network, problems)
     for variable, array in pairs:
         variable.assign(np.ascontiguousarray(array))
 
 
-def _refuse_the_size(model, checkpoint):
-    """Of a checkpoint that fits but for the number of maps that fc6 sees."""
-    maps = model.get_layer("conv5").filters
-    inputs = checkpoint.layers["fc6"][0].shape[0]
+def _refuse_the_size(model, checkpoint, row):
+    """Of a checkpoint that fits but for the number of maps that its first dense layer sees."""
+    flatten = next(layer for layer in model.layers if isinstance(layer, keras.layers.Flatten))
+    rows, columns, maps = flatten.input.shape[1:]
+    first = next(layer.name for layer in row.weighted if isinstance(layer, specs.Dense))
+    inputs = checkpoint.layers[first][0].shape[0]
     side = math.isqrt(inputs // maps)
-    rows, columns = model.get_layer("flatten").input.shape[1:3]
     height, width = model.input.shape[1:3]
-    smallest = 224 if side == 6 else 32 * side + 35
-    fitting = f"images of {smallest} to {32 * side + 66} pixels a side" if side * side * maps == inputs else "others"
+    sides = row.sides(side) if side * side * maps == inputs else None
+    fitting = f"images of {sides[0]} to {sides[-1]} pixels a side" if sides else "others"
     raise CheckpointError(
         f"weights: {checkpoint.path} ({FORMATS[checkpoint.format]}) does not fit images of {height} x "
-        f"{width} pixels: they end in maps of {rows} x {columns}, and its fc6 has {inputs} inputs for {fitting}."
+        f"{width} pixels: they end in maps of {rows} x {columns}, and its {first} has {inputs} inputs for {fitting}."
     )
 
 
-def _check_arguments(preset, input_shape, classes, width, initializer, dropout):
-    if preset not in PRESETS:
-        raise ValueError(f"Unknown preset. Received: preset={preset!r}. Known: {', '.join(PRESETS)}")
+def _check_arguments(row, network, input_shape, classes, width, initializer, dropout):
     if initializer not in (*INITIALIZERS, ZEROS):
         raise ValueError(
             f"Unknown initializer. Received: initializer={initializer!r}. Known: {', '.join(INITIALIZERS)}"
         )
     if len(input_shape) != 3 or input_shape[-1] != 3:
         raise ValueError(f"input_shape must be (height, width, 3), RGB. Received: input_shape={tuple(input_shape)}")
-    if any(not isinstance(side, numbers.Integral) or side < SMALLEST_INPUT for side in input_shape[:2]):
+    smallest = row.smallest_input
+    if any(not isinstance(side, numbers.Integral) or side < smallest for side in input_shape[:2]):
         raise ValueError(
-            f"Height and width must be whole numbers of {SMALLEST_INPUT} pixels or more: a smaller image leaves "
-            f"nothing for pool5. Received: input_shape={tuple(input_shape)}"
+            f"Height and width must be whole numbers of {smallest} pixels or more for {network}: a smaller image "
+            f"leaves nothing for its last layers. Received: input_shape={tuple(input_shape)}"
         )
     if isinstance(classes, bool) or not isinstance(classes, numbers.Integral) or classes < 1:
         raise ValueError(f"classes must be a whole number of 1 or more. Received: classes={classes!r}")

@@ -14,7 +14,7 @@ from keras import ops
 
 from alexnet._compat import variable_index
 from alexnet.model import AlexNet, without_softmax
-from alexnet.presets import PRESETS
+from alexnet.networks import PUBLISHED
 from alexnet.progress import progress
 from alexnet.recipe import BACKENDS
 
@@ -65,13 +65,13 @@ def set_numpy_weights(model, seed=0):
             layer.set_weights([kernel, rng.normal(0, 0.1, layer.bias.shape).astype("float32")])
 
 
-def measure(preset, width=1.0, image_size=None):
-    """Logits, gradients and five training losses of a preset on this process's backend, by name.
+def measure(network, width=1.0, image_size=None):
+    """Logits, gradients and five training losses of a network on this process's backend, by name.
 
     Weights, images and labels come from NumPy. The gradients are those of each image alone.
     """
     shape = None if image_size is None else (image_size, image_size, 3)
-    model = AlexNet(preset, shape, CLASSES, width, dropout=0.0)
+    model = AlexNet(network, shape, CLASSES, width, dropout=0.0)
     set_numpy_weights(model)
     rng = np.random.default_rng(3)
     images = rng.integers(0, 256, (IMAGES, *model.input.shape[1:]), dtype="uint8")
@@ -82,7 +82,7 @@ def measure(preset, width=1.0, image_size=None):
     for i in range(IMAGES):
         for layer, (kernel, bias) in gradients(images[i : i + 1], labels[i : i + 1]).items():
             found |= {f"gradient {i} {layer} kernel": kernel, f"gradient {i} {layer} bias": bias}
-    rate = 3e-3 if preset == "torchvision" else 1e-5  # its pixels are sixty times smaller
+    rate = 3e-3 if network == "torchvision" else 1e-5  # its pixels are sixty times smaller
     training_model.compile(
         keras.optimizers.SGD(rate, 0.9), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     )
@@ -121,27 +121,27 @@ def difference(one, other):
     }
 
 
-def compare(presets=tuple(PRESETS), backends=BACKENDS, width=1.0, image_size=None, verbose=None):
-    """Every preset on every backend, each in a process of its own.
+def compare(networks=PUBLISHED, backends=BACKENDS, width=1.0, image_size=None, verbose=None):
+    """Every network on every backend, each in a process of its own.
 
     Returns:
-        A dictionary for each preset: `preset`, and the largest relative difference of `logits`, `gradients` and
+        A dictionary for each network: `network`, and the largest relative difference of `logits`, `gradients` and
         `training` (five losses) between any two backends.
 
     Raises:
         subprocess.CalledProcessError: a process failed; its error stream is shown.
     """
-    rows, jobs = [], list(itertools.product(presets, backends))
+    rows, jobs = [], list(itertools.product(networks, backends))
     with tempfile.TemporaryDirectory() as folder:
-        for preset, backend in progress(jobs, len(jobs), "Comparing backends", verbose):
+        for network, backend in progress(jobs, len(jobs), "Comparing backends", verbose):
             path = Path(folder) / f"{backend}.npz"
-            arguments = json.dumps([preset, width, image_size])
+            arguments = json.dumps([network, width, image_size])
             environment = {**os.environ, "KERAS_BACKEND": backend}
             subprocess.run([sys.executable, "-c", WORKER, arguments, path], env=environment, check=True)
             if backend == backends[-1]:
                 found = [dict(np.load(Path(folder) / f"{name}.npz", allow_pickle=False)) for name in backends]
                 pairs = [difference(one, other) for one, other in itertools.combinations(found, 2)]
                 rows.append(
-                    {"preset": preset, **{key: float(np.max([pair[key] for pair in pairs])) for key in pairs[0]}}
+                    {"network": network, **{key: float(np.max([pair[key] for pair in pairs])) for key in pairs[0]}}
                 )
     return rows

@@ -10,9 +10,18 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
-from alexnet.presets import INITIALIZERS, PRESETS, SMALLEST_INPUT
+from alexnet.networks import INITIALIZERS, NETWORKS, find_network, network_of
 
 BACKENDS = ("tensorflow", "jax", "torch")
 CLASSES_FROM = ("folders", "subfolders", "table", "names")
@@ -30,7 +39,7 @@ _GROUPS = {
     "data_dir": "Data",
     "resize": "Images",
     "max_skipped": "Loading",
-    "preset": "Network",
+    "network": "Network",
     "epochs": "Training",
     "views": "Evaluation",
     "save_seconds": "Results",
@@ -50,6 +59,11 @@ def _no_bool(value):
     if isinstance(value, bool):
         raise ValueError("a number is needed, not true or false")
     return value
+
+
+def _known_network(name):
+    find_network(name)
+    return name
 
 
 def _whole_from_text(value):
@@ -131,9 +145,7 @@ class Recipe(BaseModel):
     )
     resize: Whole = Field(80, ge=1, description="shorter side after decoding, in pixels; the central square is kept")
     image_size: Whole = Field(
-        67,
-        ge=SMALLEST_INPUT,
-        description=f"side of the crop given to the network, in pixels; at least {SMALLEST_INPUT}",
+        67, ge=1, description="side of the crop given to the network, in pixels; at least 67 for most networks"
     )
     validation_split: Number = Field(
         0.04, gt=0, lt=1, description="share held out where the data has no split of its own"
@@ -158,8 +170,12 @@ class Recipe(BaseModel):
     workers: Whole = Field(0, ge=0, description="threads that prepare batches; 0 for one on each core")
     cache_gb: Number = Field(1.0, ge=0, description="decoded images are kept in memory if they need no more than this")
 
-    preset: Literal[tuple(PRESETS)] = Field(
-        "paper", description="which published network: paper, caffe, torchvision, ... (README.md)"
+    network: Annotated[Text, AfterValidator(_known_network)] = Field(
+        "paper", description="which network: paper, caffe, torchvision, ... (README.md), or one that you registered"
+    )
+    activation: Literal["relu", "tanh"] = Field("relu", description="what follows each layer: relu or tanh")
+    without: NoneOrText = Field(
+        None, description="layers to leave out, e.g. conv4, or conv3+conv4 for both; None for none"
     )
     width: Number = Field(0.25, gt=0, description="factor of the number of filters and hidden units")
     initializer: Literal[INITIALIZERS] = Field(
@@ -167,7 +183,7 @@ class Recipe(BaseModel):
     )
     dropout: Number = Field(0.5, ge=0, lt=1, description="dropout rate of fc6 and fc7 in training")
     weights: NoneOrText = Field(None, description="a checkpoint to start from; None for fresh initial values")
-    freeze: Whole = Field(0, ge=0, le=7, description="how many layers, from conv1 on, stay as weights has them")
+    freeze: Whole = Field(0, ge=0, description="how many layers, from conv1 on, stay as weights has them")
 
     epochs: Whole = Field(35, ge=1, description="passes over the training images")
     batch_size: Whole = Field(64, ge=1, description="images in a step of training or evaluation")
@@ -180,7 +196,9 @@ class Recipe(BaseModel):
         4, ge=1, description="epochs without improvement in validation before the learning rate is divided"
     )
     momentum: Number = Field(0.9, ge=0, lt=1, description="of gradient descent")
-    weight_decay: Number = Field(0.0005, ge=0, description="of kernels, inside the momentum; biases do not decay")
+    weight_decay: Number = Field(
+        0.0005, ge=0, description="of kernels, inside the momentum, times the network's own factors"
+    )
     seed: Whole = Field(0, ge=0, lt=2**31, description="of initial values, dropout, shuffling and crops")
     dtype_policy: Literal["float32", "mixed_bfloat16", "mixed_float16"] = Field(
         "float32", description="float32, mixed_bfloat16 or mixed_float16"
@@ -197,6 +215,29 @@ class Recipe(BaseModel):
     run_dir: Text = Field("runs", description="where runs are recorded, in run_dir/name/backend")
     name: Name = Field("default", description="what the run is called")
     resume: bool = Field(True, description="go on with a run of this name that did not finish")
+
+    @property
+    def row(self):
+        """The `Network` that is trained: that of the name, with the recipe's activation and without its layers.
+
+        Raises:
+            ValueError: a layer that the network does not have or cannot do without.
+        """
+        return network_of(self.network, self.activation, self.without.split("+") if self.without else ())
+
+    @model_validator(mode="after")
+    def _network_fits(self):
+        row = self.row
+        if self.image_size < row.smallest_input:
+            raise ValueError(
+                f"image_size: received {self.image_size}; allowed: at least {row.smallest_input} for {self.network}"
+            )
+        if self.freeze >= len(row.weighted):
+            raise ValueError(
+                f"freeze: received {self.freeze}; allowed: at most {len(row.weighted) - 1}, of the "
+                f"{len(row.weighted)} layers of {self.network}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _crop_fits(self):
@@ -222,8 +263,14 @@ class Recipe(BaseModel):
 
     @classmethod
     def read_run(cls, path):
-        """The recipe in a run's `params.yaml`. One from before `split_by` held images out by their order."""
-        return cls(**{"split_by": "order", **read_yaml(path)})
+        """The recipe in a run's `params.yaml`.
+
+        One from before `split_by` held images out by their order; one from before `network` called it `preset`.
+        """
+        values = {"split_by": "order", **read_yaml(path)}
+        if "preset" in values:
+            values["network"] = values.pop("preset")
+        return cls(**values)
 
     @classmethod
     def of(cls, variables):
@@ -342,7 +389,8 @@ def _explain(error, values):
             yield problem["msg"].removeprefix("Value error, ")
         else:
             received = values.get(name)
-            near = nearest(received, map(str, literal_values(name))) if isinstance(received, str) else ""
+            known = NETWORKS if name == "network" else map(str, literal_values(name))
+            near = nearest(received, known) if isinstance(received, str) else ""
             if name in TEXTS and isinstance(received, bool | float):  # YAML and papermill take yes and 1.10 for them
                 near = " If it is meant as text, write it in quotes, or give it to papermill with -r instead of -p."
             yield f"{name}: received {received!r}; allowed: {describe_field(name)}.{near}"
@@ -371,6 +419,8 @@ def literal_values(name):
 
 def describe_field(name):
     """What a field takes, in words."""
+    if name == "network":
+        return ", ".join(NETWORKS)
     if name == "white_level":
         return "a number above 0, or None"
     if name == "name":

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from alexnet.model import ZEROS, AlexNet, functional, require_the_network
-from alexnet.presets import LAYERS, PRESETS
+from alexnet.networks import LAYERS, NETWORKS, weighted_as
 from alexnet.runtime import trim_memory, without
 from alexnet.weights import (
     FORMATS,
@@ -22,7 +22,7 @@ from alexnet.weights import (
 )
 
 
-def load_checkpoint(path, preset=None):
+def load_checkpoint(path, network=None):
     """A checkpoint as a Keras model from RGB pixels 0-255 to probabilities, whatever its makers fed it with.
 
     Reads torchvision's `.pth`, Caffe's `.caffemodel`, the ONNX zoo's `bvlcalexnet`, `bvlc_alexnet.npy`, safetensors,
@@ -31,38 +31,38 @@ def load_checkpoint(path, preset=None):
 
     Args:
         path: The file.
-        preset: Which network it holds, where the file does not tell; None to recognize it.
+        network: Which network it holds, where the file does not tell; None to recognize it.
 
     Returns:
         `keras.Model`, its input of the size that the network was trained with.
 
     Raises:
-        CheckpointError: a missing or damaged file, another network than `preset`, or one that cannot be told.
+        CheckpointError: a missing or damaged file, another network than `network`, or one that cannot be told.
     """
-    if preset is not None and preset not in PRESETS:
-        raise CheckpointError(f"preset: received {preset!r}; allowed: {', '.join(PRESETS)}.")
+    if network is not None and network not in NETWORKS:
+        raise CheckpointError(f"network: received {network!r}; allowed: {', '.join(NETWORKS)}.")
     path, format = recognize(path)
     if format == "keras":
-        return _load_keras(path, preset)
+        return _load_keras(path, network)
     checkpoint = read_checkpoint(path)
     where = f"weights: {path} ({FORMATS[checkpoint.format]})"
-    preset = preset or checkpoint.preset
-    if preset is None and checkpoint.architecture is not None:
+    network = network or checkpoint.network
+    if network is None and checkpoint.architecture is not None:
         nearest = checkpoint.architecture.nearest()
         raise CheckpointError(
             f"{where} holds none of the networks known here. Nearest is {nearest}:\n  "
             + "\n  ".join(checkpoint.differences(nearest))
         )
-    if preset is None:
+    if network is None:
         fitting = checkpoint.candidates()
         raise CheckpointError(
             f"{where} does not tell which network it holds. "
-            + (f"Its kernels fit these; give one as preset: {', '.join(fitting)}." if fitting else "None fits.")
+            + (f"Its kernels fit these; give one as network: {', '.join(fitting)}." if fitting else "None fits.")
         )
-    require_the_network(checkpoint, preset)
-    checkpoint.preset = preset
+    require_the_network(checkpoint, network)
+    checkpoint.network = network
     model = AlexNet(
-        preset,
+        network,
         (*checkpoint.input_size, 3),
         checkpoint.classes,
         checkpoint.width,
@@ -83,11 +83,11 @@ def save_checkpoint(model, path):
     |---|---|
     | `.keras`, `.weights.h5` | Keras |
     | `.onnx` | one graph from `pixels` (RGB 0-255, channels last) to `fc8` and `prob`, on every backend |
-    | `.safetensors`, `.pth` | PyTorch's layout; torchvision's names for its preset |
+    | `.safetensors`, `.pth` | PyTorch's layout; torchvision's names for its network |
     | `.tflite` | LiteRT, on TensorFlow |
     | none | a folder with a TensorFlow SavedModel, on TensorFlow and JAX |
 
-    What LoRA has learned is added to the kernels. `.weights.h5`, `.safetensors` and `.pth` hold the arrays of the eight
+    What LoRA has learned is added to the kernels. `.weights.h5`, `.safetensors` and `.pth` hold the arrays of the
     layers and nothing else: a model that needs more (a mean of its own, another end than softmax, no top) is refused
     there. A file is whole or not there: until the new one is finished the old one stays.
 
@@ -119,17 +119,17 @@ def save_checkpoint(model, path):
             with zipfile.ZipFile(archive) as content:
                 unfinished.write_bytes(content.read("model.weights.h5"))
         elif ending == ".onnx":
-            write_onnx(model, unfinished, preset_of(model))
+            write_onnx(model, unfinished, detect_network(model))
         elif ending in (".safetensors", ".pth"):
-            write_state_dict(model, unfinished, preset_of(model))
+            write_state_dict(model, unfinished, detect_network(model))
         else:
             model.export(unfinished, format="litert" if ending else "tf_saved_model", verbose=False)
 
 
-def preset_of(model):
-    """The preset whose layers a model has, in whatever width, or None."""
+def detect_network(model):
+    """The network whose layers a model has, in whatever width, or None."""
     architecture = _architecture(model)
-    return None if architecture is None or architecture.input_size is None else architecture.preset()
+    return None if architecture is None or architecture.input_size is None else architecture.detect()
 
 
 def _architecture(model):
@@ -145,7 +145,7 @@ def _architecture(model):
     return found.resolve(found.input_size) if found.input_size else found
 
 
-def _load_keras(path, preset):
+def _load_keras(path, network):
     try:
         with without("tensorflow"):
             model = keras.saving.load_model(path, compile=False, safe_mode=True)
@@ -159,8 +159,7 @@ def _load_keras(path, preset):
                 "defines and registers it first."
             ) from None
         raise CheckpointError(f"weights: {path} is damaged or not safe to load ({reason}).") from None
-    names = {layer.name for layer in getattr(model, "layers", [])}
-    missing = [name for name in LAYERS if name not in names]
+    missing = _missing(model)
     if missing and all(name.startswith("fc") for name in missing):
         raise CheckpointError(
             f"weights: {path} holds an AlexNet without {', '.join(missing)}. keras.saving.load_model loads it as it is."
@@ -171,7 +170,7 @@ def _load_keras(path, preset):
             f"found none called {', '.join(missing)}."
         )
     first = next(layer for layer in model.layers if type(layer).__name__ not in ("InputLayer", "ZeroPadding2D"))
-    if first is model.get_layer("conv1"):
+    if getattr(first, "kernel", None) is not None:
         raise CheckpointError(
             f"weights: {path} does not normalize its pixels itself, so it is not known what it should see. Put "
             "alexnet's PixelNormalization or keras.layers.Rescaling before it, or use keras.saving.load_model."
@@ -180,14 +179,22 @@ def _load_keras(path, preset):
         model = functional(model)
     except ValueError as error:
         raise CheckpointError(f"weights: {path}: {error}") from None
-    if preset is not None and preset_of(model) != preset:
+    if network is not None and detect_network(model) != network:
         architecture = _architecture(model)
-        problems = architecture.differences(preset) if architecture and architecture.input_size else []
+        problems = architecture.differences(network) if architecture and architecture.input_size else []
         raise CheckpointError(
-            f"weights: {path} holds {preset_of(model) or 'a network of its own'}. Received: preset={preset!r}"
+            f"weights: {path} holds {detect_network(model) or 'a network of its own'}. Received: network={network!r}"
             + "".join(f"\n  {problem}" for problem in problems)
         )
     return model
+
+
+def _missing(model):
+    """Names of layers that a network of these names has and a model lacks; of the eight, where no network has such."""
+    names = [layer.name for layer in getattr(model, "layers", []) if getattr(layer, "kernel", None) is not None]
+    if weighted_as(names) or (names and detect_network(functional(model))):
+        return []
+    return [name for name in LAYERS if name not in names]
 
 
 def _require_whole_and_square(model, path):
@@ -196,7 +203,12 @@ def _require_whole_and_square(model, path):
             f"{path.name}: this format is written from float32 weights. Received: a model quantized in "
             f"{', '.join(quantized)}. Write .keras."
         )
-    missing = set(LAYERS) - {layer.name for layer in model.layers}
+    missing = set(_missing(model))
+    if local := [layer.name for layer in model.layers if type(layer).__name__ == "LocallyConnected2D"]:
+        raise ValueError(
+            f"{path.name}: this format has no layer like {local[0]}, whose filters differ from place to place. "
+            "Write .keras."
+        )
     height, width = model.input.shape[1:3]
     if missing or height != width:
         what = f"one without {', '.join(sorted(missing))}" if missing else f"one of {height} x {width} pixels"
@@ -204,16 +216,16 @@ def _require_whole_and_square(model, path):
 
 
 def _require_nothing_but_arrays(model, path):
-    """For formats that hold nothing but the arrays of the eight layers."""
-    if missing := set(LAYERS) - {layer.name for layer in model.layers}:
+    """For formats that hold nothing but the arrays of the layers."""
+    if missing := set(_missing(model)):
         raise ValueError(
             f"{path.name}: this format holds whole networks. Received: one without {', '.join(sorted(missing))}. "
             "Write .keras."
         )
     if modes := {layer.quantization_mode for layer in model.layers} - {None, "int8"}:
         raise ValueError(f"{path.name}: this format has no place for {', '.join(sorted(modes))}. Write .keras.")
-    preset = preset_of(model)
-    if preset is None:
+    network = detect_network(model)
+    if network is None:
         architecture = _architecture(model)
         problems = "it is not a functional model"
         if architecture is not None and architecture.input_size is not None:
@@ -223,7 +235,7 @@ def _require_nothing_but_arrays(model, path):
             f"could tell how to compute it ({problems}). Write .keras."
         )
     mean, activation = model.get_layer("mean").mean, _architecture(model).activation
-    if not np.allclose(mean, PRESETS[preset].mean, atol=0.01):
+    if not np.allclose(mean, NETWORKS[network].pixel_mean, atol=0.01):
         numbers = ", ".join(f"{value:.2f}" for value in mean)
         raise ValueError(
             f"{path.name}: this format has no place for the mean of the training images ({numbers}), and without it "
@@ -231,7 +243,7 @@ def _require_nothing_but_arrays(model, path):
         )
     if activation != "softmax":
         raise ValueError(
-            f"{path.name}: this format has no place for what follows fc8, and is read as a network with a softmax. "
+            f"{path.name}: this format has no place for what follows the logits, and is read as one with a softmax. "
             f"Received: one that ends in {activation or 'the logits'}. Write .keras or .onnx."
         )
 

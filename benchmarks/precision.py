@@ -70,18 +70,18 @@ def training(keras, recipe, images):
     import numpy as np
 
     from alexnet.model import AlexNet, init_gain, without_softmax
+    from alexnet.networks import NETWORKS
     from alexnet.parity import batch_loss
-    from alexnet.presets import PRESETS
     from alexnet.training import SGD
 
     def training_model():
         shape = (recipe.image_size, recipe.image_size, 3)
-        model = AlexNet(recipe.preset, shape, len(images.class_names), recipe.width, dropout=0.0)
+        model = AlexNet(recipe.network, shape, len(images.class_names), recipe.width, dropout=0.0)
         rng = np.random.default_rng(0)
         for layer in model.layers:
             if layer.weights:  # as `he_normal`, the same on every backend
                 kernel, bias = layer.get_weights()
-                spread = init_gain(PRESETS[recipe.preset]) * (2 / np.prod(kernel.shape[:-1])) ** 0.5
+                spread = init_gain(NETWORKS[recipe.network]) * (2 / np.prod(kernel.shape[:-1])) ** 0.5
                 layer.set_weights([rng.normal(0, spread, kernel.shape), np.zeros_like(bias)])
         model = without_softmax(model)
         optimizer = SGD(recipe.learning_rate, recipe.momentum, recipe.weight_decay)
@@ -118,7 +118,7 @@ def accuracy(keras, folder, recipe, validation):
 
     def trained():
         shape = (recipe.image_size, recipe.image_size, 3)
-        return AlexNet(recipe.preset, shape, len(validation.class_names), recipe.width, weights=folder)
+        return AlexNet(recipe.network, shape, len(validation.class_names), recipe.width, weights=folder)
 
     found = {}
     for form in FORMS:

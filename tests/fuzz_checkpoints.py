@@ -326,7 +326,7 @@ def _torchvision_numbers(values):
 
 
 def keras_case(rng, folder):
-    """Layers by hand, one of them perhaps another; taken by the preset that they look like."""
+    """Layers by hand, one of them perhaps another; taken by the network that they look like."""
     import keras
 
     from alexnet.layers import LocalResponseNormalization
@@ -362,13 +362,13 @@ def check(seed, folder):
         (path,), expected = error.args, None
         if not path.is_file():
             return kind, "refused"
-    presets = {"keras": ("caffe",), "pytorch": ("torchvision", "torchvision", "one_tower")}
-    preset = _pick(rng, presets.get(kind, (None, None, "caffe", "caffenet", "paper")))
+    networks = {"keras": ("caffe",), "pytorch": ("torchvision", "torchvision", "one_tower")}
+    network = _pick(rng, networks.get(kind, (None, None, "caffe", "caffenet", "paper")))
     try:
-        if kind in presets or (preset is not None and rng.integers(2)):
-            model = AlexNet(preset, **SMALL, weights=path)
+        if kind in networks or (network is not None and rng.integers(2)):
+            model = AlexNet(network, **SMALL, weights=path)
         else:
-            model = load_checkpoint(path, preset)
+            model = load_checkpoint(path, network)
     except CheckpointError as error:
         assert len(str(error)) > 30, f"seed {seed}: {error}"
         return kind, "refused"

@@ -146,7 +146,7 @@ def using(folder):
         path = f"{folder}/saved{ending}"
         alexnet.save_checkpoint(model, path)
         watch.unchanged(f"saving {ending}")
-        alexnet.load_checkpoint(path, preset="paper" if ending in (".weights.h5", ".pth") else None)
+        alexnet.load_checkpoint(path, network="paper" if ending in (".weights.h5", ".pth") else None)
         watch.unchanged(f"loading {ending}", but=["random"])
     from alexnet import plotting
 

@@ -188,8 +188,8 @@ def test_a_layer_called_in_every_way(name):
 
 
 @functools.cache
-def network(preset="krizhevsky2012"):
-    model = AlexNet(preset, (67, 67, 3), 4, 1 / 16, initializer="zeros")
+def network(network="krizhevsky2012"):
+    model = AlexNet(network, (67, 67, 3), 4, 1 / 16, initializer="zeros")
     set_numpy_weights(model)
     return model
 

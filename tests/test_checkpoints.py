@@ -17,9 +17,9 @@ import torch_alexnet
 from torch import nn
 
 from alexnet.model import AlexNet, without_softmax
+from alexnet.networks import NETWORKS, PUBLISHED
 from alexnet.parity import set_numpy_weights
-from alexnet.presets import PRESETS
-from alexnet.saving import load_checkpoint, preset_of, save_checkpoint
+from alexnet.saving import detect_network, load_checkpoint, save_checkpoint
 from alexnet.weights import CheckpointError, recognize
 
 CLASSES, WIDTH = 7, 1 / 8
@@ -96,7 +96,7 @@ def test_torchvision(torchvision, form, tmp_path):
     else:
         torch.save(state, path, _use_new_zipfile_serialization=form == "plain")
     model = load_checkpoint(path)
-    assert preset_of(model) == "torchvision" and model.input.shape[1:] == (224, 224, 3)
+    assert detect_network(model) == "torchvision" and model.input.shape[1:] == (224, 224, 3)
     images = pixels(2, 224)
     close(logits(model, images), torchvision.logits(images))
 
@@ -139,11 +139,11 @@ def caffe_blob(values, old):
 OLD_TYPES = {"Convolution": 4, "InnerProduct": 14, "LRN": 15, "Pooling": 17, "ReLU": 18, "Softmax": 20}
 
 
-def caffe_layers(preset):
+def caffe_layers(network):
     """Names, types and prototxt parameters of the layers, in order."""
     norm = ("LRN", "lrn_param { local_size: 5 alpha: 0.0001 beta: 0.75 }")
     pool = ("Pooling", "pooling_param { pool: MAX kernel_size: 3 stride: 2 }")
-    after = (norm, pool) if preset == "caffe" else (pool, norm)
+    after = (norm, pool) if network == "caffe" else (pool, norm)
     geometry = ["kernel_size: 11 stride: 4", "kernel_size: 5 pad: 2 group: 2", "kernel_size: 3 pad: 1"]
     geometry += ["kernel_size: 3 pad: 1 group: 2"] * 2
     for i, ((filters, _), shape) in enumerate(zip(TWO_COLUMNS, geometry, strict=True), 1):
@@ -174,11 +174,11 @@ def caffe_arrays(width=WIDTH, classes=CLASSES):
     }
 
 
-def write_caffe(folder, preset, old, arrays=None):
+def write_caffe(folder, network, old, arrays=None):
     arrays, model = arrays or caffe_arrays(), field(1, b"AlexNet")
     text = 'name: "AlexNet"\ninput: "data"\ninput_dim: 1 input_dim: 3 input_dim: 227 input_dim: 227\n'
     below = "data"
-    for name, kind, parameters in caffe_layers(preset):
+    for name, kind, parameters in caffe_layers(network):
         top = below if kind == "ReLU" else name
         text += f'layer {{ name: "{name}" type: "{kind}" bottom: "{below}" top: "{top}" {parameters} }}\n'
         below = top
@@ -194,18 +194,18 @@ def write_caffe(folder, preset, old, arrays=None):
 
 
 @pytest.mark.parametrize("old", [False, True], ids=["layer", "layers"])
-@pytest.mark.parametrize("preset", ["caffe", "caffenet"])
-def test_caffe(preset, old, tmp_path):
-    path = write_caffe(tmp_path, preset, old)
-    network = cv2.dnn.readNetFromCaffe(str(tmp_path / "net.prototxt"), str(path))
+@pytest.mark.parametrize("network", ["caffe", "caffenet"])
+def test_caffe(network, old, tmp_path):
+    path = write_caffe(tmp_path, network, old)
+    net = cv2.dnn.readNetFromCaffe(str(tmp_path / "net.prototxt"), str(path))
     images = pixels(2, 227)
     blue_first = images[..., ::-1].astype("float32") - np.array(CAFFE_BGR, "float32")
     expected = []
     for image in blue_first:
-        network.setInput(np.ascontiguousarray(image.transpose(2, 0, 1)[None]))
-        expected.append(network.forward("fc8")[0])
+        net.setInput(np.ascontiguousarray(image.transpose(2, 0, 1)[None]))
+        expected.append(net.forward("fc8")[0])
     model = load_checkpoint(path)
-    assert preset_of(model) == preset and model.input.shape[1:] == (227, 227, 3)
+    assert detect_network(model) == network and model.input.shape[1:] == (227, 227, 3)
     close(logits(model, images), np.array(expected))
 
 
@@ -258,7 +258,7 @@ def test_onnx(tmp_path):
     session = onnxruntime.InferenceSession(path)
     expected = session.run(None, {"data_0": np.ascontiguousarray(blue_first.transpose(0, 3, 1, 2))})[0]
     model = load_checkpoint(path)
-    assert preset_of(model) == "caffe"
+    assert detect_network(model) == "caffe"
     close(logits(model, images), expected)
 
 
@@ -286,44 +286,44 @@ def test_npy(protocol, tmp_path):
     assert np.load(path, allow_pickle=True, encoding="latin1").item()["fc8"][1].shape == (CLASSES,)
     images = pixels(2, 67)
     model = load_checkpoint(path)
-    assert preset_of(model) == "caffe" and model.input.shape[1:] == (67, 67, 3)
+    assert detect_network(model) == "caffe" and model.input.shape[1:] == (67, 67, 3)
     close(logits(model, images), torch_alexnet.logits(reference, images))
 
 
 def test_an_lrn_of_nobodys_is_not_mistaken(tmp_path):
-    """PyTorch's alpha is divided by n; who writes the paper's numbers there has a network that is no preset."""
+    """PyTorch's alpha is divided by n; who writes the paper's numbers there has a network that is no network."""
     write_onnx(tmp_path / "a.onnx", caffe_arrays(), alpha=1e-4, k=2.0)
     with pytest.raises(CheckpointError, match=r"none of the networks .*\n  norm1: expected alpha=0.0001, found 2e-05"):
         load_checkpoint(tmp_path / "a.onnx")
     write_onnx(tmp_path / "b.onnx", caffe_arrays(), alpha=5e-4, k=2.0)
-    assert preset_of(load_checkpoint(tmp_path / "b.onnx")) == "paper"
+    assert detect_network(load_checkpoint(tmp_path / "b.onnx")) == "paper"
 
 
 # --- Keras, and there and back again ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("network", PUBLISHED)
 @pytest.mark.parametrize("ending", [".keras", ".weights.h5", ".safetensors", ".pth", ".onnx"])
-def test_there_and_back(preset, ending, tmp_path):
-    model = AlexNet(preset, classes=CLASSES, width=WIDTH)
+def test_there_and_back(network, ending, tmp_path):
+    model = AlexNet(network, classes=CLASSES, width=WIDTH)
     set_numpy_weights(model)
     path = tmp_path / f"model{ending}"
     save_checkpoint(model, path)
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
-    told = ending in (".keras", ".safetensors", ".onnx") or (ending == ".pth" and preset == "torchvision")
+    told = ending in (".keras", ".safetensors", ".onnx") or (ending == ".pth" and network == "torchvision")
     if not told:
-        with pytest.raises(CheckpointError, match=f"does not tell which network it holds.*{preset}"):
+        with pytest.raises(CheckpointError, match=f"does not tell which network it holds.*{network}"):
             load_checkpoint(path)
-    loaded = load_checkpoint(path, None if told else preset)
-    assert preset_of(loaded) == preset and loaded.input.shape == model.input.shape
+    loaded = load_checkpoint(path, None if told else network)
+    assert detect_network(loaded) == network and loaded.input.shape == model.input.shape
     for ours, theirs in zip(loaded.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 
-@pytest.mark.parametrize("preset", PRESETS)
-def test_onnx_computes_the_same(preset, tmp_path):
+@pytest.mark.parametrize("network", PUBLISHED)
+def test_onnx_computes_the_same(network, tmp_path):
     for side in (67, 227):
-        model = AlexNet(preset, (side, side, 3), classes=CLASSES, width=WIDTH)
+        model = AlexNet(network, (side, side, 3), classes=CLASSES, width=WIDTH)
         set_numpy_weights(model)
         save_checkpoint(model, tmp_path / "model.onnx")
         images = pixels(3, side)
@@ -400,13 +400,13 @@ def test_presets_are_not_confused(torchvision, tmp_path):
     with pytest.raises(CheckpointError) as error:
         AlexNet("paper", classes=CLASSES, width=WIDTH, weights=tmp_path / "a.pth")
     text = str(error.value)
-    assert "holds another network than paper" in text and "expected the preset paper, found torchvision" in text
+    assert "holds another network than paper" in text and "expected the network paper, found torchvision" in text
     assert "conv1 kernel: expected (11, 11, 3, 12), found (11, 11, 3, 8) in features.0.weight" in text
 
     path = write_caffe(tmp_path, "caffe", old=False)  # the same shapes as the paper's, and another function
-    with pytest.raises(CheckpointError, match="expected the preset paper, found caffe"):
+    with pytest.raises(CheckpointError, match="expected the network paper, found caffe"):
         AlexNet("paper", classes=CLASSES, width=WIDTH, weights=path)
-    with pytest.raises(CheckpointError, match="expected the preset caffenet, found caffe"):
+    with pytest.raises(CheckpointError, match="expected the network caffenet, found caffe"):
         load_checkpoint(path, "caffenet")
     save_checkpoint(AlexNet("caffe", classes=CLASSES, width=WIDTH, name="mine"), tmp_path / "a.keras")
     with pytest.raises(CheckpointError, match=r"norm1: expected k=2.0, found 1.0"):
@@ -414,7 +414,7 @@ def test_presets_are_not_confused(torchvision, tmp_path):
     with pytest.raises(CheckpointError, match="expected the order .* norm1 pool1 .*, found .* pool1 norm1 "):
         save_checkpoint(AlexNet("caffenet", classes=CLASSES, width=WIDTH), tmp_path / "b.keras")
         AlexNet("caffe", classes=CLASSES, width=WIDTH, weights=tmp_path / "b.keras")
-    with pytest.raises(CheckpointError, match="holds caffe. Received: preset='paper'"):
+    with pytest.raises(CheckpointError, match="holds caffe. Received: network='paper'"):
         load_checkpoint(tmp_path / "a.keras", "paper")
 
 
@@ -464,18 +464,18 @@ def test_damaged_files_are_refused(torchvision, tmp_path):
     """Whole, a file of each format is recognized and fits; cut off at half or after 20 bytes, it is refused."""
     for format, path in good_files(tmp_path, torchvision).items():
         assert recognize(path) == (path, format)
-        preset = "caffe" if format in ("caffe", "onnx", "npy") else "torchvision"
-        side = 67 if format == "npy" else PRESETS[preset].image_size
+        network = "caffe" if format in ("caffe", "onnx", "npy") else "torchvision"
+        side = 67 if format == "npy" else NETWORKS[network].image_size
 
-        def into_a_model(path, preset=preset, side=side):
+        def into_a_model(path, network=network, side=side):
             width = 1.0 if path.suffix == ".npy" else WIDTH
-            return AlexNet(preset, (side, side, 3), CLASSES, width, weights=path)
+            return AlexNet(network, (side, side, 3), CLASSES, width, weights=path)
 
-        load_checkpoint(path, preset), into_a_model(path)
+        load_checkpoint(path, network), into_a_model(path)
         whole = path.read_bytes()
         for length in (len(whole) // 2, 20):
             path.write_bytes(whole[:length])
-            for load in (lambda p, preset=preset: load_checkpoint(p, preset), into_a_model):
+            for load in (lambda p, network=network: load_checkpoint(p, network), into_a_model):
                 with pytest.raises(CheckpointError, match=r"damaged|cut off|in no format"):
                     load(path)
 

@@ -14,7 +14,7 @@ from helpers import write_class_folders
 from alexnet.cli import main
 from alexnet.data import load_data
 from alexnet.locking import FolderLock
-from alexnet.presets import PRESETS
+from alexnet.networks import PUBLISHED
 from alexnet.recipe import Recipe
 from alexnet.training import train
 
@@ -237,9 +237,9 @@ def test_bad_weights_and_formats(tmp_path, call):
         (["evaluate", "--weights", tmp_path / "absent.pth"], "there is no file"),
         (["predict", "--weights", tmp_path / "text.pth", "a.jpg"], "is in no format that is known here"),
         (["convert", tmp_path / "text.pth", tmp_path / "out.onnx"], "is in no format that is known here"),
-        (["convert", tmp_path / "text.pth", tmp_path / "out.onnx", "--preset", "alexnet"], "allowed: paper"),
+        (["convert", tmp_path / "text.pth", tmp_path / "out.onnx", "--network", "alexnet"], "allowed: paper"),
         (["evaluate", "--weights", tmp_path / "text.pth", "--view", "10"], "Did you mean views?"),
-        (["parity", "--presets", "papr"], "Did you mean paper?"),
+        (["parity", "--networks", "papr"], "Did you mean paper?"),
         (["parity", "--width", "x"], "invalid float value"),
         (["parity", "--backends", "jax", "jax"], "two or three different backends"),
     ):
@@ -250,12 +250,12 @@ def test_bad_weights_and_formats(tmp_path, call):
 
 @pytest.mark.once
 def test_parity(tmp_path):
-    """Two small presets on all three backends, as `python -m alexnet parity` does it with the full ones."""
+    """Two small networks on all three backends, as `python -m alexnet parity` does it with the full ones."""
     small = ("--width", "0.125", "--image_size", "67", "--output", tmp_path / "parity.json")
-    found = run("parity", "--presets", "krizhevsky2012", "torchvision", *small)
+    found = run("parity", "--networks", "krizhevsky2012", "torchvision", *small)
     assert found.returncode == 0, found.stderr
     record = json.loads((tmp_path / "parity.json").read_text())
-    assert [row["preset"] for row in record["rows"]] == ["krizhevsky2012", "torchvision"]
+    assert [row["network"] for row in record["rows"]] == ["krizhevsky2012", "torchvision"]
     for row in record["rows"]:
         assert 0 < row["logits"] < 1e-4 and 0 < row["gradients"] < 1e-3 and 0 < row["training"] < 1e-3, row
     assert found.stdout.splitlines()[2].startswith("krizhevsky2012")
@@ -266,7 +266,7 @@ def test_the_recorded_parity_holds():
     """What 01_architecture shows: full networks, all of them, within the bounds."""
     record = json.loads((ROOT / "benchmarks" / "results" / "parity.json").read_text())
     assert (record["width"], record["image_size"]) == (1.0, None)
-    assert [row["preset"] for row in record["rows"]] == list(PRESETS)
+    assert [row["network"] for row in record["rows"]] == list(PUBLISHED)
     for row in record["rows"]:
         assert row["logits"] < 1e-4 and row["gradients"] < 1e-3 and row["training"] < 1e-3, row
 

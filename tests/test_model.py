@@ -5,9 +5,9 @@ import torch_alexnet
 from helpers import to_numpy
 
 from alexnet.model import AlexNet, init_gain, summarize_layers, without_softmax
+from alexnet.networks import NETWORKS, PUBLISHED
 from alexnet.parity import Gradients, batch_loss, set_numpy_weights
-from alexnet.presets import PRESETS
-from alexnet.saving import preset_of
+from alexnet.saving import detect_network
 from alexnet.training import SGD
 
 # The paper's section 3.5, counted: output, parameters, multiply-adds at 227 and at 256 pixels.
@@ -58,25 +58,25 @@ COUNTS = {
 }
 
 
-@pytest.mark.parametrize("preset", PRESETS)
-def test_every_preset_counts(preset):
-    total, parameters, side = COUNTS[preset]
-    model = AlexNet(preset)
+@pytest.mark.parametrize("network", PUBLISHED)
+def test_every_network_counts(network):
+    total, parameters, side = COUNTS[network]
+    model = AlexNet(network)
     assert model.count_params() == total
     assert model.input.shape == (None, side, side, 3)
     rows = {row["layer"]: row for row in summarize_layers(model)}
     assert tuple(row["parameters"] for row in rows.values() if row["parameters"]) == parameters
     assert [rows[name]["output"][0] for name in ("conv1", "conv2", "conv3", "pool5")] == [55, 27, 13, 6]
-    assert preset_of(model) == preset
-    assert f"| `{preset}` |" in AlexNet.__doc__ and f"| {total:,} |" in AlexNet.__doc__
+    assert detect_network(model) == network
+    assert f"| `{network}` |" in AlexNet.__doc__ and f"| {total:,} |" in AlexNet.__doc__
 
 
-@pytest.mark.parametrize("preset", PRESETS)
-def test_logits_equal_pytorch(preset):
+@pytest.mark.parametrize("network", PUBLISHED)
+def test_logits_equal_pytorch(network):
     """Each full network against the same one in plain PyTorch: within 5e-5, so any two backends within 1e-4."""
-    model = AlexNet(preset)
+    model = AlexNet(network)
     set_numpy_weights(model)
-    reference = torch_alexnet.TorchAlexNet(preset).take(model)
+    reference = torch_alexnet.TorchAlexNet(network).take(model)
     images = pixels(2, model.input.shape[1])
     expected = torch_alexnet.logits(reference, images)
     logits = to_numpy(without_softmax(model).predict_on_batch(images))
@@ -86,12 +86,12 @@ def test_logits_equal_pytorch(preset):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("preset", PRESETS)
-def test_gradients_and_training_equal_pytorch(preset):
-    """Of the full width, on images of 67 pixels: the gradients of three images, then five steps."""
-    model = AlexNet(preset, (67, 67, 3), classes=10, dropout=0.0)
+@pytest.mark.parametrize("network", PUBLISHED)
+def test_gradients_and_training_equal_pytorch(network):
+    """Of a quarter of the width, on images of 67 pixels: the gradients of three images, then five steps."""
+    model = AlexNet(network, (67, 67, 3), classes=10, dropout=0.0, width=0.25, initializer="zeros")
     set_numpy_weights(model)
-    reference = torch_alexnet.TorchAlexNet(preset, 10, model.get_layer("fc6").kernel.shape[0]).take(model)
+    reference = torch_alexnet.TorchAlexNet(network, 10, model.get_layer("fc6").kernel.shape[0], 0.25).take(model)
     images, labels = pixels(3, 67), np.array([1, 5, 9])
     gradients, errors = Gradients(model), []
     for image, label in zip(images, labels, strict=True):
@@ -108,7 +108,7 @@ def test_gradients_and_training_equal_pytorch(preset):
     assert sorted(errors)[1] <= 1e-3, errors
 
     # A decay large enough to be seen.
-    update = {"learning_rate": 3e-3 if preset == "torchvision" else 1e-5, "momentum": 0.9, "decay": 0.5}
+    update = {"learning_rate": 3e-3 if network == "torchvision" else 1e-5, "momentum": 0.9, "decay": 0.5}
     expected = torch_alexnet.train(reference, images, labels, 5, **update)
     training_model = without_softmax(model)
     training_model.compile(SGD(**update), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
@@ -178,13 +178,13 @@ def test_initial_values_of_the_paper(width):
         np.testing.assert_array_equal(found, np.full_like(found, bias))
 
 
-@pytest.mark.parametrize("preset", ["paper", "torchvision"])
-def test_initial_values_of_he(preset):
-    model = AlexNet(preset, input_shape=(67, 67, 3), width=0.5, initializer="he_normal")
+@pytest.mark.parametrize("network", ["paper", "torchvision"])
+def test_initial_values_of_he(network):
+    model = AlexNet(network, input_shape=(67, 67, 3), width=0.5, initializer="he_normal")
     for layer in model.layers:
         if layer.get_weights() and hasattr(layer, "kernel"):
             kernel, bias = layer.get_weights()
-            expected = init_gain(PRESETS[preset]) * (2 / np.prod(kernel.shape[:-1])) ** 0.5
+            expected = init_gain(NETWORKS[network]) * (2 / np.prod(kernel.shape[:-1])) ** 0.5
             assert np.std(kernel) == pytest.approx(expected, rel=0.05), layer.name
             assert not bias.any()
     # The purpose of the gain: pixels come out as logits of about one.
@@ -211,7 +211,7 @@ def test_mixed_precision_keeps_the_ends_in_float32(policy):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"preset": "alexnet"}, "Unknown preset. Received: preset='alexnet'. Known: paper"),
+        ({"network": "alexnet"}, "Unknown network. Received: network='alexnet'. Known: paper"),
         ({"input_shape": (66, 227, 3)}, r"67 pixels or more.*Received: input_shape=\(66, 227, 3\)"),
         ({"input_shape": (227, 227, 1)}, r"RGB. Received: input_shape=\(227, 227, 1\)"),
         ({"input_shape": (None, None, 3)}, r"Received: input_shape=\(None, None, 3\)"),

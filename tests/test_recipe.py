@@ -120,8 +120,8 @@ def test_later_files_and_keywords_win(tmp_path):
         ({"dropout": 1}, "dropout: received 1; allowed: a number at least 0 and below 1."),
         ({"mirror": "perhaps"}, "mirror: received 'perhaps'; allowed: true or false."),
         ({"backend": "jaxx"}, "allowed: tensorflow, jax, torch, None. Did you mean jax?"),
-        ({"preset": "papper"}, "Did you mean paper?"),
-        ({"image_size": 66}, "image_size: received 66; allowed: a whole number at least 67."),
+        ({"network": "papper"}, "Did you mean paper?"),
+        ({"image_size": 66}, "image_size: received 66; allowed: at least 67 for paper"),
         ({"image_size": 227}, "image_size: 227 is larger than resize, 80"),
         ({"name": "../outside"}, "name: received '../outside'; allowed: letters, digits"),
         ({"data_dir": None}, "data_dir: received None; allowed: a text."),
@@ -238,7 +238,7 @@ def test_views_and_freeze():
     assert Recipe(views="10").views == 10  # as the command line gives it
     for values, message in (
         ({"views": 5}, "views: received 5; allowed: 1, 10"),
-        ({"freeze": 8, "weights": "a.pth"}, "freeze: received 8; allowed: a whole number at least 0 and at most 7"),
+        ({"freeze": 8, "weights": "a.pth"}, "freeze: received 8; allowed: at most 7, of the 8 layers of paper"),
     ):
         with pytest.raises(RecipeError) as error:
             Recipe(**values)
@@ -247,5 +247,5 @@ def test_views_and_freeze():
 
 def test_finetuning_fits_the_checkpoint_that_it_names():
     recipe = Recipe.read(ROOT / "params" / "finetune.yaml")
-    assert (recipe.preset, recipe.image_size, recipe.width, recipe.freeze) == ("torchvision", 224, 1.0, 5)
+    assert (recipe.network, recipe.image_size, recipe.width, recipe.freeze) == ("torchvision", 224, 1.0, 5)
     assert Path(recipe.weights).name == "alexnet-owt-7be5be79.pth"

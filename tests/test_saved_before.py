@@ -11,7 +11,7 @@ import alexnet
 from alexnet.data import packed
 from alexnet.layers import WithinChannelLRN
 from alexnet.recipe import Recipe
-from alexnet.saving import preset_of
+from alexnet.saving import detect_network
 
 SAVED = Path(__file__).with_name("saved_before")
 
@@ -21,7 +21,7 @@ def test_a_model(tmp_path):
     images = np.random.default_rng(1).integers(0, 256, (2, 67, 67, 3), np.uint8)
     expected = np.load(SAVED / "run" / "expected.npy")
     model = alexnet.load_checkpoint(SAVED / "run")
-    assert preset_of(model) == "krizhevsky2012" and isinstance(model.get_layer("map_norm2"), WithinChannelLRN)
+    assert detect_network(model) == "krizhevsky2012" and isinstance(model.get_layer("map_norm2"), WithinChannelLRN)
     np.testing.assert_allclose(model.predict(images, verbose=0), expected, rtol=1e-4)
     alexnet.save_checkpoint(model, tmp_path / "again.keras")
     again = keras.saving.load_model(tmp_path / "again.keras")
@@ -31,7 +31,7 @@ def test_a_model(tmp_path):
 @pytest.mark.once
 def test_a_run():
     recipe = Recipe.read_run(SAVED / "run" / "params.yaml")
-    assert (recipe.preset, recipe.width, recipe.data_dir) == ("krizhevsky2012", 1 / 32, "images")
+    assert (recipe.network, recipe.width, recipe.data_dir) == ("krizhevsky2012", 1 / 32, "images")
     assert [row["epoch"] for row in alexnet.read_history(SAVED / "run")] == [1]
     assert alexnet.checkpoint_info(SAVED / "run", alexnet.load_checkpoint(SAVED / "run")) == (["cat", "dog"], 72)
 

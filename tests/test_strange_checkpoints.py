@@ -16,9 +16,9 @@ from test_checkpoints import CAFFE_BGR, field, number_field, pixels, varint
 from alexnet.evaluation import evaluate
 from alexnet.model import AlexNet, summarize_layers, without_softmax
 from alexnet.parity import set_numpy_weights
-from alexnet.saving import load_checkpoint, preset_of, save_checkpoint
+from alexnet.saving import detect_network, load_checkpoint, save_checkpoint
 from alexnet.weights import CheckpointError, read_checkpoint
-from alexnet.weights.checkpoint import PUBLISHED
+from alexnet.weights.checkpoint import URLS
 
 CLASSES, WIDTH, SIDE = 4, 1 / 16, 67
 SMALL = {
@@ -105,13 +105,13 @@ def renamed(nodes, name, kind):
 
 
 OTHER_NETWORKS = {
-    "tanh": (lambda n, w: renamed(n, "relu6", "Tanh"), r"found .* fc6 tanh \(relu6\)"),
+    "tanh": (lambda n, w: renamed(n, "relu6", "Tanh"), r"found .* fc6 tanh6 \(relu6\)"),
     "sigmoid": (lambda n, w: renamed(n, "relu3", "Sigmoid"), r"sigmoid \(relu3\)"),
     "leaky": (lambda n, w: renamed(n, "relu1", "LeakyRelu"), "LeakyRelu .relu1."),
     "no activation": (lambda n, w: renamed(n, "relu7", "Identity"), "expected the order"),
     "one more": (lambda n, w: put(n, "pool2", "Elu"), "Elu .the_Elu."),
     "scaled": (lambda n, w: (w.update(s=np.float32([2])), put(n, "norm1", "Mul", "s")), "Mul .the_Mul."),
-    "average": (lambda n, w: renamed(n, "pool1", "AveragePool"), "AveragePool .pool1."),
+    "average": (lambda n, w: renamed(n, "pool1", "AveragePool"), r"average_pool1 \(pool1\)"),
     "clip": (lambda n, w: renamed(n, "relu2", "Clip"), "Clip .relu2."),
     "n": (lambda n, w: attribute(n, "norm2", "size", 3), "norm2: expected n=5, found 3"),
     "beta": (lambda n, w: attribute(n, "norm2", "beta", 0.5), "norm2: expected beta=0.75, found 0.5"),
@@ -210,7 +210,7 @@ def test_an_onnx_graph_written_otherwise_computes_the_same(kind, tmp_path):
     session = onnxruntime.InferenceSession(tmp_path / "a.onnx")
     expected = session.run(None, {"data": np.ascontiguousarray(fed.transpose(0, 3, 1, 2))})[0]
     model = load_checkpoint(tmp_path / "a.onnx")
-    assert preset_of(model) == "caffe" and model.input.shape[1:] == (SIDE, SIDE, 3)
+    assert detect_network(model) == "caffe" and model.input.shape[1:] == (SIDE, SIDE, 3)
     found = (model if kind in ("softmax", "sigmoid") else without_softmax(model)).predict_on_batch(images)
     np.testing.assert_allclose(found, expected, rtol=2e-4, atol=1e-4 * np.abs(expected).max())
 
@@ -251,7 +251,7 @@ def test_the_published_graph_of_224_pixels(tmp_path):
     fed = np.ascontiguousarray((image[..., ::-1].astype("float32") - np.float32(CAFFE_BGR)).transpose(0, 3, 1, 2))
     expected = onnxruntime.InferenceSession(path).run(None, {"data_0": fed})[0]
     model = load_checkpoint(path)
-    assert preset_of(model) == "caffe" and model.input.shape[1:] == (224, 224, 3)
+    assert detect_network(model) == "caffe" and model.input.shape[1:] == (224, 224, 3)
     np.testing.assert_allclose(model.predict_on_batch(image), expected, atol=1e-5)
     save_checkpoint(model, tmp_path / "again.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "again.onnx")
@@ -368,7 +368,8 @@ def test_a_caffe_model_of_another_network_is_refused(kind, tmp_path):
 def test_a_caffe_model_tells_its_size_its_mean_and_its_network(tmp_path):
     path = caffe(tmp_path / "a.caffemodel", double=True, mean=[104.0, 117.0, 123.0])
     checkpoint = read_checkpoint(path)
-    assert (checkpoint.preset, checkpoint.input_size, checkpoint.mean) == ("caffe", (SIDE, SIDE), (123.0, 117.0, 104.0))
+    found = checkpoint.network, checkpoint.input_size, checkpoint.mean
+    assert found == ("caffe", (SIDE, SIDE), (123.0, 117.0, 104.0))
     np.testing.assert_array_equal(checkpoint.layers["fc7"][0], arrays()["fc7"][0].T)  # kept as doubles there
     model = load_checkpoint(path)
     assert model.input.shape[1:] == (SIDE, SIDE, 3) and model.get_layer("mean").mean == (123.0, 117.0, 104.0)
@@ -378,7 +379,7 @@ def test_a_caffe_model_tells_its_size_its_mean_and_its_network(tmp_path):
             place = next(n for n, layer in enumerate(layers) if layer[0] == f"norm{i}")
             layers[place : place + 2] = layers[place : place + 2][::-1]
 
-    assert read_checkpoint(caffe(tmp_path / "b.caffemodel", caffenet)).preset == "caffenet"
+    assert read_checkpoint(caffe(tmp_path / "b.caffemodel", caffenet)).network == "caffenet"
     with pytest.raises(CheckpointError, match="scale 0.00390625"):
         load_checkpoint(caffe(tmp_path / "c.caffemodel", scale=1 / 256))
 
@@ -417,7 +418,7 @@ def layers_by_hand(activation="relu", mean=True, extra=None, data_format="channe
 @pytest.mark.once
 def test_keras_layers_with_other_settings_are_refused(tmp_path):
     refused = {
-        "tanh": (layers_by_hand("tanh"), r"tanh \(fc6\)"),
+        "tanh": (layers_by_hand("tanh"), r"tanh6 \(fc6\)"),
         "extra": (
             layers_by_hand(extra=keras.layers.BatchNormalization(name="bn")),
             "no layer of AlexNet has layers/batch_normalization/",
@@ -426,7 +427,7 @@ def test_keras_layers_with_other_settings_are_refused(tmp_path):
     }
     for name, (model, message) in refused.items():
         model.save(tmp_path / f"{name}.keras")
-        assert preset_of(model) is None
+        assert detect_network(model) is None
         with pytest.raises(CheckpointError, match=message):
             AlexNet("caffe", **SMALL, weights=tmp_path / f"{name}.keras")
         with pytest.raises(ValueError, match="no place for the layers of a network of its own"):
@@ -447,7 +448,7 @@ def test_a_sequential_with_our_names(tmp_path):
     sequential.set_weights(model.get_weights())
     images, labels = pixels(2, SIDE), np.array([0, 1])
     expected = model.predict_on_batch(images)
-    assert preset_of(sequential) == "caffe"
+    assert detect_network(sequential) == "caffe"
     assert summarize_layers(sequential) == summarize_layers(model)
     assert evaluate(sequential, (images, labels), verbose=0) == evaluate(model, (images, labels), verbose=0)
     for ending in (".keras", ".weights.h5", ".pth", ".safetensors"):
@@ -471,9 +472,9 @@ def test_keras_files_of_before(tmp_path):
     for name in ("whole.h5", "whole.keras"):
         taken = AlexNet("caffe", **SMALL, weights=tmp_path / name)
         np.testing.assert_allclose(taken.predict_on_batch(images), model.predict_on_batch(images), atol=1e-5)
-    assert preset_of(load_checkpoint(tmp_path / "whole.h5")) == "caffe"
+    assert detect_network(load_checkpoint(tmp_path / "whole.h5")) == "caffe"
     layers_by_hand("tanh").save(tmp_path / "other.h5")
-    with pytest.raises(CheckpointError, match=r"none of the networks known here. Nearest is .*\n.*tanh \(fc6\)"):
+    with pytest.raises(CheckpointError, match=r"none of the networks known here. Nearest is .*\n.*tanh6 \(fc6\)"):
         load_checkpoint(tmp_path / "other.h5")
 
 
@@ -539,12 +540,12 @@ def test_a_numpy_dictionary_is_what_the_user_says(tmp_path):
         content[name] = {"weights": kernel.transpose(2, 3, 1, 0) if kernel.ndim == 4 else kernel.T, "biases": bias}
     np.save(tmp_path / "net.npy", np.array(content, object), allow_pickle=True)
     np.save(tmp_path / "caffenet.npy", np.array(content, object), allow_pickle=True)
-    assert preset_of(load_checkpoint(tmp_path / "net.npy")) == "caffe"
-    assert preset_of(load_checkpoint(tmp_path / "net.npy", "caffenet")) == "caffenet"
-    assert preset_of(AlexNet("caffenet", **SMALL, weights=tmp_path / "net.npy")) == "caffenet"
-    with pytest.raises(CheckpointError, match="give one as preset: caffe, caffenet"):
+    assert detect_network(load_checkpoint(tmp_path / "net.npy")) == "caffe"
+    assert detect_network(load_checkpoint(tmp_path / "net.npy", "caffenet")) == "caffenet"
+    assert detect_network(AlexNet("caffenet", **SMALL, weights=tmp_path / "net.npy")) == "caffenet"
+    with pytest.raises(CheckpointError, match="give one as network: caffe, caffenet"):
         load_checkpoint(tmp_path / "caffenet.npy")
-    with pytest.raises(CheckpointError, match="expected the preset paper, found caffe or caffenet"):
+    with pytest.raises(CheckpointError, match="expected the network paper, found caffe or caffenet"):
         load_checkpoint(tmp_path / "net.npy", "paper")
 
 
@@ -597,7 +598,7 @@ def test_imagenet_is_answered_with_where_to_get_it():
     page = (Path(__file__).parents[1] / "docs" / "checkpoints.md").read_text(encoding="utf-8")
     with pytest.raises(CheckpointError) as error:
         AlexNet(weights="imagenet")
-    for urls in PUBLISHED.values():
+    for urls in URLS.values():
         assert all(url in str(error.value) and f"({url})" in page for url in urls)
 
 
@@ -685,11 +686,11 @@ def test_the_home_folder(tmp_path, monkeypatch):
 # --- 224 pixels ------------------------------------------------------------------------------------------------------
 
 
-def by_hand(model, images, preset):
+def by_hand(model, images, network):
     """The maps after pool1, or conv1's for the networks of 2012, computed window by window in NumPy."""
     kernel, bias = model.get_layer("conv1").get_weights()
     x = images.astype("float64") - np.array(model.get_layer("mean").mean)
-    if preset != "caffe":  # the last window begins at 216 and has three rows more than the image
+    if network != "caffe":  # the last window begins at 216 and has three rows more than the image
         x = np.pad(x, ((0, 0), (0, 3), (0, 3), (0, 0)))
     places = (x.shape[1] - 11) // 4 + 1
     maps = np.zeros((len(x), places, places, kernel.shape[-1]))
@@ -700,14 +701,14 @@ def by_hand(model, images, preset):
     return maps
 
 
-@pytest.mark.parametrize("preset", ["paper", "krizhevsky2012", "one_tower", "caffe", "caffenet"])
-def test_the_checkpoint_of_227_serves_224(preset, tmp_path):
-    model = AlexNet(preset, (224, 224, 3), CLASSES, WIDTH, initializer="zeros")
-    other = AlexNet(preset, (227, 227, 3), CLASSES, WIDTH, initializer="zeros")
+@pytest.mark.parametrize("network", ["paper", "krizhevsky2012", "one_tower", "caffe", "caffenet"])
+def test_the_checkpoint_of_227_serves_224(network, tmp_path):
+    model = AlexNet(network, (224, 224, 3), CLASSES, WIDTH, initializer="zeros")
+    other = AlexNet(network, (227, 227, 3), CLASSES, WIDTH, initializer="zeros")
     assert [values.shape for values in model.get_weights()] == [values.shape for values in other.get_weights()]
-    assert preset_of(model) == preset
+    assert detect_network(model) == network
     sizes = {name: model.get_layer(name).output.shape[1] for name in ("conv1", "pool1", "pool2", "pool5")}
-    caffe = preset.startswith("caffe")
+    caffe = network.startswith("caffe")
     assert sizes == {"conv1": 54 if caffe else 55, "pool1": 27, "pool2": 13, "pool5": 6}
     # Zeros after the mean are pixels of the mean: the network of 227 sees them where the image has none.
     set_numpy_weights(model), set_numpy_weights(other)
@@ -718,15 +719,15 @@ def test_the_checkpoint_of_227_serves_224(preset, tmp_path):
         np.testing.assert_allclose(model.predict_on_batch(image), other.predict_on_batch(padded), atol=1e-5)
 
 
-@pytest.mark.parametrize("preset", ["paper", "caffe"])
-def test_224_pixels_window_by_window(preset):
-    model = AlexNet(preset, (224, 224, 3), CLASSES, WIDTH, initializer="zeros")
+@pytest.mark.parametrize("network", ["paper", "caffe"])
+def test_224_pixels_window_by_window(network):
+    model = AlexNet(network, (224, 224, 3), CLASSES, WIDTH, initializer="zeros")
     set_numpy_weights(model)
     images = pixels(1, 224)
-    maps = by_hand(model, images, preset)
+    maps = by_hand(model, images, network)
     first = keras.Model(model.input, model.get_layer("conv1").output)
     np.testing.assert_allclose(first.predict_on_batch(images), maps, rtol=1e-4, atol=1e-3 * np.abs(maps).max())
-    if preset == "caffe":  # 54 rows: the last window of pool1 begins at 52 and finds two
+    if network == "caffe":  # 54 rows: the last window of pool1 begins at 52 and finds two
         norm = keras.Model(model.input, model.get_layer("norm1").output).predict_on_batch(images)
         pooled = [[norm[:, 2 * i : 2 * i + 3, 2 * j : 2 * j + 3].max((1, 2)) for j in range(27)] for i in range(27)]
         found = keras.Model(model.input, model.get_layer("pool1").output).predict_on_batch(images)

@@ -164,7 +164,7 @@ def test_papermill_alone_refuses_a_parameter_that_is_misspelt(tmp_path):
     root = Path(__file__).resolve().parents[1]
     for path, name, message in (
         ("02_train", "learnin_rate", "Did you mean learning_rate?"),
-        ("01_architecture", "epochs", "Known: backend, preset"),
+        ("01_architecture", "epochs", "Known: backend, network"),
     ):
         command = [sys.executable, "-m", "papermill", str(root / "notebooks" / f"{path}.ipynb"), "out.ipynb"]
         found = subprocess.run([*command, "-p", name, "1"], cwd=tmp_path, capture_output=True, text=True, timeout=120)

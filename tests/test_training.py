@@ -21,7 +21,7 @@ from alexnet.data import DataError, TooManyBadImagesError
 from alexnet.evaluation import label_rank
 from alexnet.locking import FolderLock
 from alexnet.recipe import Recipe, RecipeError
-from alexnet.saving import load_checkpoint, preset_of, save_checkpoint
+from alexnet.saving import detect_network, load_checkpoint, save_checkpoint
 from alexnet.training import SGD, ReduceLROnPlateau, RunError, train
 from alexnet.training.callbacks import StepMonitor, TrimMemory
 from alexnet.training.metrics import in_top_k
@@ -618,7 +618,7 @@ def test_a_finished_run_is_found_or_made(tiny):
     with pytest.raises(
         RunError, match="a run with another width: 0.0625 there, 0.125 here. Give this one another name"
     ):
-        training.load_or_train(recipe.replace(width=0.125), matching=("preset", "width"))
+        training.load_or_train(recipe.replace(width=0.125), matching=("network", "width"))
     assert [epoch["epoch"] for epoch in training.read_history(folder)] == [1, 2]
 
 
@@ -744,7 +744,7 @@ def test_the_mean_of_the_training_images(tiny, tmp_path):
     )
     # It goes where the weights go, whoever loads them, and is not replaced by other images' mean.
     loaded = load_checkpoint(run.folder / "model.keras")
-    assert preset_of(loaded) == "paper" and loaded.get_layer("mean").mean == pytest.approx(pixels.mean(0))
+    assert detect_network(loaded) == "paper" and loaded.get_layer("mean").mean == pytest.approx(pixels.mean(0))
     save_checkpoint(loaded, tmp_path / "x.onnx")
     assert load_checkpoint(tmp_path / "x.onnx").get_layer("mean").mean == pytest.approx(pixels.mean(0), rel=1e-6)
     with pytest.raises(ValueError, match="no place for the mean of the training images"):

@@ -18,14 +18,14 @@ def convert(options):
 @expects_errors
 def _convert_here(options):
     from alexnet.evaluation import checkpoint_info
-    from alexnet.saving import load_checkpoint, preset_of, save_checkpoint
+    from alexnet.saving import detect_network, load_checkpoint, save_checkpoint
 
-    model = load_checkpoint(options.source, options.preset)
+    model = load_checkpoint(options.source, options.network)
     try:
         save_checkpoint(model, options.target)
     except ValueError as error:
         return fail(error, BAD_USAGE)
-    print(f"{options.target}: {preset_of(model) or 'a network of its own'}, {model.count_params():,} parameters")
+    print(f"{options.target}: {detect_network(model) or 'a network of its own'}, {model.count_params():,} parameters")
     names, _ = checkpoint_info(options.source, model)
     if names is not None and len(names) != 1000:
         print(
@@ -35,7 +35,7 @@ def _convert_here(options):
 
 
 def parity(options):
-    for name, values in (("preset", options.presets), ("backend", options.backends)):
+    for name, values in (("network", options.networks), ("backend", options.backends)):
         for value in values or ():
             Recipe(**{name: value})
     sizes = {"image_size": options.image_size, "resize": options.image_size} if options.image_size else {}
@@ -53,15 +53,15 @@ def parity(options):
         return fail(error, BAD_USAGE)
     from alexnet import parity
 
-    chosen = {name: tuple(getattr(options, name)) for name in ("presets", "backends") if getattr(options, name)}
+    chosen = {name: tuple(getattr(options, name)) for name in ("networks", "backends") if getattr(options, name)}
     try:
         rows = parity.compare(**chosen, width=options.width, image_size=options.image_size)
     except subprocess.CalledProcessError as error:
         return fail(f"{error.cmd[-1].stem} failed; its own message stands above", FAILED)
     print("largest relative difference between two backends (of gradients, of the middle one of three images)")
-    print(f"{'preset':16}{'logits':>10}{'gradients':>12}{'training':>12}")
+    print(f"{'network':16}{'logits':>10}{'gradients':>12}{'training':>12}")
     for row in rows:
-        print(f"{row['preset']:16}{row['logits']:10.1e}{row['gradients']:12.1e}{row['training']:12.1e}")
+        print(f"{row['network']:16}{row['logits']:10.1e}{row['gradients']:12.1e}{row['training']:12.1e}")
     if options.output:
         from alexnet.training import hardware, versions
 

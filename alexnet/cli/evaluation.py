@@ -17,21 +17,21 @@ _HOLD_OUT = ("validation_split", "split_by", "seed")  # the fields that decide w
 @expects_errors
 def evaluate(options):
     from alexnet.evaluation import assess, checkpoint_info
-    from alexnet.saving import load_checkpoint, preset_of
+    from alexnet.saving import detect_network, load_checkpoint
 
-    models = [load_checkpoint(path, options.preset) for path in options.weights]
+    models = [load_checkpoint(path, options.network) for path in options.weights]
     known = [checkpoint_info(path, model) for path, model in zip(options.weights, models, strict=True)]
     named = [names for names, _ in known if names is not None]  # a converted file names none
     if any(names != named[0] for names in named) or len({model.output.shape[-1] for model in models}) > 1:
         return fail(f"{', '.join(options.weights)} have different classes; they cannot be averaged.", BAD_USAGE)
     recipe, images = _choose_images(options, models, known)
-    presets = [
-        f"{preset_of(model) or 'a network of its own'} from {path}"
+    networks = [
+        f"{detect_network(model) or 'a network of its own'} from {path}"
         for path, model in zip(options.weights, models, strict=True)
     ]
     views = f"{recipe.views} view{'s' * (recipe.views > 1)} of {recipe.image_size} pixels out of {recipe.resize}"
     print(images.summary)
-    print(f"{', '.join(presets)}: {len(images):,} images of {recipe.data_dir}, {views}", flush=True)
+    print(f"{', '.join(networks)}: {len(images):,} images of {recipe.data_dir}, {views}", flush=True)
     with FolderLock(output_path(options.output)) if options.output else contextlib.nullcontext():
         assessment = assess(models, images, recipe.views)
         _print(assessment, images)
@@ -193,7 +193,7 @@ def predict(options):
     from alexnet.evaluation import checkpoint_info, input_size, predict_probabilities
     from alexnet.saving import load_checkpoint
 
-    model = load_checkpoint(options.weights, options.preset)
+    model = load_checkpoint(options.weights, options.network)
     names, resize = checkpoint_info(options.weights, model)
     names = names or [f"class {k}" for k in range(model.output.shape[-1])]
     decoding = ("max_megapixels", "white_level")

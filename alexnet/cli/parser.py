@@ -137,7 +137,7 @@ def _add_convert(commands):
     )
     parser.add_argument("source", metavar="IN", help="a checkpoint, or the folder of a run")
     parser.add_argument("target", metavar="OUT", help="the file to write")
-    parser.add_argument("--preset", metavar="NAME", help="which network IN holds, where it does not tell")
+    parser.add_argument("--network", metavar="NAME", help="which network IN holds, where it does not tell")
     _add_fields(parser, "backend")
 
 
@@ -185,11 +185,11 @@ def _add_parity(commands):
         "parity",
         parity,
         "how far the backends' results are apart",
-        "Build presets with the same weights on several backends and print the largest relative difference of logits, "
-        "gradients and the losses of five training steps. At full size a preset takes about a minute.",
-        "parity --presets paper torchvision --width 0.25 --image_size 67",
+        "Build networks with the same weights on several backends and print the largest relative difference of logits, "
+        "gradients and the losses of five training steps. At full size a network takes about a minute.",
+        "parity --networks paper torchvision --width 0.25 --image_size 67",
     )
-    parser.add_argument("--presets", nargs="+", metavar="NAME", help="default: all")
+    parser.add_argument("--networks", nargs="+", metavar="NAME", help="default: the six published ones")
     parser.add_argument("--backends", nargs="+", metavar="BACKEND", help="tensorflow, jax, torch; default: all three")
     parser.add_argument("--width", type=float, default=1.0, metavar="VALUE", help="factor of filters (default 1)")
     parser.add_argument("--image_size", type=int, metavar="VALUE", help="pixels a side (default 227, or 224)")
@@ -204,7 +204,7 @@ def _add_weights(parser, **arguments):
         help="a checkpoint in any format of docs/checkpoints.md, or the folder of a run, run_dir/name/backend",
         **arguments,
     )
-    parser.add_argument("--preset", metavar="NAME", help="which network it holds, where the file does not tell")
+    parser.add_argument("--network", metavar="NAME", help="which network it holds, where the file does not tell")
 
 
 def _add_batch(commands):

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from alexnet.presets import IMAGENET_MEAN
+from alexnet.networks import IMAGENET_MEAN
 
 SAMPLE = 10_000  # images; ImageNet's mean is known to a tenth of a grey level from so many
 

@@ -30,7 +30,9 @@ def _chosen(name):
 
 local_response_normalization = _chosen("local_response_normalization")
 convolution = _chosen("convolution")
+local_convolution = _chosen("local_convolution")
 max_pooling = _chosen("max_pooling")
+ceil_pooling = _chosen("ceil_pooling")
 dense = _chosen("dense")
 momentum_step = _chosen("momentum_step")
 

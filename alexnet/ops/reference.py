@@ -3,6 +3,7 @@
 import functools
 import operator
 
+import numpy as np
 from keras import ops
 
 
@@ -56,9 +57,67 @@ def convolution(inputs, kernel, bias=None, strides=(1, 1), padding="valid", grou
     return outputs if bias is None else outputs + bias
 
 
+def local_convolution(inputs, kernel, bias=None, size=(1, 1), strides=(1, 1)):
+    """A convolution without shared weights: `kernel` has another set of filters for each place of the result.
+
+    Args:
+        inputs: `(batch, height, width, channels)`.
+        kernel: `(rows, columns, size[0] * size[1] * channels, filters)`, the windows' values in the order of a
+            convolution's kernel: rows, columns, channels.
+        bias: `(rows, columns, filters)`.
+
+    Returns:
+        `(batch, rows, columns, filters)`.
+    """
+    rows, columns = kernel.shape[:2]
+    shifted = [
+        inputs[:, y : y + rows * strides[0] : strides[0], x : x + columns * strides[1] : strides[1]][:, :rows, :columns]
+        for y in range(size[0])
+        for x in range(size[1])
+    ]
+    windows = ops.concatenate(shifted, -1)
+    # Each place is a product of its own: the places are the batch of one matrix product.
+    outputs = ops.matmul(ops.transpose(windows, (1, 2, 0, 3)), kernel)
+    outputs = ops.transpose(outputs, (2, 0, 1, 3))
+    return outputs if bias is None else outputs + bias
+
+
 def max_pooling(inputs, size, stride):
     """The largest of each `size` x `size` pixels, `stride` pixels apart, of `(batch, height, width, channels)`."""
     return ops.max_pool(inputs, size, stride, "valid", "channels_last")
+
+
+def ceil_pooling(inputs, size, stride, kind="max"):
+    """Pooling of `size` x `size` pixels, `stride` apart, whose last windows may be cut off at the end.
+
+    Keras's padding `"same"` begins before the first pixel where a side is odd, and its average counts copies of the
+    last pixel on PyTorch.
+
+    Args:
+        kind: `"max"` or `"average"`, which is of the pixels inside a window.
+    """
+    sides = inputs.shape[1:3]
+    missing = [(-(-(side - size) // stride)) * stride + size - side for side in sides]
+    lowest = float("-inf") if kind == "max" else 0.0
+    padded = _padded(inputs, missing, lowest)
+    if kind == "max":
+        return max_pooling(padded, size, stride)
+    sums = ops.average_pool(padded, size, stride, "valid", "channels_last") * (size * size)
+    rows, columns = (
+        np.array([min(size, side - start) for start in range(0, side + more - size + 1, stride)], "float32")
+        for side, more in zip(sides, missing, strict=True)
+    )
+    return sums / ops.cast(np.outer(rows, columns)[None, :, :, None], sums.dtype)
+
+
+def _padded(inputs, after, value):
+    """With so many rows and columns of a value behind the last ones. `ops.pad` numbers its calls, so that
+    torch.compile compiles each anew."""
+    for axis, count in zip((1, 2), after, strict=True):
+        if count:
+            edge = ops.full_like(inputs[(slice(None),) * axis + (slice(count),)], value)
+            inputs = ops.concatenate([inputs, edge], axis)
+    return inputs
 
 
 def dense(inputs, kernel, bias=None):

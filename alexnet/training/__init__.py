@@ -14,13 +14,12 @@ from alexnet.data import load_data, training_colors
 from alexnet.data.colors import PixelStats
 from alexnet.evaluation import evaluate
 from alexnet.model import AlexNet, without_softmax
-from alexnet.presets import LAYERS
 from alexnet.progress import is_interactive
 from alexnet.recipe import Recipe, RecipeError, resolve
 from alexnet.runtime import trim_memory, tuned_process
 from alexnet.training import callbacks
 from alexnet.training.metrics import TopK
-from alexnet.training.optimizer import SGD, ReduceLROnPlateau
+from alexnet.training.optimizer import SGD, ReduceLROnPlateau, update_factors
 from alexnet.training.run_dir import HISTORY_FIELDS, Run, RunDir, only_run, read_history
 from alexnet.training.settings import kept_random_states, keras_settings
 from alexnet.training.state import TrainState, dataset_fingerprint, find_resumable
@@ -216,7 +215,7 @@ def load_or_train(recipe: Recipe, matching: Iterable[str] = (), verbose: Literal
     if not (folder / "model.keras").is_file():
         train(recipe, verbose=verbose)
         return folder
-    made_with = Recipe.read(folder / "params.yaml")
+    made_with = Recipe.read_run(folder / "params.yaml")
     for name in matching:
         if getattr(made_with, name) != getattr(recipe, name):
             raise RunError(
@@ -242,7 +241,7 @@ def build_model(recipe: Recipe, classes: int, colors: PixelStats | None = None) 
         # import TensorFlow on every backend.
         random.seed(recipe.seed)
         model = AlexNet(
-            recipe.preset,
+            recipe.network,
             (recipe.image_size, recipe.image_size, 3),
             classes,
             recipe.width,
@@ -250,9 +249,11 @@ def build_model(recipe: Recipe, classes: int, colors: PixelStats | None = None) 
             initializer=recipe.initializer,
             dropout=recipe.dropout,
             mean=mean,
+            activation=recipe.activation,
+            without=recipe.without.split("+") if recipe.without else (),
         )
-    for name in LAYERS[: recipe.freeze]:
-        model.get_layer(name).trainable = False
+    for layer in recipe.row.weighted[: recipe.freeze]:
+        model.get_layer(layer.name).trainable = False
     trim_memory()  # initializers take twice what they give
     return model
 
@@ -264,7 +265,7 @@ def compile_model(model: keras.Model, recipe: Recipe) -> keras.Model:
     with keras_settings(recipe.dtype_policy):
         training_model = without_softmax(model)
         training_model.compile(
-            SGD(recipe.learning_rate, recipe.momentum, recipe.weight_decay),
+            SGD(recipe.learning_rate, recipe.momentum, recipe.weight_decay, factors=update_factors(recipe.row)),
             keras.losses.SparseCategoricalCrossentropy(from_logits=True),
             metrics=[TopK(1, "top1"), TopK(min(5, classes), "top5")],
         )

@@ -1,6 +1,7 @@
 """The paper's gradient descent and its schedule (section 5)."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -8,6 +9,13 @@ from keras import ops
 
 from alexnet._compat import variable_index
 from alexnet.ops import momentum_step
+
+_PLAIN = ((1.0, 1.0), (1.0, 0.0))
+
+
+def update_factors(network):
+    """The factors of a `Network`'s layers as `SGD` takes them."""
+    return {layer.name: (layer.learning_rate_factors, layer.decay_factors) for layer in network.weighted}
 
 
 @keras.saving.register_keras_serializable(package="alexnet")
@@ -17,13 +25,16 @@ class SGD(keras.optimizers.SGD):
         v <- momentum * v - learning_rate * (gradient + decay * w)
         w <- w + v
 
-    The decay is inside the momentum, an L2 penalty of `decay / 2`; Keras's own `weight_decay` is another rule. Only
-    kernels decay.
+    The decay is inside the momentum, an L2 penalty of `decay / 2`; Keras's own `weight_decay` is another rule. Unless
+    `factors` says so, biases do not decay.
 
     Args:
         learning_rate: Step size, > 0.
         momentum: Share of the last step that is kept, in [0, 1).
         decay: Weight decay, >= 0.
+        factors: By layer name, factors of the learning rate and of the decay for its kernel and for its bias,
+            `{"conv1": ((1.0, 2.0), (1.0, 0.0))}`, as `update_factors` makes them of a network. Layers that are not
+            in it have `((1.0, 1.0), (1.0, 0.0))`.
 
     Raises:
         ValueError: `nesterov` is asked for, which `keras.optimizers.SGD` has.
@@ -34,6 +45,7 @@ class SGD(keras.optimizers.SGD):
         learning_rate: float = 0.01,
         momentum: float = 0.9,
         decay: float = 0.0005,
+        factors: Mapping[str, Any] | None = None,
         name: str = "sgd",
         **kwargs: Any,
     ):
@@ -41,10 +53,21 @@ class SGD(keras.optimizers.SGD):
         if self.nesterov:
             raise ValueError("nesterov: the paper's rule has no such step. Received: nesterov=True")
         self.decay = decay
+        self.factors = dict(factors or {})
+
+    def factors_of(self, variable):
+        """Factors of the learning rate and of the decay of one variable."""
+        path = variable.path.split("/")
+        is_bias = path[-1] == "bias" or len(variable.shape) < 2
+        rates, decays = self.factors.get(path[-2] if len(path) > 1 else None, _PLAIN)
+        return rates[is_bias], decays[is_bias]
 
     def update_step(self, gradient, variable, learning_rate):
         gradient, learning_rate = (ops.cast(value, variable.dtype) for value in (gradient, learning_rate))
-        decay = self.decay if len(variable.shape) > 1 else 0.0  # biases have one axis
+        rate_factor, decay_factor = self.factors_of(variable)
+        decay = self.decay * decay_factor
+        if rate_factor != 1:
+            learning_rate = learning_rate * rate_factor
         if self.momentum:
             velocity = self.momentums[variable_index(self, variable)]
             momentum_step(variable, velocity, gradient, learning_rate, self.momentum, decay)
@@ -52,7 +75,7 @@ class SGD(keras.optimizers.SGD):
             super().update_step(gradient + decay * variable, variable, learning_rate)
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "decay": self.decay}
+        return {**super().get_config(), "decay": self.decay, "factors": self.factors}
 
 
 class ReduceLROnPlateau(keras.callbacks.ReduceLROnPlateau):

@@ -5,20 +5,26 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from alexnet.presets import PRESETS, Convolution
+from alexnet.networks import NETWORKS, specs
 
 # The kinds of layers that the networks have, and how their settings are called. All but these keep a file's own name.
 SETTINGS = {
     "conv": ("kernel", "strides", "padding", "groups", "dilation"),
+    "local": ("kernel", "strides", "padding"),
     "relu": (),
+    "tanh": (),
     "lrn": ("n", "k", "alpha", "beta", "groups"),
     "same_map": ("size", "k", "alpha", "beta"),
     "pool": ("size", "strides", "padding", "dilation"),
+    "average_pool": ("size", "strides", "padding", "dilation"),
     "average": ("size",),
     "flatten": (),
     "dense": (),
 }
-NAMES = {"conv": "conv", "dense": "fc", "relu": "relu", "lrn": "norm", "same_map": "map_norm", "pool": "pool"}
+NAMES = {"conv": "conv", "local": "local", "dense": "fc", "relu": "relu", "tanh": "tanh", "lrn": "norm"}
+NAMES |= {"same_map": "map_norm", "pool": "pool", "average_pool": "average_pool"}
+WITH_WEIGHTS = ("conv", "local", "dense")
+WINDOWED = ("conv", "local", "pool", "average_pool")
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,7 @@ class Architecture:
     activation: str | None = "softmax"
 
     def resolve(self, input_size):
-        """The same with every padding in numbers, for images of that size, in the order that presets have."""
+        """The same with every padding in numbers, for images of that size, in the order that networks have."""
         layers = _fold(self.layers)
         last = layers[-1] if layers else None
         after_logits = len(layers) > 1 and layers[-2].kind == "dense" and "activation" in last.settings
@@ -67,13 +73,13 @@ class Architecture:
         resolved.activation = layers.pop().kind if after_logits else None
         sizes, number, told = list(input_size), 0, True
         for layer in layers:
-            number += layer.kind in ("conv", "dense")
+            number += layer.kind in WITH_WEIGHTS
             told = told and layer.kind in SETTINGS  # what another layer makes of the maps is not known
-            if layer.kind in ("conv", "pool") and "padding" in layer.settings:
+            if layer.kind in WINDOWED and "padding" in layer.settings:
                 layer, sizes, rows = _resolve(layer, sizes)
                 if any(rows):
                     resolved.overhang[f"{layer.kind}{number}"] = rows
-            elif layer.kind in ("conv", "pool"):
+            elif layer.kind in WINDOWED:
                 told = False
             elif layer.kind == "average":
                 before, sizes = sizes, [layer.settings["size"]] * 2
@@ -90,25 +96,34 @@ class Architecture:
                 resolved.layers.append(layer)
         return resolved
 
-    def preset(self):
-        """The network that these layers are, a key of `PRESETS`, or None."""
-        return next((name for name in PRESETS if not self.differences(name)), None)
+    def detect(self):
+        """The network that these layers are, a key of `NETWORKS`, or None."""
+        return next((name for name in NETWORKS if not self.differences(name)), None)
 
     def nearest(self):
         """The network that these layers are most like."""
-        return min(PRESETS, key=lambda name: self._distance(name))
+        return min(NETWORKS, key=lambda name: self._distance(name))
 
-    def _distance(self, preset):
-        kinds = [[layer.kind for layer in layers] for layers in (self.layers, _layers(preset, self.input_size))]
-        return sum(a != b for a, b in zip(*kinds, strict=False)), len(self.differences(preset))
+    def _distance(self, network):
+        kinds = [
+            [layer.kind for layer in layers] for layers in (self.layers, _layers(NETWORKS[network], self.input_size))
+        ]
+        return sum(a != b for a, b in zip(*kinds, strict=False)), len(self.differences(network))
 
-    def differences(self, preset):
-        """What is not as in the preset, one sentence each."""
-        expected = _layers(preset, self.input_size)
+    def differences(self, network, row=None):
+        """What is not as in the network, one sentence each.
+
+        Args:
+            network: A key of `NETWORKS`.
+            row: What it stands for, where it is not the row of that name.
+        """
+        row = row or NETWORKS[network]
+        expected = _layers(row, self.input_size)
         ours, theirs = _names(expected), _names(self.layers)
         if ours != theirs:
+            kinds = {layer.kind for layer in expected}
             found = [
-                f"{name} ({layer.name})" if layer.kind not in SETTINGS and layer.name else name
+                f"{name} ({layer.name})" if layer.kind not in kinds and layer.name not in ("", name) else name
                 for name, layer in zip(theirs, self.layers, strict=True)
             ]
             return [f"expected the order {' '.join(ours)}, found {' '.join(found)}"]
@@ -118,7 +133,7 @@ class Architecture:
             for key in SETTINGS[layer.kind]
             if key in layer.settings and not _alike(wanted.settings[key], layer.settings[key])
         ]
-        std = PRESETS[preset].scale
+        std = row.pixel_std
         if self.std is not None and not np.allclose(self.std, std, rtol=1e-3):
             problems.append(f"mean: expected std={std}, found {self.std}")
         return problems
@@ -134,33 +149,31 @@ def _shown(value):
     return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
-def _layers(preset, input_size):
-    """The layers of a preset, for images of that size."""
-    network = PRESETS[preset]
-    layers = []
-    for name, spec in network.layers.items():
-        if isinstance(spec, Convolution):
-            padding = ((spec.padding,) * 2,) * 2
-            layers.append(convolution((spec.kernel,) * 2, (spec.stride,) * 2, padding, spec.columns))
-        else:
-            if not any(layer.kind == "flatten" for layer in layers):
-                layers.append(Layer("flatten"))
-            layers += [Layer("relu") for step in spec.before if step == "relu"]
-            layers.append(Layer("dense"))
-        for step in spec.then:
-            if step == "relu":
-                layers.append(Layer("relu"))
-            elif step == "lrn":
-                layers.append(lrn(**network.lrn))
-            elif step == "same_map":
-                layers.append(Layer("same_map", dict(network.same_map)))
-            elif step == "pool":
-                layers.append(pool((3, 3), (2, 2)))
-            elif step == "average":
-                layers.append(Layer("average", {"size": 6}))
-            elif step != "drop":
-                raise ValueError(f"{name}: no layer is known for {step!r}")
-    return Architecture(layers).resolve(input_size).layers
+def _layers(network, input_size):
+    """The layers of a `Network`, for images of that size."""
+    return (
+        Architecture([_layer(spec) for spec in network.layers if not isinstance(spec, specs.Dropout)])
+        .resolve(input_size)
+        .layers
+    )
+
+
+def _layer(spec):
+    """A layer spec as files describe it."""
+    if isinstance(spec, specs.Conv):
+        return convolution((spec.kernel,) * 2, (spec.stride,) * 2, ((spec.padding,) * 2,) * 2, spec.groups)
+    if isinstance(spec, specs.LocallyConnected):
+        return local((spec.kernel,) * 2, (spec.stride,) * 2, ((spec.padding,) * 2,) * 2)
+    if isinstance(spec, specs.Pool):
+        kind = "pool" if spec.kind == "max" else "average_pool"
+        return pool((spec.size,) * 2, (spec.stride,) * 2, rounding=spec.rounding, kind=kind)
+    if isinstance(spec, specs.LRN):
+        return lrn(**{**specs.settings(spec), "n": 2 * (spec.n // 2) + 1})
+    if isinstance(spec, specs.WithinChannelLRN):
+        return Layer("same_map", specs.settings(spec))
+    if isinstance(spec, specs.AdaptivePool):
+        return Layer("average", {"size": spec.size})
+    return Layer({specs.Dense: "dense", specs.Flatten: "flatten"}.get(type(spec)) or spec.function)
 
 
 def convolution(kernel, strides, padding, groups, dilation=(1, 1), name=""):
@@ -168,9 +181,13 @@ def convolution(kernel, strides, padding, groups, dilation=(1, 1), name=""):
     return Layer("conv", settings, name)
 
 
-def pool(size, strides, padding=((0, 0), (0, 0)), dilation=(1, 1), rounding="floor", name=""):
+def local(kernel, strides, padding, name=""):
+    return Layer("local", {"kernel": kernel, "strides": strides, "padding": padding}, name)
+
+
+def pool(size, strides, padding=((0, 0), (0, 0)), dilation=(1, 1), rounding="floor", name="", kind="pool"):
     settings = {"size": size, "strides": strides, "padding": padding, "dilation": dilation, "rounding": rounding}
-    return Layer("pool", settings, name)
+    return Layer(kind, settings, name)
 
 
 def lrn(n, k, alpha, beta, groups=1, name=""):
@@ -193,7 +210,7 @@ def _fold(layers):
     for i, layer in enumerate(layers):
         before = folded[-1] if folded else None
         rectified = positive or (i + 1 < len(layers) and layers[i + 1].kind == "relu")
-        takes = layer.kind == "conv" or (layer.kind == "pool" and rectified)
+        takes = layer.kind in ("conv", "local") or (layer.kind == "pool" and rectified)
         if takes and before is not None and before.kind == "padding" and isinstance(layer.settings["padding"], tuple):
             sides = zip(layer.settings["padding"], folded.pop().settings["padding"], strict=True)
             sides = tuple((a + c, b + d) for (a, b), (c, d) in sides)
@@ -213,7 +230,8 @@ def _resolve(layer, sizes):
     paddings, outputs, overhangs = [], [], []
     for axis, size in enumerate(sizes):
         stride = settings["strides"][axis]
-        window = settings["dilation"][axis] * (settings["kernel" if layer.kind == "conv" else "size"][axis] - 1) + 1
+        dilation = settings.get("dilation", (1, 1))[axis]
+        window = dilation * (settings["size" if "size" in settings else "kernel"][axis] - 1) + 1
         if settings["padding"] in ("same", "same_lower"):
             total = max(0, (-(-size // stride) - 1) * stride + window - size)
             before = (total + (settings["padding"] == "same_lower")) // 2
@@ -245,6 +263,6 @@ def _names(layers):
     """As our own models call them; a layer that no network here has keeps its kind."""
     names, number = [], 0
     for layer in layers:
-        number += layer.kind in ("conv", "dense")
+        number += layer.kind in WITH_WEIGHTS
         names.append(f"{NAMES[layer.kind]}{number}" if layer.kind in NAMES else layer.kind)
     return names

@@ -4,7 +4,8 @@ import functools
 
 import numpy as np
 
-from alexnet.presets import CAFFE, LAYERS
+from alexnet.networks import LAYERS, specs, weighted_names
+from alexnet.networks.alexnets import CAFFE
 from alexnet.weights.architecture import Architecture, Layer, activation, convolution, lrn, pool
 from alexnet.weights.checkpoint import FORMATS, CheckpointError, as_network
 
@@ -145,9 +146,11 @@ def read_caffe(path):
         if kind in kernels and layer.blobs:
             kernels[kind].append(layer.name)
     names = [*kernels["Convolution"], *kernels["InnerProduct"]]
-    if [len(found) for found in kernels.values()] != [5, 3]:
+    found = weighted_names(len(kernels["Convolution"]), 0, len(kernels["InnerProduct"]))
+    ours = sum(found, []) if found else LAYERS
+    if not found:
         names = LAYERS  # those that are not there will be named
-    names = {layer: (f"{name}[0]", f"{name}[1]") for layer, name in zip(LAYERS, names, strict=True)}
+    names = {layer: (f"{name}[0]", f"{name}[1]") for layer, name in zip(ours, names, strict=True)}
     checkpoint = as_network(path, "caffe", blobs, names, bgr=True, architecture=_architecture(net, layers, blobs))
     checkpoint.architecture.activation = "softmax"  # which a net for training has in its loss
     return checkpoint
@@ -174,7 +177,7 @@ def _array(blob, kind, number):
 def _architecture(net, layers, blobs):
     """What the layers are. A file in which no layer has a setting tells their order only."""
     told = any(layer.HasField(name) for layer in layers for name in PARAMETERS if _has(layer, name))
-    found = Architecture([], _input_size(net, layers), mean=CAFFE.mean)
+    found = Architecture([], _input_size(net, layers), mean=CAFFE.pixel_mean)
     values, dense = None, False  # names of what the last layer made; Split gives it several
     for layer in layers:
         kind = _kind(layer)
@@ -253,7 +256,7 @@ def _layer(layer, kind, blobs, told):
         return pool(size, stride, tuple(pad), rounding="floor" if given.round_mode else "ceil", name=name)
     if kind == "LRN":
         if not told:  # then it is that of Caffe's own networks
-            return Layer("lrn", {**CAFFE.lrn}, name)
+            return Layer("lrn", specs.settings(CAFFE.layer("norm1")), name)
         given = layer.lrn_param
         size, alpha = given.local_size, given.alpha
         if given.norm_region:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from alexnet.presets import LAYERS, PRESETS, Convolution
+from alexnet.networks import NETWORKS, specs, weighted_as
 from alexnet.weights.architecture import Architecture
 
 FORMATS = {
@@ -24,7 +24,7 @@ FORMATS = {
 WEIGHTS = (".pth", ".pt", ".bin", ".keras", ".h5", ".safetensors", ".caffemodel", ".onnx", ".npy")
 
 # Where the networks that were trained on ImageNet can be had.
-PUBLISHED = {
+URLS = {
     "caffe": (
         "http://dl.caffe.berkeleyvision.org/bvlc_alexnet.caffemodel",
         "https://github.com/onnx/models/raw/main/validated/vision/classification/alexnet/model/bvlcalexnet-12.onnx",
@@ -46,31 +46,42 @@ class Checkpoint:
     Attributes:
         path: The file.
         format: A key of `FORMATS`.
-        layers: By layer name, `conv1` to `fc8`, the kernel in Keras's layout for RGB, and the bias.
+        layers: By layer name in order, `conv1` to `fc8` for most networks, the kernel in Keras's layout for RGB, and
+            the bias.
         blobs: By layer name, what the file calls the two.
-        preset: The network that they belong to, as far as the file tells.
+        network: The network that they belong to, as far as the file tells.
         architecture: The file's own account of its layers, where it has one.
         mean: RGB mean of the images that it was trained on, where the file tells.
-        alternatives: Networks that it may hold, where the file does not tell; `preset` is the likely one.
+        alternatives: Networks that it may hold, where the file does not tell; `network` is the likely one.
     """
 
     path: Path
     format: str
     layers: dict[str, tuple[np.ndarray, np.ndarray]]
     blobs: dict[str, tuple[str, str]]
-    preset: str | None = None
+    network: str | None = None
     architecture: Architecture | None = None
     mean: list[float] | None = None
     alternatives: tuple[str, ...] = ()
 
     @property
     def classes(self):
-        return len(self.layers["fc8"][1])
+        return len(next(reversed(self.layers.values()))[1])
 
     @property
     def width(self):
-        """Share of the hidden units that the published networks have, 4096."""
-        return len(self.layers["fc7"][1]) / 4096
+        """Share of the filters and hidden units that the network of that name has; the largest layer tells it best."""
+        weighted = NETWORKS[self.network].weighted if self.network else weighted_as(self.layers)
+        sizes = [spec.units if isinstance(spec, specs.Dense) else spec.filters for spec in weighted]
+        size, name = max((size, spec.name) for size, spec in zip(sizes, weighted, strict=True) if size)
+        return self.layers[name][1].shape[-1] / size
+
+    @property
+    def first_dense(self):
+        """The name of the first dense layer, and the number of maps that it sees."""
+        names = list(self.layers)
+        first = next(name for name in names if self.layers[name][0].ndim == 2)
+        return first, self.layers[names[names.index(first) - 1]][1].shape[-1]
 
     @property
     def input_size(self):
@@ -80,11 +91,13 @@ class Checkpoint:
         return (self._image_size(),) * 2
 
     def _image_size(self):
-        inputs, maps = self.layers["fc6"][0].shape[0], len(self.layers["conv5"][1])
-        side = math.isqrt(inputs // maps)
-        if self.preset and side == 6:
-            return PRESETS[self.preset].image_size
-        return 32 * side + 35  # three poolings of 3 by 2 and a convolution of 11 by 4, backwards
+        first, maps = self.first_dense
+        side = math.isqrt(self.layers[first][0].shape[0] // maps)
+        row = NETWORKS[self.network or "paper"]
+        if row.maps(row.image_size) == side and self.network:
+            return row.image_size
+        fitting = [each for each in row.sides(side) if not row.overhanging(each)]
+        return fitting[0] if fitting else row.image_size
 
     @property
     def activation(self):
@@ -96,35 +109,43 @@ class Checkpoint:
         known = self.architecture is not None and tuple(input_size) == self.architecture.input_size
         return self.architecture.overhang if known else None
 
-    def differences(self, preset):
-        """What speaks against the preset, in sentences."""
+    def differences(self, network, row=None):
+        """What speaks against the network, in sentences; `row` is what it stands for, if not the row of that name."""
         problems = []
-        if self.alternatives and preset not in self.alternatives:
-            problems.append(f"expected the preset {preset}, found {' or '.join(self.alternatives)}")
-        elif not self.alternatives and self.preset not in (None, preset):
-            problems.append(f"expected the preset {preset}, found {self.preset}")
+        if self.alternatives and network not in self.alternatives:
+            problems.append(f"expected the network {network}, found {' or '.join(self.alternatives)}")
+        elif not self.alternatives and self.network not in (None, network):
+            problems.append(f"expected the network {network}, found {self.network}")
         if self.architecture is not None:
-            problems += self.architecture.differences(preset)
+            problems += self.architecture.differences(network, row)
         return problems
 
     def candidates(self):
-        """Presets whose kernels have the shapes of these, up to a factor in width."""
+        """Networks whose kernels have the shapes of these, up to a factor in width."""
         if self.alternatives:
             return list(self.alternatives)
         kernels = {name: kernel.shape for name, (kernel, _) in self.layers.items()}
-        return [name for name, preset in PRESETS.items() if _fits(preset, kernels)]
+        return [name for name, network in NETWORKS.items() if _fits(network, kernels)]
 
 
-def _fits(preset, kernels):
-    filters = [layer.filters for layer in preset.layers.values() if isinstance(layer, Convolution)]
-    ratio = kernels["conv1"][-1] / filters[0]
-    below = 3
-    for name, layer in preset.layers.items():
-        if isinstance(layer, Convolution):
-            expected = (layer.kernel, layer.kernel, below // layer.columns)
-            if kernels[name][:3] != expected or abs(kernels[name][3] - ratio * layer.filters) > preset.columns:
-                return False
-            below = kernels[name][3]
+def _fits(network, kernels):
+    """Whether kernels of these shapes, by layer, are those of a `Network` in some width."""
+    if list(kernels) != [layer.name for layer in network.weighted]:
+        return False
+    ratio, below = None, 3
+    for layer in network.weighted:
+        shape = kernels[layer.name]
+        if isinstance(layer, specs.Dense):
+            break
+        inputs = (
+            (layer.kernel, layer.kernel, below // layer.groups)
+            if isinstance(layer, specs.Conv)
+            else (layer.kernel**2 * below,)
+        )
+        ratio = ratio or shape[-1] / layer.filters
+        if shape[-1 - len(inputs) : -1] != inputs or abs(shape[-1] - ratio * layer.filters) > network.groups:
+            return False
+        below = shape[-1]
     return True
 
 
@@ -170,7 +191,7 @@ def _existing(path):
         return found
     text = str(path)
     if text.lower() in ("imagenet", "imagenet1k_v1", "default", "pretrained", "true"):
-        places = [f"{preset}: {url}" for preset, urls in PUBLISHED.items() for url in urls]
+        places = [f"{network}: {url}" for network, urls in URLS.items() for url in urls]
         raise CheckpointError(
             f"weights: nothing is downloaded here. Received: {text!r}. Networks trained on ImageNet are at\n  "
             + "\n  ".join(places)
@@ -297,12 +318,15 @@ def to_channels_first(kernel, channels=None):
     return kernel.reshape(side, side, channels, outputs).transpose(3, 2, 0, 1).reshape(outputs, inputs)
 
 
-def as_network(path, format, blobs, names, preset=None, bgr=False, channels_first=True, architecture=None):
+_RANKS = {specs.Conv: (4, 1), specs.LocallyConnected: (4, 3), specs.Dense: (2, 1)}  # of kernels and biases
+
+
+def as_network(path, format, blobs, names, network=None, bgr=False, channels_first=True, architecture=None):
     """Named arrays as a `Checkpoint`.
 
     Args:
         blobs: The file's arrays by the names that it gives them.
-        names: By layer name, the names of kernel and bias in the file.
+        names: By layer name, the names of kernel and bias in the file. The layers are those of a network, in order.
         bgr: Whether conv1 sees blue first; it is turned round.
         channels_first: Whether kernels lie as PyTorch, Caffe and ONNX have them.
         architecture: What the file says about its layers; it decides which network it is.
@@ -311,8 +335,8 @@ def as_network(path, format, blobs, names, preset=None, bgr=False, channels_firs
         CheckpointError: arrays are missing or have a rank that no layer has, or there are others; all are listed.
     """
     problems = []
-    for layer in LAYERS:
-        ranks = (4 if layer.startswith("conv") else 2, 1)
+    for spec in weighted_as(names):
+        layer, ranks = spec.name, _RANKS[type(spec)]
         for name, rank in zip(names[layer], ranks, strict=True):
             if name not in blobs:
                 problems.append(f"{name or layer}: expected an array of {rank} axes, found none")
@@ -323,33 +347,37 @@ def as_network(path, format, blobs, names, preset=None, bgr=False, channels_firs
                 problems.append(f"{name}: expected floats, found {blobs[name].dtype}{quantized}")
         if not problems:
             kernel, bias = (blobs[name] for name in names[layer])
-            if len(bias) != (outputs := kernel.shape[0 if channels_first else -1]):
-                problems.append(f"{names[layer][1]}: expected {outputs} values, as the kernel has, found {len(bias)}")
+            outputs = kernel.shape[0 if channels_first else -1]
+            if bias.shape[-1] != outputs:
+                problems.append(
+                    f"{names[layer][1]}: expected {outputs} values, as the kernel has, found {bias.shape[-1]}"
+                )
     known = {name for pair in names.values() for name in pair}
     if others := [name for name in blobs if name not in known]:
         problems.append(f"no layer of AlexNet has {', '.join(others[:8])}{' and others' if len(others) > 8 else ''}")
     if problems:
         raise listing(path, format, problems, blobs)
-    layers = {}
-    for layer in LAYERS:
+    layers, below = {}, None
+    for layer in names:
         kernel, bias = (np.asarray(blobs[name], "float32") for name in names[layer])
+        first_dense = below is not None and kernel.ndim == 2 and layers[below][0].ndim == 4
         if channels_first:
-            maps = len(layers["conv5"][1]) if layer == "fc6" else None
-            kernel = from_channels_first(kernel, maps)
-        if bgr and layer == "conv1":
+            kernel = from_channels_first(kernel, layers[below][1].shape[-1] if first_dense else None)
+        if bgr and below is None:
             kernel = kernel[:, :, ::-1]
-        layers[layer] = (kernel, bias)
-    checkpoint = Checkpoint(path, format, layers, dict(names), preset)
+        layers[layer], below = (kernel, bias), layer
+    checkpoint = Checkpoint(path, format, layers, dict(names), network)
     if architecture is not None:
         checkpoint.architecture = _resolved(checkpoint, architecture)
-        checkpoint.preset = checkpoint.architecture.preset()
+        checkpoint.network = checkpoint.architecture.detect()
         checkpoint.mean = architecture.mean
     return checkpoint
 
 
 def _resolved(checkpoint, architecture):
     """An architecture for the images that it sees, checked against the inputs of fc6."""
-    inputs, maps = checkpoint.layers["fc6"][0].shape[0], len(checkpoint.layers["conv5"][1])
+    first, maps = checkpoint.first_dense
+    inputs = checkpoint.layers[first][0].shape[0]
     sizes = [architecture.input_size] if architecture.input_size else [(227, 227), (224, 224), checkpoint.input_size]
     for size in sizes:
         found = architecture.resolve(size)
@@ -359,7 +387,7 @@ def _resolved(checkpoint, architecture):
     raise CheckpointError(
         f"weights: {checkpoint.path} ({FORMATS[checkpoint.format]}) contradicts itself: an image of "
         f"{' x '.join(map(str, found.input_size))} pixels ends in {maps} maps of {rows} x {columns}, and "
-        f"fc6 has {inputs} inputs."
+        f"{first} has {inputs} inputs."
     )
 
 

@@ -1,6 +1,6 @@
 """A Keras model's configuration as an `Architecture`."""
 
-from alexnet.weights.architecture import Architecture, Layer, activation, convolution, lrn, padding, pool
+from alexnet.weights.architecture import Architecture, Layer, activation, convolution, local, lrn, padding, pool
 
 # They compute nothing when a network is used.
 WITHOUT_EFFECT = ("InputLayer", "Dropout", "SpatialDropout2D", "ActivityRegularization")
@@ -18,7 +18,7 @@ def from_config(config):
         kind, settings = entry["class_name"].rpartition(">")[2], entry["config"]  # without the package, in HDF5
         name = settings.get("name") or entry.get("name") or kind
         shape = settings.get("batch_shape") or settings.get("batch_input_shape")
-        if shape and size is None:
+        if shape and len(shape) == 4 and size is None:
             size = tuple(shape[1:3])
         parents = set(_parents(entry.get("inbound_nodes", [])))
         if previous is not None and parents and parents != {previous}:
@@ -61,7 +61,17 @@ def _layers(kind, settings, name):
         yield padding(tuple(map(tuple, settings["padding"])), name)
     elif kind == "MaxPooling2D":
         size = _pair(settings["pool_size"])
-        yield pool(size, _pair(settings["strides"] or size), _padding(settings["padding"]), name=name)
+        rounding = settings.get("rounding", "floor")
+        yield pool(
+            size, _pair(settings["strides"] or size), _padding(settings["padding"]), rounding=rounding, name=name
+        )
+    elif kind == "AveragePooling2D" and settings["padding"] == "valid":  # "same" is another average on each backend
+        size, rounding = _pair(settings["pool_size"]), settings.get("rounding", "floor")
+        strides = _pair(settings["strides"] or size)
+        yield pool(size, strides, _padding("valid"), rounding=rounding, name=name, kind="average_pool")
+    elif kind == "LocallyConnected2D":
+        yield local(_pair(settings["kernel_size"]), _pair(settings["strides"]), _padding(settings["padding"]), name)
+        yield from _activation(settings.get("activation"), name)
     elif kind == "LocalResponseNormalization" and "groups" in settings:
         window = 2 * (settings["n"] // 2) + 1
         yield lrn(window, settings["k"], settings["alpha"], settings["beta"], settings["groups"], name)

@@ -4,7 +4,8 @@ import math
 
 import numpy as np
 
-from alexnet.presets import CAFFE, LAYERS, PRESETS
+from alexnet.networks import NETWORKS, weighted_names
+from alexnet.networks.alexnets import CAFFE
 from alexnet.weights.architecture import Architecture, Layer, activation, convolution, lrn, padding, pool
 from alexnet.weights.checkpoint import CheckpointError, as_network, to_channels_first
 
@@ -35,13 +36,14 @@ def read_onnx(path):
     trace = _Trace(model.graph)
     architecture = trace.architecture()
     kinds = [layer.kind for layer in architecture.layers]
-    if (kinds.count("conv"), kinds.count("dense")) != (5, 3):
+    layers = weighted_names(kinds.count("conv"), 0, kinds.count("dense"))
+    if layers is None:
         found = sorted({node.op_type for node in model.graph.node})
         raise CheckpointError(
             f"weights: {path} (ONNX) does not hold an AlexNet.\n  expected 5 Conv and 3 Gemm, found "
             f"{kinds.count('conv')} and {kinds.count('dense')}\n  the file has: {', '.join(found) or 'no nodes'}"
         )
-    names = dict(zip(LAYERS, trace.arrays["conv"] + trace.arrays["dense"], strict=True))
+    names = dict(zip(sum(layers, []), trace.arrays["conv"] + trace.arrays["dense"], strict=True))
     blobs = {name: trace.value(name) for pair in names.values() for name in pair if name in trace.constants}
     for _, bias in names.values():
         if bias in blobs and blobs[bias].shape[:-1] == (1,):
@@ -55,7 +57,7 @@ def read_onnx(path):
         mean, std = -trace.shift / trace.factor, 1 / trace.factor
         checkpoint.mean = checkpoint.architecture.mean = mean.tolist()
         checkpoint.architecture.std = std.tolist()
-        checkpoint.preset = checkpoint.architecture.preset()
+        checkpoint.network = checkpoint.architecture.detect()
     return checkpoint
 
 
@@ -64,11 +66,12 @@ def _as_fed(checkpoint, trace):
 
     A graph that normalizes its pixels itself tells the order by the mean that it subtracts.
     """
-    preset = checkpoint.preset
-    blue_first = preset in ("caffe", "caffenet")
+    network = checkpoint.network
+    blue_first = network in ("caffe", "caffenet")
     if trace.factor is not None:
         mean, std = -trace.shift / trace.factor, 1 / trace.factor
-        ours, scale = np.array(PRESETS[preset or "torchvision"].mean), PRESETS[preset or "torchvision"].scale
+        row = NETWORKS[network or "torchvision"]
+        ours, scale = np.array(row.pixel_mean), row.pixel_std
         readings = [
             (reverse, unit)
             for reverse in (False, True)
@@ -76,19 +79,20 @@ def _as_fed(checkpoint, trace):
             if np.allclose((mean * unit)[:: -1 if reverse else 1], ours, atol=2)
             and np.allclose((std * unit)[:: -1 if reverse else 1], scale, rtol=1e-2)
         ]
-        if preset is None or not readings:
+        if network is None or not readings:
             numbers = f"mean {np.round(mean, 4).tolist()} and deviation {np.round(std, 4).tolist()}"
             raise CheckpointError(
                 f"weights: {checkpoint.path} (ONNX) normalizes its pixels itself, by {numbers}, and no network known "
-                f"here does so{'' if preset is None else f' ({preset}: {PRESETS[preset].mean} and {scale})'}."
+                f"here does so{'' if network is None else f' ({network}: {row.pixel_mean} and {scale})'}."
             )
         blue_first, unit = readings[0]
         checkpoint.mean = (mean * unit)[:: -1 if blue_first else 1].tolist()
     elif blue_first:
-        checkpoint.mean = CAFFE.mean
+        checkpoint.mean = CAFFE.pixel_mean
     if blue_first:
-        kernel, bias = checkpoint.layers["conv1"]
-        checkpoint.layers["conv1"] = kernel[:, :, ::-1], bias
+        first = next(iter(checkpoint.layers))
+        kernel, bias = checkpoint.layers[first]
+        checkpoint.layers[first] = kernel[:, :, ::-1], bias
 
 
 class _Trace:
@@ -265,6 +269,8 @@ class _Trace:
         """Torchvision's adaptive average: of what is 6 x 6 already, or of windows that lie side by side."""
         size = list(_attribute(node, "kernel_shape", []))
         strides = list(_attribute(node, "strides", [1] * len(size)))
+        if size != strides and not _attribute(node, "count_include_pad", 0):
+            return _pool(node, strange.name)
         plain = size == strides and len(set(size)) == 1 and not any(_attribute(node, "pads", []))
         plain = plain and _attribute(node, "auto_pad", b"NOTSET") in (b"NOTSET", b"VALID")
         if plain and size[0] == 1:
@@ -423,7 +429,8 @@ def _pool(node, name):
     size = tuple(_attribute(node, "kernel_shape", []))
     strides, dilations = (tuple(_attribute(node, key, [1] * len(size))) for key in ("strides", "dilations"))
     rounding = "ceil" if _attribute(node, "ceil_mode", 0) else "floor"
-    return pool(size, strides, _pads(node, len(size)), dilations, rounding, name)
+    kind = "pool" if node.op_type == "MaxPool" else "average_pool"
+    return pool(size, strides, _pads(node, len(size)), dilations, rounding, name, kind)
 
 
 def _pads(node, rank):
@@ -503,9 +510,9 @@ def add_layer(graph, kind, name, settings, weights):
     elif kind == "WithinChannelLRN":
         _add_same_map(graph, name, settings)
     elif kind == "MaxPooling2D":
-        if settings["padding"] != "valid":
-            raise ValueError(f"ONNX export knows no pooling with padding={settings['padding']!r} ({name}).")
-        graph.add("MaxPool", name, kernel_shape=list(settings["pool_size"]), strides=list(settings["strides"]))
+        _add_pool(graph, "MaxPool", name, settings)
+    elif kind == "AveragePooling2D":
+        _add_pool(graph, "AveragePool", name, settings)
     elif kind == "AverageMaps":
         _add_average(graph, name, weights)
     elif kind == "Flatten":
@@ -527,6 +534,18 @@ def _add_activation(graph, name, activation, *known):
         raise ValueError(f"ONNX export knows {', '.join(known)} here. Received: activation={activation!r} ({name})")
     kind = next((kind for kind, keras_name in ACTIVATIONS.items() if keras_name == activation), "Relu")
     graph.add(kind, name, **({"axis": -1} if kind.endswith("Softmax") else {}))
+
+
+def _add_pool(graph, kind, name, settings):
+    if settings["padding"] != "valid":
+        raise ValueError(f"ONNX export knows no pooling with padding={settings['padding']!r} ({name}).")
+    graph.add(
+        kind,
+        name,
+        kernel_shape=list(settings["pool_size"]),
+        strides=list(settings["strides"]),
+        **({"ceil_mode": 1} if settings.get("rounding") == "ceil" else {}),
+    )
 
 
 def _add_lrn(graph, name, settings):

@@ -1,13 +1,15 @@
 """A file in any format to a `Checkpoint`."""
 
 import json
+import math
 import pickle
 import re
 import zipfile
 
 import numpy as np
 
-from alexnet.presets import CAFFE, LAYERS, PRESETS
+from alexnet.networks import LAYERS, NETWORKS, weighted_names
+from alexnet.networks.alexnets import CAFFE
 from alexnet.weights.caffe import read_caffe
 from alexnet.weights.checkpoint import FORMATS, CheckpointError, as_network, listing, recognize
 from alexnet.weights.keras_config import from_config
@@ -77,22 +79,24 @@ def _read_h5(file, path, format, config=None):
 
 
 def _from_groups(path, format, groups, config):
-    """Arrays layer by layer as a checkpoint: five convolutions and three dense layers."""
+    """Arrays layer by layer as a checkpoint: convolutions, locally connected layers and dense ones, as many as a
+    network has."""
     blobs = {name: values for group in groups for name, values in group.items()}
-    pairs = {4: [], 2: []}
+    kinds = {"conv": [], "local": [], "dense": []}
     for group in groups:
-        first = next(iter(group), None)
-        if first is not None and group[first].ndim in pairs:
-            pairs[group[first].ndim].append(group)
-    if [len(found) for found in pairs.values()] != [5, 3]:
-        found = " and ".join(str(len(found)) for found in pairs.values())
+        ranks = [values.ndim for values in group.values()][:2]
+        if ranks and ranks[0] in (2, 4):
+            kinds["dense" if ranks[0] == 2 else "local" if ranks[1:] == [3] else "conv"].append(group)
+    layers = weighted_names(*map(len, kinds.values()))
+    if layers is None:
+        found = f"{len(kinds['conv']) + len(kinds['local'])} and {len(kinds['dense'])}"
         raise listing(path, format, [f"expected 5 kernels of 4 axes and 3 of 2, found {found}"], blobs)
     names = {}
-    for layer, group in zip(LAYERS, [*pairs[4], *pairs[2]], strict=True):
+    for layer, group in zip(sum(layers, []), sum(kinds.values(), []), strict=True):
         kernel, bias, *others = [*group, ""] if len(group) == 1 else group
         names[layer] = kernel, bias
         if blobs[kernel].dtype == np.int8:
-            blobs[kernel] = _dequantized(path, format, kernel, group, len(blobs[names[layer][1]]), layer, names, blobs)
+            blobs[kernel] = _dequantized(path, format, group, layer, names, blobs)
         for name in others:  # of quantization
             del blobs[name]
     architecture = None if config is None else from_config(config)
@@ -100,14 +104,16 @@ def _from_groups(path, format, groups, config):
     return checkpoint
 
 
-def _dequantized(path, format, kernel, group, units, layer, names, blobs):
+def _dequantized(path, format, group, layer, names, blobs):
     """Floats of what `model.quantize("int8")` has made: one scale for each unit."""
-    values = group[kernel]
+    kernel, bias = names[layer]
+    values, units = group[kernel], len(blobs[bias])
     scale = next((found for found in list(group.values())[2:] if found.shape == (units,)), None)
-    below = {"fc7": "fc6", "fc8": "fc7"}.get(layer)
-    whole = below is None or len(values) == len(blobs[names[below][1]])
-    if layer == "fc6":
-        whole = len(values) % len(blobs[names["conv5"][1]]) == 0 and _is_square(len(values), blobs[names["conv5"][1]])
+    below = [*names][-2] if len(names) > 1 else None
+    whole = True
+    if below is not None and values.ndim == 2:
+        inputs, maps = len(values), blobs[names[below][1]].shape[-1]
+        whole = _is_square(inputs, maps) if blobs[names[below][0]].ndim == 4 else inputs == maps
     if scale is None or not whole:
         raise CheckpointError(
             f"weights: {path} ({FORMATS[format]}) holds {kernel} quantized to int4 or in groups, which only "
@@ -117,7 +123,7 @@ def _dequantized(path, format, kernel, group, units, layer, names, blobs):
 
 
 def _is_square(inputs, maps):
-    return round((inputs / len(maps)) ** 0.5) ** 2 * len(maps) == inputs
+    return math.isqrt(inputs // maps) ** 2 * maps == inputs
 
 
 def _names_in_h5(config):
@@ -226,18 +232,19 @@ def _read_safetensors(path):
         blobs = {
             name: (values.float() if values.is_floating_point() else values).numpy() for name, values in blobs.items()
         }
-    preset = metadata.get("preset")
-    return _state_dict(path, "safetensors", blobs, preset if preset in PRESETS else None)
+    network = metadata.get("network", metadata.get("preset"))  # as it was called before
+    return _state_dict(path, "safetensors", blobs, network if network in NETWORKS else None)
 
 
-def _state_dict(path, format, blobs, preset):
+def _state_dict(path, format, blobs, network):
     """Arrays under torchvision's names or under ours, whatever stands before them."""
     blobs = {
         ".".join(part for part in name.split(".") if part not in WRAPPERS): values for name, values in blobs.items()
     }
+    first_layers = {row.weighted[0].name for row in NETWORKS.values()}
     found = {}  # by what stands before: whether the names that follow are ours
     for name in blobs:
-        for first, ours in (("features.0.weight", False), ("conv1.weight", True)):
+        for first, ours in (("features.0.weight", False), *((f"{each}.weight", True) for each in first_layers)):
             if name == first or name.endswith(f".{first}"):
                 found[name.removesuffix(first)] = ours
     if len(found) > 1:
@@ -249,9 +256,18 @@ def _state_dict(path, format, blobs, preset):
     if not found:
         ours = not any(name.startswith(("features.", "classifier.")) for name in blobs)
     blobs = {name.removeprefix(prefix): values for name, values in blobs.items() if name.startswith(prefix)}
-    names = {layer: layer if ours else TORCHVISION[layer] for layer in LAYERS}
+    layers = _layers_of(blobs, network) if ours else LAYERS
+    names = {layer: layer if ours else TORCHVISION[layer] for layer in layers}
     names = {layer: (f"{name}.weight", f"{name}.bias") for layer, name in names.items()}
-    return as_network(path, format, blobs, names, preset if ours else "torchvision")
+    return as_network(path, format, blobs, names, network if ours else "torchvision")
+
+
+def _layers_of(blobs, network):
+    """The layers of the network that a file names or whose names it has; the eight of most networks otherwise."""
+    rows = [NETWORKS[network]] if network else NETWORKS.values()
+    known = {name.rpartition(".")[0] for name in blobs}
+    names = [[layer.name for layer in row.weighted] for row in rows]
+    return names[0] if network else next((each for each in names if set(each) == known), LAYERS)
 
 
 def _read_npy(path):
@@ -277,10 +293,10 @@ def _read_npy(path):
                 blobs[f"{layer}[{number}]"] = np.asarray(values.value(), np.float32)
     names = {layer: (f"{layer}[0]", f"{layer}[1]") for layer in LAYERS}
     checkpoint = as_network(path, "npy", blobs, names, "caffe", bgr=True, channels_first=False)
-    checkpoint.mean = CAFFE.mean
+    checkpoint.mean = CAFFE.pixel_mean
     checkpoint.alternatives = ("caffe", "caffenet")
     if "caffenet" in path.name.lower():
-        checkpoint.preset = None
+        checkpoint.network = None
     return checkpoint
 
 

@@ -6,7 +6,6 @@ import errno
 import numpy as np
 
 from alexnet.atomic import atomic_write
-from alexnet.presets import LAYERS
 from alexnet.weights.checkpoint import to_channels_first
 from alexnet.weights.keras_config import from_config
 from alexnet.weights.onnx_graph import PRODUCER, Graph, add_layer
@@ -15,28 +14,30 @@ from alexnet.weights.reading import TORCHVISION
 OPSET = 18
 
 
-def write_onnx(model, path, preset=None):
+def write_onnx(model, path, network=None):
     """An AlexNet as one ONNX file.
 
-    Its input `pixels` is the model's own: float32 `(batch, height, width, 3)`, RGB 0-255. Its outputs are `fc8`, the
-    logits, and `prob` where the model ends in a softmax. The graph is written node by node, the same on every backend.
+    Its input `pixels` is the model's own: float32 `(batch, height, width, 3)`, RGB 0-255. Its outputs are the logits,
+    called as their layer, `fc8`, and `prob` where the model ends in a softmax. The graph is written node by node, the
+    same on every backend.
     """
     import onnx
 
     if branches := [each for each in from_config(model.get_config()).layers if each.kind.startswith("branch")]:
         raise ValueError(f"ONNX export knows one layer after the other. Received: a {branches[0].kind}")
-    graph = Graph("pixels")
+    graph, maps, logits = Graph("pixels"), None, None
     for layer in model.layers[1:]:
         kind, weights = type(layer).__name__, _arrays(layer)
         if kind == "Flatten":
             maps = layer.input.shape[-1]
         elif kind == "Dense":
-            weights[0] = to_channels_first(weights[0], maps if layer.name == "fc6" else None)
+            weights[0], maps = to_channels_first(weights[0], maps), None
         elif kind == "AverageMaps":
             weights = layer.matrices(layer.input.shape)
         add_layer(graph, kind, layer.name, layer.get_config(), weights)
+        logits = layer.name if weights and kind != "AverageMaps" else logits
     value = onnx.helper.make_tensor_value_info
-    outputs = dict.fromkeys(("fc8", graph.value))
+    outputs = dict.fromkeys((logits, graph.value))
     classes = model.output.shape[-1]
     made = onnx.helper.make_model(
         onnx.helper.make_graph(
@@ -50,29 +51,35 @@ def write_onnx(model, path, preset=None):
         opset_imports=[onnx.helper.make_opsetid("", OPSET)],
         ir_version=8,
     )
-    if preset:
-        onnx.helper.set_model_props(made, {"preset": preset})
+    if network:
+        onnx.helper.set_model_props(made, {"network": network})
     onnx.checker.check_model(made)
     onnx.save(made, path)
 
 
-def write_state_dict(model, path, preset=None):
+def write_state_dict(model, path, network=None):
     """The weights in PyTorch's layout, as `.safetensors` or `.pth`.
 
-    The preset `torchvision` gets torchvision's names and can be loaded into its model; others get `conv1.weight` to
-    `fc8.bias`. Those networks see RGB 0-255 minus the preset's mean.
+    The network `torchvision` gets torchvision's names and can be loaded into its model; others get those of the layers,
+    `conv1.weight` to `fc8.bias`. Those networks see RGB 0-255 minus the network's mean.
     """
-    names = TORCHVISION if preset == "torchvision" else {layer: layer for layer in LAYERS}
-    maps = model.get_layer("conv5").filters
-    arrays = {}
-    for layer, name in names.items():
-        kernel, bias = _arrays(model.get_layer(layer))
-        arrays[f"{name}.weight"] = np.ascontiguousarray(to_channels_first(kernel, maps if layer == "fc6" else None))
-        arrays[f"{name}.bias"] = bias
+    names = TORCHVISION if network == "torchvision" else {}
+    arrays, maps = {}, None
+    for layer in model.layers:
+        if type(layer).__name__ == "Flatten":
+            maps = layer.input.shape[-1]
+        if getattr(layer, "kernel", None) is None:
+            continue
+        (kernel, bias), name = _arrays(layer), names.get(layer.name, layer.name)
+        if kernel.ndim == 2:
+            kernel, maps = to_channels_first(kernel, maps), None
+        else:
+            kernel = to_channels_first(kernel)
+        arrays[f"{name}.weight"], arrays[f"{name}.bias"] = np.ascontiguousarray(kernel), bias
     if path.suffix == ".safetensors":
         from safetensors.numpy import save_file
 
-        metadata = {"format": "pt", **({"preset": preset} if preset else {})}
+        metadata = {"format": "pt", **({"network": network} if network else {})}
         save_file(arrays, path, metadata)
     else:
         import torch

@@ -395,7 +395,7 @@ def test_formats_that_torch_lacks_are_named(tmp_path):
 # --- What is refused -------------------------------------------------------------------------------------------------
 
 
-def test_presets_are_not_confused(torchvision, tmp_path):
+def test_networks_are_not_confused(torchvision, tmp_path):
     torch.save(torchvision.state_dict(), tmp_path / "a.pth")
     with pytest.raises(CheckpointError) as error:
         AlexNet("paper", classes=CLASSES, width=WIDTH, weights=tmp_path / "a.pth")

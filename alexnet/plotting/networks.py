@@ -52,25 +52,25 @@ def network(rows, columns_of):
 
     Args:
         rows: `alexnet.model.summarize_layers(model)`.
-        columns_of: The number of columns (groups) of each convolutional layer, by name.
+        columns_of: The number of columns (groups) of each convolutional layer, by name. If none has two, one column is
+            drawn.
     """
-    drawn = [row for row in rows if row["layer"].startswith(("conv", "pool", "fc"))]
+    drawn = [{**row, "color": color} for row in rows if (color := _color(row["kind"]))]
     figure, axes = plt.subplots(figsize=(11, 4.2))
     bare(axes)
     x, previous = 0.0, None
-    lanes = (1.35, -1.35)
+    lanes = (1.35, -1.35) if max(columns_of.values(), default=1) > 1 else (0.0,)
     for row in drawn:
         size, channels = (row["output"][0], row["output"][-1]) if len(row["output"]) == 3 else (None, row["output"][-1])
         height = 0.35 + 1.9 * math.sqrt(size / 60) if size else 1.9
         width = 0.12 + 0.14 * math.log2(max(2, channels)) / 2 if size else 0.22
-        color = {"c": "#d2e3fc", "p": "#e6f4ea", "f": "#fef7e0"}[row["layer"][0]]
-        halves = lanes if row["layer"] != "fc8" else (0.0,)
+        halves = lanes if row is not drawn[-1] else (0.0,)
         for lane in halves:
             axes.add_patch(
-                Rectangle((x, lane - height / 2), width, height, facecolor=color, edgecolor=INK, linewidth=0.8)
+                Rectangle((x, lane - height / 2), width, height, facecolor=row["color"], edgecolor=INK, linewidth=0.8)
             )
         if previous:
-            joined = row["layer"][0] == "f" or columns_of.get(row["layer"]) == 1
+            joined = row["kind"] == "Dense" or columns_of.get(row["layer"]) == 1
             for start in previous[1]:
                 for lane in halves:
                     if joined or start == lane:
@@ -92,6 +92,13 @@ def network(rows, columns_of):
     axes.set_xlim(-0.2, x - 0.4)
     axes.set_ylim(-3.5, 3.1)
     return figure
+
+
+def _color(kind):
+    """Of a kind of layer that is drawn; None of the others."""
+    if "Pooling" in kind:
+        return "#e6f4ea"
+    return "#fef7e0" if kind == "Dense" else "#d2e3fc" if "Conv" in kind or "Connected" in kind else None
 
 
 @styled

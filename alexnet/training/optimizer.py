@@ -1,7 +1,6 @@
 """The paper's gradient descent and its schedule (section 5)."""
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -45,7 +44,7 @@ class SGD(keras.optimizers.SGD):
         learning_rate: float = 0.01,
         momentum: float = 0.9,
         decay: float = 0.0005,
-        factors: Mapping[str, Any] | None = None,
+        factors: dict[str, tuple] | None = None,
         name: str = "sgd",
         **kwargs: Any,
     ):

@@ -40,7 +40,6 @@ _HOMES = {
     "class_display_name": "data",
     "EvaluationResult": "evaluation",
     "checkpoint_info": "evaluation",
-    "assess": "evaluation",
     "evaluate": "evaluation",
     "Run": "training",
     "RunError": "training",

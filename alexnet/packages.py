@@ -1,5 +1,8 @@
 """Packages that only a part of the work needs, and what to say where one is missing."""
 
+import functools
+import importlib
+
 # The extra of this package that brings each, by the name that is imported; see pyproject.toml.
 EXTRAS = {
     "IPython": "notebooks",
@@ -22,6 +25,15 @@ EXTRAS = {
 }
 # Where the name to install is not the name to import.
 _INSTALLED_AS = {"PIL": "pillow", "cv2": "opencv-python-headless", "google": "protobuf", "yaml": "pyyaml"}
+
+
+@functools.cache
+def optional(module):
+    """A module that we can do without, None if it is missing; asked for once, since a failed import takes a while."""
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        return None
 
 
 def missing(error):

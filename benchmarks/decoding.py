@@ -35,8 +35,8 @@ def main(folder):
             size = [round(side * scale) for side in image.size]
             stream = io.BytesIO()
             image.resize(size, Image.Resampling.BICUBIC).save(stream, "JPEG", quality=95)
-            ways["fast"].append(decoding.decode_square(stream.getvalue(), recipe.resize, "image"))
-            ways["pil"].append(decoding.square(Image.open(stream).convert("RGB"), recipe.resize))
+            ways["fast"].append(decoding.decode_image(stream.getvalue(), recipe.resize, "image"))
+            ways["pil"].append(decoding.resize_image(Image.open(stream).convert("RGB"), recipe.resize))
         guesses = {way: predict_probabilities(model, np.stack(found)).argmax(1) for way, found in ways.items()}
         right = {way: np.mean(found == validation.labels) for way, found in guesses.items()}
         apart = np.mean([np.abs(a.astype(int) - b).mean() for a, b in zip(ways["fast"], ways["pil"], strict=True)])

@@ -123,7 +123,7 @@ def augmentation_time():
     from alexnet.data import augmentation
 
     rng = np.random.default_rng(0)
-    squares = list(rng.integers(0, 256, (BATCH, RESIZE, RESIZE, 3), np.uint8))
+    images = list(rng.integers(0, 256, (BATCH, RESIZE, RESIZE, 3), np.uint8))
     times = []
     for _ in range(20):
         began = time.perf_counter()
@@ -131,7 +131,7 @@ def augmentation_time():
             augmentation.random_crop_offsets(BATCH, RESIZE - CROP, rng),
             augmentation.sample_flips(BATCH, rng),
         )
-        augmentation.crop_and_flip(squares, corners, flips, np.empty((BATCH, CROP, CROP, 3), np.uint8))
+        augmentation.crop_and_flip(images, corners, flips, np.empty((BATCH, CROP, CROP, 3), np.uint8))
         times.append((time.perf_counter() - began) / BATCH)
     return statistics.median(times)
 
@@ -143,8 +143,8 @@ def filter_difference(folder):
     found = []
     for path in sorted(folder.rglob("*.*"))[:500]:
         with Image.open(path) as image:
-            slow = decoding.square(decoding.to_rgb(image), RESIZE)
-        found.append(np.abs(decoding.read_square(path, RESIZE) - slow.astype(int)).mean())
+            slow = decoding.resize_image(decoding.to_rgb(image), RESIZE)
+        found.append(np.abs(decoding.load_image(path, RESIZE) - slow.astype(int)).mean())
     return {"mean": float(np.mean(found)), "worst": float(np.max(found))}
 
 
@@ -160,7 +160,7 @@ def repeated(folder, target):
 
 
 def packed(folder, target, encoding):
-    from alexnet.data.packed import PackWriter
+    from alexnet.data.packing import PackWriter
     from alexnet.data.readers import find_sources
 
     training, validation = find_sources(recipe(folder))

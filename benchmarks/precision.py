@@ -113,7 +113,7 @@ def training(keras, recipe, images):
 def accuracy(keras, folder, recipe, validation):
     import numpy as np
 
-    from alexnet.evaluation import assess
+    from alexnet.evaluation import evaluate
     from alexnet.model import AlexNet
 
     def trained():
@@ -123,13 +123,13 @@ def accuracy(keras, folder, recipe, validation):
     found = {}
     for form in FORMS:
         say("accuracy", form)
-        found[form] = assess(in_form(keras, form, trained), validation, verbose=0)
+        found[form] = evaluate(in_form(keras, form, trained), validation, verbose=0, details=True)
     plain = found["float32"]
     return [
         {
             "form": form,
-            **one.scores,
-            "same_guesses": float(np.mean(one.guesses[:, 0] == plain.guesses[:, 0])),
+            **one.metrics,
+            "same_guesses": float(np.mean(one.top5[:, 0] == plain.top5[:, 0])),
         }
         for form, one in found.items()
     ]

@@ -27,7 +27,7 @@ class Noise:
     def __init__(self, count):
         self.steps_per_epoch = count // BATCH
 
-    def squares(self):
+    def images(self):
         rng = np.random.default_rng(0)
         for _ in range(self.steps_per_epoch):
             yield rng.integers(0, 256, (BATCH, 256, 256, 3), dtype="uint8"), rng.integers(0, 1000, BATCH)
@@ -41,7 +41,7 @@ def seconds(function):
 
 def main(count):
     model, data = alexnet.AlexNet(), Noise(count)
-    crops = np.ascontiguousarray(center_crop(next(iter(data.squares()))[0], 227))
+    crops = np.ascontiguousarray(center_crop(next(iter(data.images()))[0], 227))
     model.predict_on_batch(crops)  # compiled here, and not in the first round
 
     def forward():

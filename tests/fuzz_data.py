@@ -94,7 +94,7 @@ def case(seed, folder):
 
 
 def _add_tables(rng, pick, files, rows, parts):
-    """One table for all parts or one for each, with columns in any order that mislead as those of strangers do."""
+    """One table for all parts or one for each, with columns in any order that mislead as other people's do."""
     separate = len(parts) > 1 and bool(rng.integers(2))
     label = pick(("label", "Label", "class", "species", "what"))
     name = pick(("id", "image_id", "filename", "path", "f"))

@@ -137,7 +137,7 @@ def using(folder):
     model = alexnet.AlexNet(input_shape=(67, 67, 3), classes=2, width=0.0625)
     watch.unchanged("AlexNet", but=["random"])
     alexnet.evaluate(model, validation)
-    alexnet.assess(model, validation)
+    alexnet.evaluate(model, validation, details=True)
     watch.unchanged("evaluate")
     alexnet.summarize_layers(model)
     alexnet.without_softmax(model)

@@ -45,7 +45,7 @@ def overshooting(low, high):
      np.where(PIXELS == 255, 257.5, np.where(PIXELS == 0, -3.0, PIXELS)), PIXELS.astype(">u2")],
 )  # fmt: skip
 def test_ranges(tmp_path, pixels):
-    found = read(tmp_path, x_train=pixels)[0].store.array
+    found = read(tmp_path, x_train=pixels)[0].reader.array
     assert found.dtype == np.uint8 and np.abs(found.astype(int) - PIXELS).max() <= 1
 
 
@@ -53,7 +53,7 @@ def test_ranges(tmp_path, pixels):
 def test_zero_and_one(tmp_path, kind):
     mask = PIXELS[..., 0] > 100
     source = read(tmp_path, x_train=mask.astype(kind))[0]
-    np.testing.assert_array_equal(source.store.array, mask * 255)
+    np.testing.assert_array_equal(source.reader.array, mask * 255)
     assert ("1 is white" in source.notes) == (kind in (np.uint8, np.int32))
 
 
@@ -68,7 +68,7 @@ def test_ranges_that_do_not_tell_what_is_white(tmp_path, pixels):
 
 def test_white_level(tmp_path):
     np.savez(tmp_path / "d.npz", x_train=PIXELS.astype(np.uint16) * 16, y_train=LABELS)
-    found = arrays.read(tmp_path / "d.npz", white_level=4080)[0].store.array
+    found = arrays.read(tmp_path / "d.npz", white_level=4080)[0].reader.array
     np.testing.assert_array_equal(found, PIXELS)
     with pytest.raises(DataError, match="Received: 0 to 4080"):
         arrays.read(tmp_path / "d.npz", white_level=255)
@@ -77,7 +77,7 @@ def test_white_level(tmp_path):
 def test_parts_of_different_ranges(tmp_path):
     refused(tmp_path, "x_test goes to 1 only, and another part to 255", x_test=PIXELS / 255, y_test=LABELS)
     # A dark part is one all the same.
-    assert read(tmp_path, x_test=PIXELS // 5, y_test=LABELS)[1].store.array.max() == 51
+    assert read(tmp_path, x_test=PIXELS // 5, y_test=LABELS)[1].reader.array.max() == 51
 
 
 # --- Shapes
@@ -85,10 +85,10 @@ def test_parts_of_different_ranges(tmp_path):
 
 def test_channels(tmp_path):
     source = read(tmp_path, x_train=PIXELS.transpose(0, 3, 1, 2))[0]
-    np.testing.assert_array_equal(source.store.array, PIXELS)
+    np.testing.assert_array_equal(source.reader.array, PIXELS)
     assert "x_train is channels first, (12, 3, 20, 24)" in source.notes
     clear = np.concatenate([PIXELS, np.zeros_like(PIXELS[..., :1])], -1)
-    np.testing.assert_array_equal(read(tmp_path, x_train=clear)[0].store.square(3, 20), 255)
+    np.testing.assert_array_equal(read(tmp_path, x_train=clear)[0].reader.image(3, 20), 255)
     for shape in ((12, 480), (12, 3, 8, 3), (12, 8, 8, 2), (32, 32, 3, 12), (12, 8, 8, 3, 1)):
         refused(tmp_path, "images must be .*Received", x_train=RNG.integers(0, 256, shape, np.uint8))
 
@@ -182,9 +182,9 @@ def test_mnist(tmp_path, names):
             path.write_bytes(gzip.compress(idx(array)) if path.suffix == ".gz" else idx(array))
     for data_dir in (folder, tmp_path):
         training, validation = load(data_dir)
-        np.testing.assert_array_equal(training.store.array, PIXELS[:, :20, :20, 0])
+        np.testing.assert_array_equal(training.reader.array, PIXELS[:, :20, :20, 0])
         assert (training.labels.tolist(), validation.labels.tolist()) == (LABELS.tolist(), LABELS[:6].tolist())
-        assert training.class_names == ["0", "1", "2"] and "MNIST" in training.kind
+        assert training.class_names == ["0", "1", "2"] and "MNIST" in training.layout
     path = folder / names.format("train", "labels", 1)
     path.write_bytes(path.read_bytes()[:-3])
     refused_folder(folder, "train-labels.* (is damaged|cannot be read)")
@@ -197,7 +197,7 @@ def test_emnist_is_turned_upright_and_alone(tmp_path):
         (tmp_path / f"emnist-digits-{part}-images-idx3-ubyte").write_bytes(idx(PIXELS[..., 0]))
         (tmp_path / f"emnist-digits-{part}-labels-idx1-ubyte").write_bytes(idx(LABELS))
     training, _ = load(tmp_path)
-    np.testing.assert_array_equal(training.store.array, PIXELS[..., 0].swapaxes(1, 2))
+    np.testing.assert_array_equal(training.reader.array, PIXELS[..., 0].swapaxes(1, 2))
     assert "upright" in training.notes[0]
     (tmp_path / "emnist-letters-train-images-idx3-ubyte").write_bytes(b"")
     refused_folder(tmp_path, "several sets .emnist-digits, emnist-letters.")
@@ -211,7 +211,7 @@ def test_svhn(tmp_path):
         scipy_io.savemat(tmp_path / f"{part}_32x32.mat", values)
     (tmp_path / "extra_32x32.mat").touch()
     training, validation = load(tmp_path)
-    np.testing.assert_array_equal(training.store.array[7], pixels[..., 7])
+    np.testing.assert_array_equal(training.reader.array[7], pixels[..., 7])
     assert training.class_names == ["0", "1", "2"] and validation.labels.tolist() == LABELS[:6].tolist()
     assert training.notes == ("extra_32x32.mat is passed over",)
     (tmp_path / "test_32x32.mat").write_bytes(b"no")
@@ -233,7 +233,7 @@ def test_cifars_binary_files(tmp_path):
     training, validation = load(ten)
     assert (len(training), len(validation), training.class_names) == (60, 6, ["plane", "car", "bird"])
     flat = np.frombuffer(records(LABELS), np.uint8).reshape(12, -1)[5, 1:].reshape(3, 32, 32)
-    np.testing.assert_array_equal(training.store.array[5], flat.transpose(1, 2, 0))
+    np.testing.assert_array_equal(training.reader.array[5], flat.transpose(1, 2, 0))
     (ten / "data_batch_3.bin").write_bytes(b"short")
     refused_folder(ten, "data_batch_3.bin is damaged")
     (ten / "data_batch_3.bin").unlink()

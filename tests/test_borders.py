@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from alexnet.data import DataError, load_data, load_test_data
-from alexnet.data.readers.parts import are_containers, is_camera, is_plain_part, part_of, words
+from alexnet.data.readers.naming import SPLITS, are_containers, is_camera, is_plain_part, part_of, words
+from alexnet.data.readers.splits import kind_of
 from alexnet.recipe import Recipe
 
 pytestmark = pytest.mark.once
@@ -78,6 +79,22 @@ def test_words_of_names(name, part, plain):
 
 
 # --- Folders
+
+
+@pytest.mark.parametrize(("split", "word"), [(split, word) for split in ("val", "test") for word in SPLITS[split]])
+def test_a_split_has_the_same_names_everywhere(tmp_path, split, word):
+    """In names of files, of folders, in a table's column, and in an array's keys."""
+    assert part_of(word) == kind_of(f"{word}-00000-of-00001.parquet") == split
+    folder = classes(classes(tmp_path / "folders", "train/a", "train/b"), f"{word}/a", f"{word}/b", count=2, first=9)
+    training, validation = load(folder)
+    assert (len(training), len(validation), validation.source.origin) == (12, 4, f"{word}/")
+    lines = [[f"{i}.jpg", "ab"[i % 2], "train" if i < 8 else word] for i in range(12)]
+    table(fill(tmp_path / "table", *(row[0] for row in lines)) / "t.csv", [["image", "label", "split"], *lines])
+    assert [len(part) for part in load(tmp_path / "table")] == [8, 4]
+    pixels, labels = np.arange(12 * 70 * 70, dtype=np.uint8).reshape(12, 70, 70), np.arange(12) % 2
+    arrays = {"x_train": pixels, "y_train": labels, f"x_{word}": pixels[:6], f"y_{word}": labels[:6]}
+    np.savez(tmp_path / "arrays.npz", **arrays)
+    assert [len(part) for part in load(tmp_path / "arrays.npz")] == [12, 6]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from helpers import write_class_folders
 from PIL import Image
 
 from alexnet.data import DataError, ImageError, TooManyBadImagesError, WorkerError, load_data, load_test_data
-from alexnet.data.stores import Folder
+from alexnet.data.readers.filesystem import FolderReader
 from alexnet.recipe import Recipe
 
 pytestmark = [pytest.mark.once, pytest.mark.filterwarnings("error")]
@@ -72,7 +72,7 @@ def test_one_bad_file_is_replaced_in_training_and_left_out_in_validation(folder,
     assert pixels.max(axis=(1, 2, 3)).min() > 0  # and no image is a black one
     seen = np.concatenate([y for _, y in validation.batches()])
     assert np.bincount(seen).tolist() == [4, 5, 5]
-    squares = [np.concatenate(part) for part in zip(*validation.squares(), strict=True)]
+    squares = [np.concatenate(part) for part in zip(*validation.images(), strict=True)]
     assert squares[1].tolist() == [0, 0, -1, 0, 0] + [1] * 5 + [2] * 5 and not squares[0][2].any()
     assert set(training.skipped.reasons) == set(map(str, bad))
     assert [set(images.paths) for images in (training, validation)] == whole
@@ -85,14 +85,14 @@ def test_a_bad_training_image_takes_no_validation_image_along(folder, tmp_path):
     labels = np.arange(40) % 2
     np.savez(tmp_path / "x.npz", x_train=images[:30], y_train=labels[:30], x_test=images[30:], y_test=labels[30:])
     training, validation = load(tmp_path / "x.npz", cache_gb=0)
-    real = training.source.store.square
+    real = training.source.reader.image
 
     def square(index, size):
         if index == 3:
             raise ImageError("3", "is damaged")
         return real(index, size)
 
-    training.source.store.square = square
+    training.source.reader.image = square
     epochs(training, 2)
     assert "3" in training.skipped.reasons
     assert sum(len(y) for _, y in validation.batches()) == 10
@@ -120,7 +120,7 @@ def test_images_that_only_look_odd_are_read(folder):
     (folder / "val" / "odd").mkdir()
     red.save(folder / "val" / "odd" / "a.jpg")
     training, _ = load(folder)
-    squares = training.squares_at(np.flatnonzero(training.labels == training.class_names.index("odd")))
+    squares = training.get_images(np.flatnonzero(training.labels == training.class_names.index("odd")))
     assert len(squares) == 6 and squares.max(axis=(1, 2, 3)).min() > 60
     assert len(training.skipped) == 0
 
@@ -179,7 +179,7 @@ def test_a_thread_that_fails_is_named_and_nothing_hangs(folder, monkeypatch):
     def broken(self, index):
         raise ZeroDivisionError("no bytes a second")
 
-    monkeypatch.setattr(Folder, "read", broken)
+    monkeypatch.setattr(FolderReader, "read", broken)
     training, _ = load(folder)
     found = []
 

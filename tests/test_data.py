@@ -2,6 +2,8 @@ import io
 import os
 import subprocess
 import sys
+import threading
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -9,8 +11,18 @@ import pytest
 from helpers import write_class_folders
 from PIL import Image
 
-from alexnet.data import DataError, ImageError, augmentation, decoding, imagenet, load_data, load_test_data, shapes
-from alexnet.data.colors import IMAGENET
+from alexnet.data import (
+    DataError,
+    ImageError,
+    augmentation,
+    dataset,
+    decoding,
+    imagenet,
+    load_data,
+    load_test_data,
+    shapes,
+)
+from alexnet.data.pixel_stats import IMAGENET
 from alexnet.recipe import Recipe
 
 pytestmark = pytest.mark.once
@@ -42,7 +54,7 @@ def save(path, mode="RGB", size=(90, 72), **options):
      ("a.gif", "P"), ("a.webp", "RGB"), ("a.JPEG", "RGB")],
 )  # fmt: skip
 def test_every_format_becomes_rgb(tmp_path, name, mode):
-    square = decoding.read_square(save(tmp_path / name, mode), 72)
+    square = decoding.load_image(save(tmp_path / name, mode), 72)
     assert square.shape == (72, 72, 3) and square.dtype == np.uint8
     np.testing.assert_allclose(square[36, 5], [255, 0, 0], atol=12)
     np.testing.assert_allclose(square[36, 66], [0, 0, 255], atol=12)
@@ -52,25 +64,25 @@ def test_grey_images_become_rgb(tmp_path):
     Image.new("L", (80, 80), 99).save(tmp_path / "grey.png")
     Image.fromarray(np.full((80, 80), 99 * 257, np.uint16)).save(tmp_path / "deep.png")
     for name in ("grey.png", "deep.png"):
-        np.testing.assert_allclose(decoding.read_square(tmp_path / name, 72), 99, atol=1)
+        np.testing.assert_allclose(decoding.load_image(tmp_path / name, 72), 99, atol=1)
 
 
 def test_transparency_lies_on_white(tmp_path):
     Image.new("RGBA", (80, 80), (255, 0, 0, 0)).save(tmp_path / "clear.png")
-    np.testing.assert_array_equal(decoding.read_square(tmp_path / "clear.png", 72), 255)
+    np.testing.assert_array_equal(decoding.load_image(tmp_path / "clear.png", 72), 255)
 
 
 def test_exif_orientation_is_honoured(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 3  # turned by 180 degrees
-    square = decoding.read_square(save(tmp_path / "turned.jpg", exif=exif), 72)
+    square = decoding.load_image(save(tmp_path / "turned.jpg", exif=exif), 72)
     np.testing.assert_allclose(square[36, 5], [0, 0, 255], atol=12)
 
 
 def test_the_central_square_is_kept():
     # Columns count up; of 200 x 100 pixels the middle hundred columns stay, halved.
     image = Image.fromarray(np.tile(np.arange(200, dtype=np.uint8)[None, :, None], (100, 1, 3)))
-    square = decoding.square(image, 50)
+    square = decoding.resize_image(image, 50)
     np.testing.assert_allclose(square[25, :, 0], np.arange(50.5, 150, 2), atol=1.1)
 
 
@@ -85,7 +97,7 @@ def test_files_that_are_no_images_are_named(tmp_path):
         ("half.jpg", "cannot be decoded"),
     ):
         with pytest.raises(ImageError, match=f"{name} {message}"):
-            decoding.read_square(tmp_path / name, 72)
+            decoding.load_image(tmp_path / name, 72)
 
 
 def jpeg(image, **options):
@@ -105,8 +117,8 @@ def photograph(size, seed=0):
 def test_jpegs_are_decoded_as_pil_does_it(mode, size):
     """The fast way differs from PIL's by its filter."""
     image = photograph(size).convert(mode)
-    found = decoding.decode_square(jpeg(image, quality=95, subsampling=0), 72, "x")
-    expected = decoding.square(image.convert("RGB"), 72).astype(int)
+    found = decoding.decode_image(jpeg(image, quality=95, subsampling=0), 72, "x")
+    expected = decoding.resize_image(image.convert("RGB"), 72).astype(int)
     assert found.shape == (72, 72, 3) and found.dtype == np.uint8
     assert np.abs(found - expected).mean() < 3.5
     assert np.abs((found - expected).mean()) < 1  # none is brighter, and none is shifted
@@ -117,7 +129,7 @@ def test_jpegs_are_decoded_as_pil_does_it(mode, size):
 def test_a_jpeg_that_is_cut_off_is_no_image(fraction, options):
     content = jpeg(photograph((300, 200)), **options)
     with pytest.raises(ImageError, match="^x (is not an image|cannot be decoded)"):
-        decoding.decode_square(content[: int(len(content) * fraction)], 72, "x")
+        decoding.decode_image(content[: int(len(content) * fraction)], 72, "x")
 
 
 def test_a_damaged_file_is_read_or_an_image_error():
@@ -131,7 +143,7 @@ def test_a_damaged_file_is_read_or_an_image_error():
             for place in rng.integers(0, min(len(content), 400), 4):
                 content[place] = rng.integers(256)
             try:
-                assert decoding.decode_square(bytes(content), 72, "x").shape == (72, 72, 3)
+                assert decoding.decode_image(bytes(content), 72, "x").shape == (72, 72, 3)
             except ImageError:
                 refused += 1
     assert 100 < refused < 300
@@ -144,10 +156,10 @@ def test_a_header_that_claims_too_much_is_refused_silently(tmp_path, side):
     frame = content.index(b"\xff\xc0") + 5
     (tmp_path / "bomb.jpg").write_bytes(content[:frame] + side.to_bytes(2, "big") * 2 + content[frame + 4 :])
     program = (
-        "import re, sys\nfrom alexnet.data import ImageError, read_square\n"
+        "import re, sys\nfrom alexnet.data import ImageError, load_image\n"
         "peak = lambda: int(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])\n"
         "before = peak()\n"
-        "try: read_square(sys.argv[1], 72)\nexcept ImageError as error: print(error)\n"
+        "try: load_image(sys.argv[1], 72)\nexcept ImageError as error: print(error)\n"
         "assert peak() < before + 50000"
     )
     command = [sys.executable, "-c", program, str(tmp_path / "bomb.jpg")]
@@ -158,7 +170,7 @@ def test_a_header_that_claims_too_much_is_refused_silently(tmp_path, side):
 
 def test_the_content_decides_and_not_the_name(tmp_path):
     save(tmp_path / "a.png").rename(tmp_path / "a.JPEG")
-    np.testing.assert_array_equal(decoding.read_square(tmp_path / "a.JPEG", 72)[36, 5], [255, 0, 0])
+    np.testing.assert_array_equal(decoding.load_image(tmp_path / "a.JPEG", 72)[36, 5], [255, 0, 0])
 
 
 # --- Augmentation
@@ -191,7 +203,7 @@ def test_cutting_is_exact():
 
 
 def test_colour_noise_has_imagenets_covariance():
-    noise = augmentation.pca_color(np.zeros((20000, 1, 1, 3)), 0.1, IMAGENET.components, np.random.default_rng(0))
+    noise = augmentation.pca_color(np.zeros((20000, 1, 1, 3)), 0.1, IMAGENET.pca_components, np.random.default_rng(0))
     # Each component's standard deviation is 0.1 times the root of its eigenvalue.
     np.testing.assert_allclose((noise.reshape(-1, 3) @ IMAGENET.vectors).std(0), 0.1 * IMAGENET.std, rtol=0.03)
     np.testing.assert_allclose(IMAGENET.vectors.T @ IMAGENET.vectors, np.eye(3), atol=2e-3)
@@ -222,13 +234,32 @@ def test_labels_follow_the_model(tmp_path):
         load_test_data(recipe(tmp_path / "d"), ["arrow", "ring"])
 
 
-def test_squares_are_whole(shapes_folder):
+def test_the_way_of_a_batch_is_short(shapes_folder):
+    """From the numbers of images to their pixels nothing is passed but these files."""
+    folder, passed = Path(dataset.__file__).parent, set()
+
+    def note(frame, event, argument):
+        path = Path(frame.f_code.co_filename)
+        if event == "call" and folder in path.parents:
+            passed.add(path.relative_to(folder).as_posix())
+
+    images, _ = load_data(recipe(shapes_folder, cache_gb=0))
+    threading.setprofile(note)
+    try:
+        next(iter(images.batches()))
+    finally:
+        threading.setprofile(None)
+    names = {"dataset.py", "source.py", "readers/filesystem.py", "packed_strings.py", "decoding.py", "augmentation.py"}
+    assert passed == names
+
+
+def test_images_before_any_crop_are_whole(shapes_folder):
     images = load_data(recipe(shapes_folder, batch_size=7))[1]
-    squares = list(images.squares())
+    squares = list(images.images())
     assert [len(labels) for _, labels in squares] == [7, 7, 4] and squares[0][0].shape == (7, 72, 72, 3)
     crops = np.concatenate([augmentation.center_crop(square, 67) for square, _ in squares])
     np.testing.assert_array_equal(crops, np.concatenate([image for image, _ in images.batches()]))
-    np.testing.assert_array_equal(images.squares_at([3, 9])[1], squares[1][0][2])
+    np.testing.assert_array_equal(images.get_images([3, 9])[1], squares[1][0][2])
 
 
 def test_ten_views_are_corners_centre_and_mirror_images():
@@ -286,13 +317,13 @@ def test_validation_is_one_pass_in_order(shapes_folder):
         batches = list(validation.batches())
         assert [len(y) for _, y in batches] == [7, 7, 4]
         np.testing.assert_array_equal(np.concatenate([y for _, y in batches]), validation.labels)
-        np.testing.assert_array_equal(batches[1][0], validation.examples(np.arange(7, 14)))
+        np.testing.assert_array_equal(batches[1][0], validation.center_crops(np.arange(7, 14)))
 
 
 def test_without_augmentation_training_sees_the_central_crops(shapes_folder):
     training, _ = load_data(recipe(shapes_folder, random_crop=False, mirror=False, batch_size=72))
     batch = {image.tobytes() for image in take(training, 1)[0][0]}
-    assert batch == {image.tobytes() for image in training.examples(np.arange(72))}
+    assert batch == {image.tobytes() for image in training.center_crops(np.arange(72))}
 
 
 def test_colour_noise_makes_float_batches(shapes_folder):
@@ -396,7 +427,7 @@ def test_shapes_need_more_than_a_linear_classifier():
     assert (len(training), len(validation), len(training.class_names)) == (2000, 500, 10)
 
     def thumbnails(images):
-        squares = images.examples(np.arange(len(images)))
+        squares = images.center_crops(np.arange(len(images)))
         small = [np.asarray(Image.fromarray(s).resize((8, 8), Image.Resampling.BOX), np.float32) for s in squares]
         return np.stack(small).reshape(len(squares), -1) / 255
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin, features
 
-from alexnet.data import ImageError, decoding
+from alexnet.data import ImageError, decoding, formats
 
 pytestmark = pytest.mark.once
 RED, BLUE = (255, 0, 0), (0, 0, 255)
@@ -33,7 +33,7 @@ def encoded(image, kind, **options):
 
 
 def decode(content, size=72, **options):
-    return decoding.decode_square(content, size, "x", **options)
+    return decoding.decode_image(content, size, "x", **options)
 
 
 def refused(content, message, **options):
@@ -62,11 +62,11 @@ def test_formats(kind, mode, options):
 
 def test_endings_are_read_or_have_a_reason():
     for ending in (".jpe", ".jfif", ".tif", ".tiff", ".ppm", ".pgm"):
-        assert ending in decoding.EXTENSIONS
-    assert ".avif" in (decoding.EXTENSIONS if features.check("avif") else decoding.NOT_READ)
+        assert ending in formats.EXTENSIONS
+    assert ".avif" in (formats.EXTENSIONS if features.check("avif") else formats.NOT_READ)
     heif = importlib.util.find_spec("pillow_heif") is not None
-    assert ".heic" in (decoding.EXTENSIONS if heif else decoding.NOT_READ)
-    assert not set(decoding.EXTENSIONS) & set(decoding.NOT_READ)
+    assert ".heic" in (formats.EXTENSIONS if heif else formats.NOT_READ)
+    assert not set(formats.EXTENSIONS) & set(formats.NOT_READ)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("pillow_heif") is not None, reason="it is installed")
@@ -110,7 +110,7 @@ def test_every_orientation(orientation, others, order):
     intact = encoded(upright.convert("RGB"), "PNG", exif=exif(orientation))
     from PIL import ImageOps
 
-    expected = decoding.square(ImageOps.exif_transpose(Image.open(io.BytesIO(intact))), 64).astype(int)
+    expected = decoding.resize_image(ImageOps.exif_transpose(Image.open(io.BytesIO(intact))), 64).astype(int)
     blob = exif(orientation, *others, order=order)
     for kind, options in (
         ("PNG", {}),
@@ -131,7 +131,7 @@ def test_turned_tiffs(orientation, compression):
     plain = Image.Exif()
     plain[0x0112] = orientation
     other = Image.open(io.BytesIO(encoded(halves((90, 60)), "PNG", exif=plain)))
-    np.testing.assert_array_equal(decode(content, 50), decoding.square(ImageOps.exif_transpose(other), 50))
+    np.testing.assert_array_equal(decode(content, 50), decoding.resize_image(ImageOps.exif_transpose(other), 50))
 
 
 @pytest.mark.parametrize(
@@ -240,10 +240,10 @@ def test_large_images_in_bands_are_the_same(mode, monkeypatch):
         if mode == "I;16"
         else coarse.convert(mode)
     )
-    whole = decoding.square(image, 64, 6)
+    whole = decoding.resize_image(image, 64, 6)
     monkeypatch.setattr(decoding, "_LARGE", 100_000)
     # Pillow begins to reduce a pixel or two elsewhere.
-    apart = np.abs(decoding.square(image, 64, 6) - whole.astype(int))
+    apart = np.abs(decoding.resize_image(image, 64, 6) - whole.astype(int))
     assert apart.max() <= 4 and apart.mean() < 1
 
 
@@ -274,9 +274,9 @@ stream = io.BytesIO()
 Image.new('RGB', (5000, 4000), (9, 9, 9)).save(stream, 'PNG', compress_level=1)  # 80 MB when decoded
 peak = lambda: int(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])
 decoding._gate = decoding._Gate(20_000_000)
-decoding.decode_square(stream.getvalue(), 72, 'x')
+decoding.decode_image(stream.getvalue(), 72, 'x')
 before = peak()
-threads = [threading.Thread(target=decoding.decode_square, args=(stream.getvalue(), 72, 'x')) for _ in range(4)]
+threads = [threading.Thread(target=decoding.decode_image, args=(stream.getvalue(), 72, 'x')) for _ in range(4)]
 [thread.start() for thread in threads]
 [thread.join() for thread in threads]
 print(peak() - before)
@@ -304,7 +304,7 @@ from alexnet.data import decoding
 for kind in ('JPEG', 'PNG', 'TIFF', 'BMP'):
     stream = io.BytesIO()
     Image.new('RGB', (40, 60), (9, 9, 9)).save(stream, kind)
-    assert decoding.decode_square(stream.getvalue(), 36, 'x').max() == 9
+    assert decoding.decode_image(stream.getvalue(), 36, 'x').max() == 9
 assert before == warnings.filters and Image.MAX_IMAGE_PIXELS == 1000
 try: Image.open(io.BytesIO(stream.getvalue()))
 except Image.DecompressionBombError: print('theirs')
@@ -331,16 +331,17 @@ for name in sys.argv[1].split(','): sys.modules[name] = None
 import numpy as np
 from PIL import Image
 import alexnet
-from alexnet.data import decoding, augmentation, packed
+from alexnet.data import decoding, augmentation, packing
+from alexnet.data.readers import packed
 image = Image.new('RGB', (300, 200), (200, 30, 40)); stream = io.BytesIO(); image.save(stream, 'JPEG', quality=95)
-found = decoding.decode_square(stream.getvalue(), 72, 'x')
+found = decoding.decode_image(stream.getvalue(), 72, 'x')
 assert found.shape == (72, 72, 3) and np.abs(found.astype(int) - (200, 30, 40)).max() < 4
 batch = np.empty((2, 60, 60, 3), np.uint8)
 squares = [np.arange(72 * 72 * 3, dtype=np.uint8).reshape(72, 72, 3)] * 2
 augmentation.crop_and_flip(squares, np.array([[0, 5], [2, 3]]), np.array([True, False]), batch)
 assert (batch[0] == squares[0][:60, 5:65][:, ::-1]).all() and (batch[1] == squares[1][2:62, 3:63]).all()
-assert packed._encode(found, 'jpeg')[:2] == b'\\xff\\xd8'
-for call in (lambda: packed.PackWriter(tempfile.mkdtemp(), {}, None), lambda: packed.find(tempfile.mkdtemp())):
+assert packing._encode(found, 'jpeg')[:2] == b'\\xff\\xd8'
+for call in (lambda: packing.PackWriter(tempfile.mkdtemp(), {}, None), lambda: packed.load_packed(tempfile.mkdtemp())):
     try: call()
     except Exception as error: print(type(error).__name__, error)
 """

@@ -1,4 +1,5 @@
 import json
+from importlib.util import find_spec
 
 import keras
 import numpy as np
@@ -8,7 +9,6 @@ from PIL import Image
 from alexnet.cli import main
 from alexnet.data import imagenet
 from alexnet.evaluation import (
-    assess,
     checkpoint_info,
     evaluate,
     extract_features,
@@ -40,7 +40,7 @@ class Numbered:
     def __init__(self, labels, batch_size, side=4):
         self.labels, self.batch_size, self.side = np.array(labels), batch_size, side
 
-    def squares(self):
+    def images(self):
         for first in range(0, len(self.labels), self.batch_size):
             numbers = np.arange(first, min(first + self.batch_size, len(self.labels)))
             shape = (len(numbers), self.side, self.side, 3)
@@ -74,19 +74,21 @@ def test_a_model_that_does_not_say_its_size():
 
 @pytest.mark.once
 def test_images_that_could_not_be_read_count_nowhere():
-    whole = assess(Fixed(PROBABILITIES), Numbered([0, 1, 5], 2))
-    found = assess(Fixed([PROBABILITIES[0], PROBABILITIES[0], *PROBABILITIES[1:]]), Numbered([0, -1, 1, 5], 2))
-    assert found.scores == whole.scores and found.per_class() == whole.per_class()
+    whole = evaluate(Fixed(PROBABILITIES), Numbered([0, 1, 5], 2), details=True)
+    found = evaluate(
+        Fixed([PROBABILITIES[0], PROBABILITIES[0], *PROBABILITIES[1:]]), Numbered([0, -1, 1, 5], 2), details=True
+    )
+    assert found.metrics == whole.metrics and found.per_class() == whole.per_class()
     np.testing.assert_array_equal(found.confusion(), whole.confusion())
-    assert found.mistakes().tolist() == [2, 3]  # places in the data, as before
+    assert found.misclassified().tolist() == [2, 3]  # places in the data, as before
     with pytest.raises(ValueError, match="None of the images could be read"):
-        assess(Fixed(PROBABILITIES), Numbered([-1], 2))
+        evaluate(Fixed(PROBABILITIES), Numbered([-1], 2), details=True)
 
 
 @pytest.mark.once
 def test_several_models_are_averaged():
     one, other = np.array(PROBABILITIES), np.roll(PROBABILITIES, 1, axis=1)
-    together = assess([Fixed(one), Fixed(other)], Numbered([0, 1, 5], 2))
+    together = evaluate([Fixed(one), Fixed(other)], Numbered([0, 1, 5], 2), details=True)
     mean = (one + other) / 2
     np.testing.assert_allclose(together.probabilities, -np.sort(-mean, axis=1)[:, :5])
     np.testing.assert_allclose(together.losses[:2], -np.log([mean[0, 0], mean[1, 1]]))
@@ -97,17 +99,17 @@ def test_tables_by_hand():
     """Six images of three classes: 0 right twice, 1 taken for 2 twice and right once, 2 taken for 0."""
     sure = np.array([0.5, 0.6, 0.7, 0.9, 0.8, 0.4])[:, None]
     says = np.where(np.eye(3)[[0, 0, 2, 2, 1, 0]] == 1, sure, (1 - sure) / 2)
-    found = assess(Fixed(says), Numbered([0, 0, 1, 1, 1, 2], 4))
+    found = evaluate(Fixed(says), Numbered([0, 0, 1, 1, 1, 2], 4), details=True)
     assert found.confusion().tolist() == [[2, 0, 0], [0, 1, 2], [1, 0, 0]]
-    assert found.mistakes().tolist() == [3, 2, 5] and found.mistakes(1).tolist() == [3]
+    assert found.misclassified().tolist() == [3, 2, 5] and found.misclassified(1).tolist() == [3]
     assert [(row["class"], row["images"], row["most_confused_with"]) for row in found.per_class()] == [
         ("2", 1, "0"),
         ("1", 3, "2"),
         ("0", 2, ""),
     ]
     assert [row["top1"] for row in found.per_class()] == pytest.approx([0, 1 / 3, 1])
-    assert found.scores["top1"] == pytest.approx(0.5) and found.scores["top5"] == 1.0
-    assert found.guesses.shape == (6, 3)  # of three classes there are no five
+    assert found.metrics["top1"] == pytest.approx(0.5) and found.metrics["top5"] == 1.0
+    assert found.top5.shape == (6, 3)  # of three classes there are no five
 
 
 @pytest.mark.once
@@ -146,17 +148,14 @@ def model():
     return made
 
 
-def squares(count, side=72):
+def random_images(count, side=72):
     return np.random.default_rng(0).integers(0, 256, (count, side, side, 3), dtype="uint8")
 
 
 @pytest.mark.slow
 def test_data_of_other_programs(model):
-    """The same scores from everything that holds the same images."""
-    import tensorflow as tf
-    import torch
-
-    x, y = squares(40), np.arange(40) % 7
+    """The same metrics from everything that holds the same images; of other libraries where they are installed."""
+    x, y = random_images(40), np.arange(40) % 7
 
     class Numbers(keras.utils.PyDataset):
         def __len__(self):
@@ -165,21 +164,28 @@ def test_data_of_other_programs(model):
         def __getitem__(self, index):
             return x[10 * index : 10 * index + 10], y[10 * index : 10 * index + 10]
 
-    tensors = torch.utils.data.TensorDataset(torch.tensor(x), torch.tensor(y))
     expected = evaluate(model, (x, y))
-    for data in (
+    several = [
         (x.astype("float32"), np.eye(7)[y]),
-        (torch.tensor(x), y[:, None]),
-        (tf.constant(x), y.tolist()),
+        (keras.ops.convert_to_tensor(x), y[:, None]),
         [(x[:25], y[:25]), (x[25:], y[25:])],
         ((x[i : i + 8], y[i : i + 8]) for i in range(0, 40, 8)),
         Numbers(),
-        tf.data.Dataset.from_tensor_slices((x, y)).batch(16),
-        torch.utils.data.DataLoader(tensors, batch_size=16),
-    ):
+    ]
+    if find_spec("torch"):
+        import torch
+
+        tensors = torch.utils.data.TensorDataset(torch.tensor(x), torch.tensor(y))
+        several += [(torch.tensor(x), y[:, None]), torch.utils.data.DataLoader(tensors, batch_size=16)]
+    if find_spec("tensorflow"):
+        import tensorflow as tf
+
+        dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(16)
+        several += [(tf.constant(x), y.tolist()), dataset]
+        with pytest.raises(ValueError, match="never end"):
+            evaluate(model, dataset.repeat())
+    for data in several:
         assert evaluate(model, data) == pytest.approx(expected, rel=1e-5)
-    with pytest.raises(ValueError, match="never end"):
-        evaluate(model, tf.data.Dataset.from_tensor_slices((x, y)).batch(16).repeat())
 
 
 X, Y = np.full((4, 4, 4, 3), 200, "uint8"), np.array([0, 1, 2, 0])
@@ -223,7 +229,7 @@ def test_data_that_cannot_be_what_is_meant(data, error, message):
 
 def test_ten_views_are_averaged(model):
     """Of a real network, written out: corners and centre, each also mirrored, probabilities averaged."""
-    images = squares(3)
+    images = random_images(3)
     expected = []
     for y, x in ((0, 0), (0, 5), (5, 0), (5, 5), (2, 2)):
         view = np.ascontiguousarray(images[:, y : y + 67, x : x + 67])
@@ -235,7 +241,7 @@ def test_ten_views_are_averaged(model):
 
 
 def test_features_and_neighbours(model):
-    images = squares(6)
+    images = random_images(6)
     found = extract_features(model, images)
     assert found.shape == (6, 512) and (found >= 0).all()  # after the ReLU of fc7
     hidden = keras.Model(model.input, model.get_layer("fc7").output).predict_on_batch(images[:, 2:69, 2:69].copy())
@@ -243,6 +249,16 @@ def test_features_and_neighbours(model):
     assert nearest_neighbors(found[[4, 1]], found, 1).tolist() == [[4], [1]]
     line = np.array([[0.0], [1.0], [3.0], [7.0]])
     assert nearest_neighbors(np.array([[2.9], [0.4]]), line, 3).tolist() == [[2, 1, 0], [0, 1, 2]]
+
+
+@pytest.mark.once
+def test_features_are_those_of_the_last_hidden_layer():
+    """Whatever that layer is called: here fc4, of 64 units."""
+    network = AlexNet("cifar10_80sec")
+    images = random_images(2, 32)
+    hidden = keras.Model(network.input, network.layers[-2].input).predict_on_batch(images)
+    assert isinstance(network.layers[-2], keras.layers.Dense) and hidden.shape == (2, 64)
+    np.testing.assert_allclose(extract_features(network, images), hidden, rtol=1e-4, atol=1e-5)
 
 
 def test_occlusion_finds_what_matters():

@@ -10,10 +10,11 @@ import pytest
 from helpers import jpeg, recipe, refused
 
 from alexnet.data import DataError, load_data, load_test_data
-from alexnet.data.decoding import decode_square
+from alexnet.data.decoding import decode_image
 from alexnet.data.readers import huggingface, shards
-from alexnet.data.readers.filesystem import FolderTree, ZipTree
+from alexnet.data.readers.filesystem import FolderView, ZipView
 from alexnet.data.source import ENDING, NO_LABEL, NO_ROW, OTHER_SPLITS
+from alexnet.recipe import Recipe
 
 pyarrow = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")
@@ -48,7 +49,7 @@ def save(folder, tables, writer=None):
 def check_rows(images, count):
     assert len(images) == count and images.class_names == ["cat", "dog"]
     for index in range(count):
-        np.testing.assert_array_equal(images.squares_at([index])[0], decode_square(jpeg(seed=index), 72, ""))
+        np.testing.assert_array_equal(images.get_images([index])[0], decode_image(jpeg(seed=index), 72, ""))
 
 
 def test_a_saved_data_set(tmp_path):
@@ -59,7 +60,7 @@ def test_a_saved_data_set(tmp_path):
     training, validation = load_data(recipe(tmp_path / "d"))
     check_rows(training, 12)
     check_rows(validation, 4)
-    assert training.source.kind == "a data set that Hugging Face saved"
+    assert training.source.layout == "a data set that Hugging Face saved"
     assert training.path(3) == f"{tmp_path}/d/train row 3"
     alone = load_data(recipe(tmp_path / "d" / "train"))
     assert [len(images) for images in alone] == [10, 2]
@@ -75,7 +76,7 @@ def test_hidden_labels_and_missing_images(tmp_path):
     (tmp_path / "dataset_dict.json").write_text("{}")
     found = load_test_data(recipe(tmp_path, max_skipped=1))
     assert found.labels.tolist() == [0, 1, 0, 1]
-    list(found.squares())
+    list(found.images())
     assert found.skipped.reasons == {f"{tmp_path}/train row 4": "cannot be read (it holds no bytes)"}
 
 
@@ -108,12 +109,12 @@ def test_parquet(tmp_path, layout):
     training, validation = load_data(recipe(tmp_path / "d"))
     check_rows(training, 12)
     check_rows(validation, 4)
-    assert "python -m alexnet pack" in training.source.kind
+    assert "python -m alexnet pack" in training.source.layout
     shuffled = np.random.default_rng(0).permutation(12)
-    for index, square in zip(shuffled, training.squares_at(shuffled), strict=True):
-        np.testing.assert_array_equal(square, decode_square(jpeg(seed=index), 72, ""))
-    store = training.source.store
-    assert isinstance(store, shards.ParquetRows) and len(store._kept) == store.KEPT
+    for index, square in zip(shuffled, training.get_images(shuffled), strict=True):
+        np.testing.assert_array_equal(square, decode_image(jpeg(seed=index), 72, ""))
+    reader = training.source.reader
+    assert isinstance(reader, shards.ParquetReader) and len(reader._kept) == reader.KEPT
     assert len(load_test_data(recipe(tmp_path / "d"))) == 4
 
 
@@ -123,7 +124,7 @@ def test_plain_parquet(tmp_path):
     parquet.write_table(rows, tmp_path / "part-0.parquet")
     images = load_test_data(recipe(tmp_path))
     assert images.class_names == ["cat", "dog"] and images.labels.tolist() == [1, 0, 1, 0]
-    np.testing.assert_array_equal(images.squares_at([3])[0], decode_square(jpeg(seed=3), 72, ""))
+    np.testing.assert_array_equal(images.get_images([3])[0], decode_image(jpeg(seed=3), 72, ""))
     (tmp_path / "part-0.parquet").write_bytes(b"PAR1 no")
     refused(tmp_path, "part-0.parquet: ")
 
@@ -138,7 +139,7 @@ def test_a_damaged_row_group_costs_its_images(tmp_path):
     content[begin : begin + 40] = b"\xff" * 40
     path.write_bytes(content)
     images = load_test_data(recipe(tmp_path, max_skipped=1))
-    assert [square.any() for square in images.squares_at(range(6))] == [True, True, False, False, True, True]
+    assert [square.any() for square in images.get_images(range(6))] == [True, True, False, False, True, True]
 
 
 # --- Splits and shards
@@ -167,8 +168,8 @@ def write(folder, *names, table=None):
 def find(folder, test_only=False, **choices):
     names = ("label_column", "image_column", "training_dir", "validation_dir", "classes_from")
     choices = SimpleNamespace(**{name: choices.get(name) for name in names})
-    tree = FolderTree(folder)
-    return huggingface.find_saved(tree, test_only, choices) or huggingface.find_parquet(tree, test_only, choices)
+    view = FolderView(folder)
+    return huggingface.detect_saved(view, choices, test_only) or huggingface.detect_tables(view, choices, test_only)
 
 
 def stopped(folder, message, **choices):
@@ -289,12 +290,12 @@ def test_what_lies_beside_tables(tmp_path):
 def test_tables_in_a_zip(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("train.parquet", b"")
-    tree = ZipTree.open(tmp_path / "a.zip")
+    view = ZipView.open(tmp_path / "a.zip")
     with pytest.raises(DataError, match="unzip it once"):
-        huggingface.find_parquet(tree)
+        huggingface.detect_tables(view, Recipe())
     with zipfile.ZipFile(tmp_path / "a.zip", "a") as archive:  # among images it is a stray file
         archive.writestr("cat/0.jpg", b"")
-    assert huggingface.find_parquet(ZipTree.open(tmp_path / "a.zip")) is None
+    assert huggingface.detect_tables(ZipView.open(tmp_path / "a.zip"), Recipe()) is None
 
 
 def test_tables_of_something_else(tmp_path):
@@ -319,8 +320,8 @@ def test_arrow_files(tmp_path):
             file.write_table(table, max_chunksize=2)
     for name in "abcd":
         source, _ = find(tmp_path / name)
-        assert source.kind == huggingface.ARROW and shown(source)[1] == list("abcabc")
-        assert [source.store.read(i) for i in (5, 0, 3)] == [b"\x89PNG" + bytes([i]) for i in (5, 0, 3)]
+        assert source.layout == huggingface.ARROW and shown(source)[1] == list("abcabc")
+        assert [source.reader.read(i) for i in (5, 0, 3)] == [b"\x89PNG" + bytes([i]) for i in (5, 0, 3)]
     (tmp_path / "b" / "train.feather").write_bytes(b"FEA1" + bytes(100))
     stopped(tmp_path / "b", "train.feather: ")
 
@@ -376,7 +377,7 @@ def test_a_selection_is_kept(tmp_path):
     )
     source, _ = find(tmp_path)
     assert shown(source)[1:] == (list("dad"), {OTHER_SPLITS: [f"{tmp_path.name} row {row}" for row in (1, 2)]})
-    assert source.store.read(source.indices[0]) == b"\x89PNG\1"
+    assert source.reader.read(source.indices[0]) == b"\x89PNG\1"
     assert source.notes == ("indices.arrow picks 3 of 4 rows",)
     write(tmp_path, "indices.arrow", table=pyarrow.table({"indices": [4]}))
     stopped(tmp_path, "indices.arrow must name some of the 4 rows")
@@ -483,7 +484,7 @@ def test_the_user_names_columns(tmp_path):
     images = [b"\xff\xd8\xff" + bytes([i]) for i in range(4)]
     write(tmp_path, "train.parquet", table=rows(kind=OTHER, other=images, image="photo"))
     source, _ = find(tmp_path, label_column="kind", image_column="other")
-    assert shown(source)[1] == OTHER and source.store.read(0) == images[0]
+    assert shown(source)[1] == OTHER and source.reader.read(0) == images[0]
     stopped(
         tmp_path,
         "no column sort. label_column may be one of: label, kind, other",
@@ -696,7 +697,7 @@ class Mixture:
         seen = set()
         for source, splits in ((training, ("train",)), (validation, ("validation", "test"))):
             for row, label in zip(source.indices, source.labels, strict=True) if source else ():
-                _, split, number, name = source.store.read(row).decode("latin1").split(" ")
+                _, split, number, name = source.reader.read(row).decode("latin1").split(" ")
                 assert split in splits
                 expected = {name if self.style in ("names", "text", "categories") else str(self.classes.index(name))}
                 if self.fault == "type":  # each split as it is written; that they do not agree is told later

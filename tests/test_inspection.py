@@ -16,7 +16,7 @@ from PIL import Image, ImageEnhance
 from alexnet.cli import main
 from alexnet.data import contact_sheet, duplicates, shapes
 from alexnet.data import inspection as inspecting
-from alexnet.data.decoding import decode_square
+from alexnet.data.decoding import decode_image
 from alexnet.recipe import Recipe
 
 pytestmark = pytest.mark.once
@@ -250,7 +250,7 @@ def test_equal_files_are_found_among_all_images(tmp_path, monkeypatch, form):
         arrays = {}
         for part in ("train", "val"):
             files = sorted((folder / part).rglob("*.jpg"))
-            arrays[f"x_{part}"] = np.array([decode_square(file.read_bytes(), 32, "") for file in files])
+            arrays[f"x_{part}"] = np.array([decode_image(file.read_bytes(), 32, "") for file in files])
             arrays[f"y_{part}"] = np.arange(len(files)) * 2 // len(files)
         np.savez(folder.with_suffix(".npz"), **arrays)
     found = inspect(folder if form == "folder" else folder.with_suffix(f".{form}"))
@@ -293,7 +293,7 @@ COPIES = {
 
 
 def thumbnails(contents):
-    return np.stack([duplicates.thumbnail(decode_square(content, 128, "it")) for content in contents])
+    return np.stack([duplicates.thumbnail(decode_image(content, 128, "it")) for content in contents])
 
 
 def test_copies_look_alike_and_different_drawings_do_not():
@@ -403,7 +403,7 @@ def test_contact_sheet_shows_each_class_where_it_says(folder):
                 assert (tile[0] == (255, 0, 0)).all() and (tile[10, 30] == 255).all()
             else:
                 content = (folder / "train" / name / f"{k:04d}.jpg").read_bytes()
-                np.testing.assert_array_equal(tile, decode_square(content, height, "it"))
+                np.testing.assert_array_equal(tile, decode_image(content, height, "it"))
         assert (strip[:, 4 * (height + 4) :] == 255).all()
 
 

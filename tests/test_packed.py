@@ -14,10 +14,10 @@ import pytest
 from helpers import write_class_folders
 
 from alexnet.cli import main
-from alexnet.data import DataError, ImageError, TooManyBadImagesError, load_data, packed, training_colors
-from alexnet.data.colors import RunningMoments
-from alexnet.data.packed import PackWriter
-from alexnet.data.readers import find_sources
+from alexnet.data import DataError, ImageError, TooManyBadImagesError, compute_pixel_stats, load_data, packing
+from alexnet.data.packing import PackWriter
+from alexnet.data.pixel_stats import RunningMoments
+from alexnet.data.readers import find_sources, packed
 from alexnet.recipe import Recipe
 
 pytestmark = pytest.mark.once
@@ -28,7 +28,7 @@ SIZE = 72
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch):
     """Ten images each: 8 shards of the 72 training images, 2 of the 18 others."""
-    monkeypatch.setattr(packed, "SHARD_BYTES", 10 * SIZE**2 * 3)
+    monkeypatch.setattr(packing, "SHARD_BYTES", 10 * SIZE**2 * 3)
 
 
 def recipe(folder, **values):
@@ -51,7 +51,7 @@ def contents(folder):
 def small_pack(shapes_folder, tmp_path_factory):
     """The small data set packed in raw pixels; nobody may change it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(packed, "SHARD_BYTES", 10 * SIZE**2 * 3)
+        patch.setattr(packing, "SHARD_BYTES", 10 * SIZE**2 * 3)
         target = tmp_path_factory.mktemp("packed") / "raw"
         pack(shapes_folder, target)
     return target
@@ -66,21 +66,21 @@ def own_pack(small_pack, tmp_path):
 def test_raw_squares_are_the_same(shapes_folder, small_pack):
     names = sorted(path.name for path in small_pack.iterdir())
     assert names[:2] == ["packed.json", "training-00000-of-00008.array_record"] and len(names) == 1 + 8 + 2 + 2
-    for part, plain in zip(packed.find(small_pack), find_sources(recipe(shapes_folder)), strict=True):
+    for part, plain in zip(packed.load_packed(small_pack), find_sources(recipe(shapes_folder)), strict=True):
         assert (part.class_names, part.labels.tolist()) == (plain.class_names, plain.labels.tolist())
-        assert part.kind == "packed, raw 72 x 72" and part.digest() == plain.digest()
+        assert part.layout == "packed, raw 72 x 72" and part.digest() == plain.digest()
         order = np.random.default_rng(0).permutation(len(part))
-        np.testing.assert_array_equal(part.squares(order, SIZE), plain.squares(order, SIZE))
+        np.testing.assert_array_equal(part.images(order, SIZE), plain.images(order, SIZE))
     assert part.name(0) == str(small_pack / "validation" / "cross" / "0000.jpg")
-    assert part.store.fast and part.store.size == SIZE
+    assert part.reader.is_decoded and part.reader.size == SIZE
 
 
 def test_jpeg_squares_are_nearly_the_same(shapes_folder, small_pack, tmp_path):
     pack(shapes_folder, tmp_path / "jpeg", "jpeg")
-    training, _ = packed.find(tmp_path / "jpeg")
-    exact = np.stack(packed.find(small_pack)[0].squares(np.arange(72), SIZE)).astype(int)
-    assert np.abs(np.stack(training.squares(np.arange(72), SIZE)) - exact).mean() < 2
-    assert not training.store.fast
+    training, _ = packed.load_packed(tmp_path / "jpeg")
+    exact = np.stack(packed.load_packed(small_pack)[0].images(np.arange(72), SIZE)).astype(int)
+    assert np.abs(np.stack(training.images(np.arange(72), SIZE)) - exact).mean() < 2
+    assert not training.reader.is_decoded
     size = sum(path.stat().st_size for path in (tmp_path / "jpeg").iterdir())
     assert size < 0.6 * sum(path.stat().st_size for path in small_pack.iterdir())
 
@@ -95,8 +95,8 @@ def test_training_batches_are_those_of_the_folder(shapes_folder, small_pack):
 
 def test_colours_are_those_of_all_training_images(shapes_folder, small_pack):
     training, _ = load_data(recipe(small_pack))
-    found = training_colors(recipe(small_pack, color_statistics="training"), training)
-    pixels = np.concatenate([s.reshape(-1, 3) for s in training.source.squares(np.arange(72), SIZE)]).astype(float)
+    found = compute_pixel_stats(recipe(small_pack, color_statistics="training"), training)
+    pixels = np.concatenate([s.reshape(-1, 3) for s in training.source.images(np.arange(72), SIZE)]).astype(float)
     np.testing.assert_allclose(found.mean, pixels.mean(0))
     np.testing.assert_allclose(found.std, np.sqrt(np.linalg.eigvalsh(np.cov(pixels.T, bias=True))))
     assert found.source == "72 training images"
@@ -104,26 +104,26 @@ def test_colours_are_those_of_all_training_images(shapes_folder, small_pack):
 
 
 def test_a_smaller_resize_is_served_and_a_larger_one_refused(small_pack):
-    training, _ = packed.find(small_pack)
-    assert training.squares(np.arange(2), 68)[0].shape == (68, 68, 3)
+    training, _ = packed.load_packed(small_pack)
+    assert training.images(np.arange(2), 68)[0].shape == (68, 68, 3)
     with pytest.raises(DataError, match="packed at 72 pixels; resize 80 asks for more"):
-        training.squares(np.arange(2), 80)
+        training.images(np.arange(2), 80)
 
 
 SLOW = """
 import sys, time
-from alexnet.data import packed
+from alexnet.data import packing
 from alexnet.cli import main
-packed.SHARD_BYTES = int(sys.argv[1])
-write = packed.PackWriter._write
-packed.PackWriter._write = lambda *arguments: (time.sleep(0.15), write(*arguments))
+packing.SHARD_BYTES = int(sys.argv[1])
+write = packing.PackWriter._write
+packing.PackWriter._write = lambda *arguments: (time.sleep(0.15), write(*arguments))
 sys.exit(main(["pack", *sys.argv[2:], "--resize", "72", "--workers", "2"]))
 """
 
 
 def test_after_a_kill_it_goes_on_and_nothing_differs(shapes_folder, small_pack, tmp_path):
     target = tmp_path / "killed"
-    command = [sys.executable, "-c", SLOW, str(packed.SHARD_BYTES), str(shapes_folder), str(target)]
+    command = [sys.executable, "-c", SLOW, str(packing.SHARD_BYTES), str(shapes_folder), str(target)]
     child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
     third = target / "training-00002-of-00008.array_record"
     deadline = time.monotonic() + 60
@@ -151,7 +151,7 @@ def test_other_images_or_parameters_are_refused(shapes_folder, own_pack, tmp_pat
         pack(shapes_folder, own_pack, resize=70)
     with pytest.raises(DataError, match="holds something else"):
         pack(shapes_folder, tmp_path / "other")
-    assert pack(shapes_folder, own_pack).left == 0
+    assert pack(shapes_folder, own_pack).remaining == 0
 
 
 def test_a_flipped_byte_spoils_one_image(own_pack, capsys):
@@ -162,8 +162,8 @@ def test_a_flipped_byte_spoils_one_image(own_pack, capsys):
     shard.write_bytes(content)
     assert main(["pack", str(own_pack), "--verify"]) == 1
     assert f"{shard.name} has another checksum" in capsys.readouterr().err
-    training, _ = packed.find(own_pack)
-    squares = training.squares(np.arange(72), SIZE)
+    training, _ = packed.load_packed(own_pack)
+    squares = training.images(np.arange(72), SIZE)
     (bad,) = [square for square in squares if isinstance(square, ImageError)]
     assert f"is damaged in {shard.name}" in str(bad) and "\n" not in str(bad)
     images = load_data(recipe(own_pack, max_skipped=0.05))[0]
@@ -177,7 +177,7 @@ def test_missing_and_cut_off_shards_are_named_and_written_again(shapes_folder, s
     with pytest.raises(DataError, match=rf"training-00001-of-00008.array_record, {cut.name} are missing or cut off"):
         load_data(recipe(own_pack))
     assert {file for file, _ in packed.verify(own_pack)} == {"training-00001-of-00008.array_record", cut.name}
-    assert pack(shapes_folder, own_pack).left == 18
+    assert pack(shapes_folder, own_pack).remaining == 18
     assert contents(own_pack) == contents(small_pack)
 
 
@@ -186,10 +186,10 @@ def test_what_cannot_be_read_is_left_out_and_listed(tmp_path):
     damaged = folder / "train" / "ring" / "0003.jpg"
     damaged.write_bytes(damaged.read_bytes()[:500])
     pack(folder, tmp_path / "out", max_skipped=0.1)
-    training, validation = packed.find(tmp_path / "out")
+    training, validation = packed.load_packed(tmp_path / "out")
     assert (len(training), len(validation)) == (23, 6)
     assert not any(training.name(index).endswith("ring/0003.jpg") for index in range(23))
-    assert all(isinstance(square, np.ndarray) for square in training.squares(np.arange(23), SIZE))
+    assert all(isinstance(square, np.ndarray) for square in training.images(np.arange(23), SIZE))
     assert training.labels.tolist() == [0] * 8 + [1] * 7 + [2] * 8
     rows = (tmp_path / "out" / "skipped.csv").read_text().splitlines()
     assert len(rows) == 2 and rows[1].startswith(f"{damaged},cannot be decoded")
@@ -200,7 +200,7 @@ def test_what_cannot_be_read_is_left_out_and_listed(tmp_path):
 
 def test_too_small_a_disk_is_told_before(shapes_folder, tmp_path, monkeypatch, capsys):
     space = namedtuple("usage", "total used free")
-    monkeypatch.setattr(packed.shutil, "disk_usage", lambda folder: space(10**9, 10**9 - 10**6, 10**6))
+    monkeypatch.setattr(packing.shutil, "disk_usage", lambda folder: space(10**9, 10**9 - 10**6, 10**6))
     assert main(["pack", str(shapes_folder), str(tmp_path / "out"), "--resize", "72"]) == 2
     assert "has 0.0 GB left, and 0.0 GB are needed for 90 images of 72 x 72" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
@@ -223,10 +223,10 @@ def test_a_manifest_that_is_none(own_pack):
     values = json.loads(manifest.read_text())
     manifest.write_text(json.dumps({**values, "plan": {**values["plan"], "version": 9}}))
     with pytest.raises(DataError, match="packed in version 9; this program reads 1"):
-        packed.find(own_pack)
+        packed.load_packed(own_pack)
     manifest.write_text("{")
     with pytest.raises(DataError, match="packed.json cannot be read"):
-        packed.find(own_pack)
+        packed.load_packed(own_pack)
 
 
 def test_memory_stays_bounded(monkeypatch):
@@ -235,6 +235,7 @@ def test_memory_stays_bounded(monkeypatch):
 
     made = []
     with ThreadPoolExecutor(2) as pool:
-        for number, result in enumerate(packed._ahead(pool, lambda task: made.append(task) or task, range(50), 4)):
+        results = packing.bounded_map(pool, lambda task: made.append(task) or task, range(50), 4)
+        for number, result in enumerate(results):
             time.sleep(0.001)
             assert result == number and len(made) <= number + 6

@@ -1,6 +1,8 @@
 """Every layout that data_dir may have, and what is wrong with those that cannot be used."""
 
 import gzip
+import importlib
+import inspect
 import io
 import os
 import struct
@@ -14,10 +16,12 @@ import numpy as np
 import pytest
 from helpers import jpeg, recipe, refused, write_class_folders
 
-from alexnet.data import DataError, ImageError, imagenet, load_data, load_test_data, packed, readers, shapes, stores
+from alexnet.data import DataError, ImageError, imagenet, load_data, load_test_data, readers, shapes
 from alexnet.data import listing as listings
-from alexnet.data.decoding import decode_square
-from alexnet.data.readers import ilsvrc
+from alexnet.data.decoding import decode_image
+from alexnet.data.packed_strings import PackedStrings
+from alexnet.data.readers import filesystem, packed, tars
+from alexnet.data.readers import imagenet as ilsvrc
 from alexnet.recipe import PROJECT, Recipe
 
 pytestmark = pytest.mark.once
@@ -321,10 +325,10 @@ def test_imagenet_in_its_tars(tmp_path, kit, monkeypatch):
     training, validation = load_data(recipe(folder))
     assert training.class_names == validation.class_names == WNIDS
     assert np.bincount(training.labels).tolist() == [3, 3, 3] and validation.labels.tolist() == [2, 0, 1, 2]
-    assert training.source.kind == validation.source.kind == "ImageNet in ILSVRC's tar files"
+    assert training.source.layout == validation.source.layout == "ImageNet in ILSVRC's tar files"
     assert training.path(0) == f"{folder}/{ilsvrc.TRAINING_TAR}/{WNIDS[0]}.tar/{WNIDS[0]}_0.JPEG"
-    np.testing.assert_array_equal(training.squares_at([4])[0], decode_square(jpeg(seed=4), 72, ""))
-    np.testing.assert_array_equal(validation.squares_at([2])[0], decode_square(jpeg(seed=53), 72, ""))
+    np.testing.assert_array_equal(training.get_images([4])[0], decode_image(jpeg(seed=4), 72, ""))
+    np.testing.assert_array_equal(validation.get_images([2])[0], decode_image(jpeg(seed=53), 72, ""))
     # Only the validation images are listed where only they are wanted.
     monkeypatch.setattr(ilsvrc, "TRAINING_TAR", "absent")
     assert len(load_test_data(recipe(folder))) == 4
@@ -369,17 +373,17 @@ def test_the_index_of_a_tar_is_remembered(tmp_path, monkeypatch):
     path = folder / ilsvrc.TRAINING_TAR
     os.utime(path, ns=(10**18, 10**18))
     monkeypatch.setattr(listings, "REMEMBERED", 5)
-    first = listings.list_tar(path, tmp_path / "cache")
+    first = tars.list_tar(path, tmp_path / "cache")
     assert len(list((tmp_path / "cache").iterdir())) == 1
     with monkeypatch.context() as patch:
         patch.setattr(tarfile, "open", None)
-        again = listings.list_tar(path, tmp_path / "cache")
+        again = tars.list_tar(path, tmp_path / "cache")
     assert list(first[0].names) == list(again[0].names) and first[2] == again[2]
     assert again[0].read(3) == first[0].read(3) == jpeg(seed=3)
     os.utime(path)
     with monkeypatch.context() as patch, pytest.raises(TypeError):
         patch.setattr(tarfile, "open", None)
-        listings.list_tar(path, tmp_path / "cache")
+        tars.list_tar(path, tmp_path / "cache")
 
 
 # --- Tables
@@ -393,7 +397,7 @@ def test_cassava(tmp_path):
     (tmp_path / "sample_submission.csv").write_text("image_id,label\n0.jpg,4\n")
     training, validation = load_data(recipe(tmp_path, validation_split=0.25))
     assert len(training) + len(validation) == 12 and training.class_names == ["2", "9", "10"]
-    assert training.source.kind == "images beside train.csv" and "/train_images/" in training.path(0)
+    assert training.source.layout == "images beside train.csv" and "/train_images/" in training.path(0)
     found = named(training) | named(validation)
     assert found == {f"{i}.jpg": ("10", "9", "2")[i % 3] for i in range(12)}
 
@@ -454,9 +458,9 @@ def test_tables_that_are_about_something_else(tmp_path):
     write_class_folders(tmp_path / "whole", {"": 2})
     (tmp_path / "whole" / "classes.csv").write_text("id,label\n7,ring\n")
     (tmp_path / "whole" / "notes.csv").write_text("a,b\n1,2\n")
-    assert load_data(recipe(tmp_path / "whole"))[0].source.kind == "class folders"
+    assert load_data(recipe(tmp_path / "whole"))[0].source.layout == "class folders"
     (tmp_path / "whole" / "names.csv").write_text("id,label\n0000,ring\n0001,cross\n")  # each class has such files
-    assert load_data(recipe(tmp_path / "whole"))[0].source.kind == "class folders"
+    assert load_data(recipe(tmp_path / "whole"))[0].source.layout == "class folders"
     fill(tmp_path / "none", "train/cover.jpg", "train/back.jpg")
     (tmp_path / "none" / "labels.csv").write_text("id,label\nother,x\n")
     refused(tmp_path / "none", "nothing that says what they show; understood are class folders")
@@ -477,7 +481,7 @@ def test_classes_in_the_file_names(tmp_path, names, classes):
     fill(tmp_path / "d", *names)
     training, validation = load_data(recipe(tmp_path / "d"))
     assert training.class_names == (classes or ["Abyssinian", "saint_bernard"])
-    assert (len(training), len(validation), training.source.kind) == (4, 2, "classes in the file names")
+    assert (len(training), len(validation), training.source.layout) == (4, 2, "classes in the file names")
     assert all(name.startswith(kind) for name, kind in named(training).items())
 
 
@@ -500,7 +504,7 @@ def test_dogs_against_cats(tmp_path):
         training, validation = load_data(recipe(tmp_path / name))
         assert (len(training), len(validation), training.class_names) == (6, 2, ["cat", "dog"])
     assert training.path(0).startswith(f"{tmp_path}/closed/train.zip/train/cat.")
-    np.testing.assert_array_equal(training.squares_at([5])[0], decode_square(JPEG, 72, ""))
+    np.testing.assert_array_equal(training.get_images([5])[0], decode_image(JPEG, 72, ""))
     zipped(tmp_path / "closed" / "val.zip", {name: JPEG for name in CATS})
     assert [len(images) for images in load_data(recipe(tmp_path / "closed"))] == [8, 8]
 
@@ -526,8 +530,8 @@ def test_a_zip_is_read_as_a_folder_is(tmp_path, layout):
     for inside in (load_data(recipe(archive)), load_data(recipe(tmp_path / "beside"))):
         for open_, closed in zip(load_data(recipe(folder)), inside, strict=True):
             assert named(open_) == named(closed) and open_.class_names == closed.class_names
-            assert open_.source.kind == closed.source.kind
-            np.testing.assert_array_equal(open_.squares_at(range(2)), closed.squares_at(range(2)))
+            assert open_.source.layout == closed.source.layout
+            np.testing.assert_array_equal(open_.get_images(range(2)), closed.get_images(range(2)))
 
 
 def test_damaged_members_of_a_zip(tmp_path):
@@ -550,7 +554,7 @@ def test_damaged_members_of_a_zip(tmp_path):
     content[central("b/5.jpg") + 16] ^= 1
     path.write_bytes(content)
     images = load_test_data(recipe(path, max_skipped=1))
-    squares = list(images.squares())
+    squares = list(images.images())
     assert sum((labels >= 0).sum() for _, labels in squares) == 6
     reasons = {name.rpartition("/")[2]: reason for name, reason in images.skipped.reasons.items()}
     for name, reason in {
@@ -567,12 +571,12 @@ def test_damaged_members_of_a_zip(tmp_path):
 def test_many_threads_read_a_zip(tmp_path):
     contents = {f"{'ab'[i % 2]}/{i}.jpg": os.urandom(5000 + i) for i in range(40)}
     path = zipped(tmp_path / "d.zip", contents, **DEFLATED)
-    store = load_test_data(recipe(path)).source.store
+    reader = load_test_data(recipe(path)).source.reader
     wrong = []
 
     def read():
         for index in np.random.default_rng(0).integers(0, 40, 200):
-            if store.read(index) != contents[store.name(index).removeprefix(f"{path}/")]:
+            if reader.read(index) != contents[reader.name(index).removeprefix(f"{path}/")]:
                 wrong.append(index)
 
     threads = [threading.Thread(target=read) for _ in range(8)]
@@ -611,12 +615,12 @@ def npz(path, count=12, shape=(20, 24, 3), kind=np.uint8, labels=None, parts=("t
 @pytest.mark.parametrize("kind", [np.uint8, "unit", np.float32, np.int64])
 def test_an_npz(tmp_path, shape, kind):
     path = npz(tmp_path / "d" / "data.npz", shape=shape, kind=kind)
-    reference = load_data(recipe(npz(tmp_path / "reference.npz", shape=shape)))[1].squares_at([4])
+    reference = load_data(recipe(npz(tmp_path / "reference.npz", shape=shape)))[1].get_images([4])
     for data_dir in (path, path.parent):
         training, validation = load_data(recipe(data_dir))
         assert (len(training), len(validation), training.class_names) == (12, 12, ["0", "1", "2"])
-        np.testing.assert_array_equal(validation.squares_at([4]), reference)
-        assert training.source.kind == "the arrays in data.npz"
+        np.testing.assert_array_equal(validation.get_images([4]), reference)
+        assert training.source.layout == "the arrays in data.npz"
 
 
 @pytest.mark.parametrize(
@@ -632,19 +636,19 @@ def test_pixels_of_an_npz(tmp_path):
     """Floats a little out of 0 to 1, 0 and 1 in whole numbers, 16 bits, channels first: white is 255 in each."""
     pixels = np.random.default_rng(0).integers(0, 256, (12, 20, 24, 3))
     pixels[0, 0, 0] = 255
-    exact = load_data(recipe(npz(tmp_path / "a.npz", parts=("train",), x_train=pixels.astype("u1"))))[0].squares_at([3])
+    exact = load_data(recipe(npz(tmp_path / "a.npz", parts=("train",), x_train=pixels.astype("u1"))))[0].get_images([3])
     for name, images in {
         "floats": np.where(pixels == 255, 1.0001, pixels / 255).astype("f4"),
         "sixteen": (pixels * 257).astype("u2"),
         "first": pixels.transpose(0, 3, 1, 2).astype("u1"),
     }.items():
         found = load_data(recipe(npz(tmp_path / f"{name}.npz", parts=("train",), x_train=images)))[0]
-        np.testing.assert_allclose(found.squares_at([3]).astype(int), exact.astype(int), atol=1)
+        np.testing.assert_allclose(found.get_images([3]).astype(int), exact.astype(int), atol=1)
     binary = load_data(recipe(npz(tmp_path / "b.npz", parts=("train",), x_train=(pixels > 99).astype("u1"))))[0]
-    assert binary.squares_at(range(9)).max() == 255 and binary.source.notes == ("1 is white",)
+    assert binary.get_images(range(9)).max() == 255 and binary.source.notes == ("1 is white",)
     refused(npz(tmp_path / "c.npz", parts=("train",), x_train=(pixels * 16).astype("u2")), "white_level")
     twelve = recipe(tmp_path / "c.npz", white_level=4080)
-    np.testing.assert_array_equal(load_data(twelve)[0].squares_at([3]), exact)
+    np.testing.assert_array_equal(load_data(twelve)[0].get_images([3]), exact)
 
 
 def test_an_npz_without_a_second_part(tmp_path):
@@ -719,6 +723,24 @@ def test_runs_on_kaggle_lie_where_they_are_kept(tmp_path, monkeypatch):
     assert Recipe().run_folder == PROJECT / "runs" / "default"
 
 
+# --- Detectors
+
+
+def test_detectors_are_called_alike():
+    """So that one list can try them all, and somebody who adds one knows how."""
+    found = []
+    for path in Path(readers.__file__).parent.glob("*.py"):
+        module = importlib.import_module(f"alexnet.data.readers.{path.stem}".removesuffix(".__init__"))
+        functions = [each for name, each in inspect.getmembers(module, inspect.isfunction) if "detect" in name]
+        found += [function for function in functions if function.__module__ == module.__name__]
+    for function in (*found, *readers.DETECTORS):
+        if function.__name__ != "_inside":
+            parameters = inspect.signature(function).parameters.values()
+            assert [each.name for each in parameters] == ["view", "recipe", "test_only"], function
+            assert [each.default for each in parameters][2] is False
+    assert len(found) >= 9
+
+
 # --- Packed
 
 
@@ -727,7 +749,7 @@ def test_a_packed_set_is_found(tmp_path, monkeypatch):
     write_class_folders(tmp_path / "d", {"": 2})
     source = load_test_data(recipe(tmp_path / "d")).source
     monkeypatch.setattr(packed, "is_packed", lambda folder: folder == tmp_path / "d")
-    monkeypatch.setattr(packed, "find", lambda folder: (None, source))
+    monkeypatch.setattr(packed, "load_packed", lambda folder: (None, source))
     assert load_test_data(recipe(tmp_path / "d")).source is source
 
 
@@ -737,10 +759,10 @@ def test_a_packed_set_is_found(tmp_path, monkeypatch):
 def test_nothing_is_read_beyond_its_limits(tmp_path):
     fill(tmp_path, "short", content=b"12345")
     with open(tmp_path / "short", "rb", buffering=0) as file:
-        assert stores.read_at(file, 2, 3) == b"345"
+        assert filesystem.read_at(file, 2, 3) == b"345"
         for offset, size, message in ((2, 4, "ends too early"), (0, 2**30, "claims"), (0, -1, "claims")):
             with pytest.raises(OSError, match=message):
-                stores.read_at(file, offset, size)
-    slices = stores.TarReader(tmp_path / "short", stores.PackedStrings.of(["a"]), np.array([3]), np.array([9]))
+                filesystem.read_at(file, offset, size)
+    reader = tars.TarReader(tmp_path / "short", PackedStrings.of(["a"]), np.array([3]), np.array([9]))
     with pytest.raises(ImageError, match="short/a cannot be read"):
-        slices.square(0, 8)
+        reader.image(0, 8)

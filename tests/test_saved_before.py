@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import alexnet
-from alexnet.data import packed
+from alexnet.data.readers import packed
 from alexnet.layers import WithinChannelLRN
 from alexnet.recipe import Recipe
 from alexnet.saving import detect_network
@@ -43,5 +43,5 @@ def test_a_packed_set(tmp_path):
     training, validation = alexnet.load_data(Recipe(data_dir=str(tmp_path / "packed"), resize=72, image_size=67))
     assert training.class_names == ["cat", "dog"]
     assert np.bincount(training.labels).tolist() == [6, 6] and np.bincount(validation.labels).tolist() == [2, 2]
-    squares = training.squares_at(range(12))
+    squares = training.get_images(range(12))
     assert squares.shape == (12, 72, 72, 3) and 100 < squares.mean() < 150 and squares.std() > 20

@@ -61,7 +61,7 @@ def test_a_run_and_its_folder(tiny):
         assert float(history[-1][name]) == pytest.approx(found["results"][name], rel=1e-5)
     assert found["results"]["val_top5"] == 1.0  # of three classes
 
-    images = run.validation.examples(np.arange(6))
+    images = run.validation.center_crops(np.arange(6))
     loaded = keras.saving.load_model(run.folder / "model.keras")
     np.testing.assert_allclose(loaded.predict_on_batch(images), run.model.predict_on_batch(images), rtol=1e-5)
 
@@ -737,11 +737,10 @@ def test_what_cannot_be_read_is_left_out_and_listed(tiny, tmp_path, capsys):
 def test_the_mean_of_the_training_images(tiny, tmp_path):
     recipe = Recipe(**{**tiny, "color_statistics": "training", "pca_color": 0.1, "epochs": 1})
     run = train(recipe, verbose=0)
-    pixels = run.training.squares_at(np.arange(len(run.training))).reshape(-1, 3)
+    pixels = run.training.get_images(np.arange(len(run.training))).reshape(-1, 3)
     np.testing.assert_allclose(run.model.get_layer("mean").mean, pixels.mean(0), rtol=1e-9)
-    np.testing.assert_allclose(
-        run.training.colors.components @ run.training.colors.components.T, np.cov(pixels.T, bias=True), rtol=1e-3
-    )
+    components = run.training.pixel_stats.pca_components
+    np.testing.assert_allclose(components @ components.T, np.cov(pixels.T, bias=True), rtol=1e-3)
     # It goes where the weights go, whoever loads them, and is not replaced by other images' mean.
     loaded = load_checkpoint(run.folder / "model.keras")
     assert detect_network(loaded) == "paper" and loaded.get_layer("mean").mean == pytest.approx(pixels.mean(0))

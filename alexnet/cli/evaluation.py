@@ -16,7 +16,8 @@ _HOLD_OUT = ("validation_split", "split_by", "seed")  # the fields that decide w
 
 @expects_errors
 def evaluate(options):
-    from alexnet.evaluation import assess, checkpoint_info
+    from alexnet.evaluation import checkpoint_info
+    from alexnet.evaluation import evaluate as measure
     from alexnet.saving import detect_network, load_checkpoint
 
     models = [load_checkpoint(path, options.network) for path in options.weights]
@@ -33,10 +34,10 @@ def evaluate(options):
     print(images.summary)
     print(f"{', '.join(networks)}: {len(images):,} images of {recipe.data_dir}, {views}", flush=True)
     with FolderLock(output_path(options.output)) if options.output else contextlib.nullcontext():
-        assessment = assess(models, images, recipe.views)
-        _print(assessment, images)
+        result = measure(models, images, recipe.views, details=True)
+        _print(result, images)
         if options.output:
-            _write(output_path(options.output), assessment, images)
+            _write(output_path(options.output), result, images)
     if len(images.skipped):
         print(f"\n{images.skipped}" + ("" if options.output else "; --output lists them"))
     return 0
@@ -141,31 +142,31 @@ def _held_out(folder, run, recipe):
     return validation
 
 
-def _print(assessment, images):
-    """Scores, the weakest classes and the most confident mistakes."""
+def _print(result, images):
+    """Metrics, the weakest classes and the most confident mistakes."""
     from alexnet.data import class_display_name
 
-    print("  ".join(f"{name} {value:.4f}" for name, value in assessment.scores.items()))
+    print("  ".join(f"{name} {value:.4f}" for name, value in result.metrics.items()))
     print("\nweakest classes    top1   top5  images  mostly taken for")
-    for row in assessment.per_class()[:10]:
+    for row in result.per_class()[:10]:
         shares = f"{row['top1']:5.1%}  {row['top5']:5.1%}"
         print(f"{row['name'][:16]:16}  {shares}  {row['images']:6d}  {row['most_confused_with']}")
     print("\nmost confident mistakes")
-    names = assessment.class_names
-    for i in assessment.mistakes(10):
-        said, right = (class_display_name(names[k]) for k in (assessment.guesses[i, 0], assessment.labels[i]))
-        print(f"{assessment.probabilities[i, 0]:6.1%}  {said}, in truth {right}: {images.path(i)}")
+    names = result.class_names
+    for i in result.misclassified(10):
+        said, right = (class_display_name(names[k]) for k in (result.top5[i, 0], result.labels[i]))
+        print(f"{result.probabilities[i, 0]:6.1%}  {said}, in truth {right}: {images.path(i)}")
 
 
-def _write(folder, assessment, images):
+def _write(folder, result, images):
     """The whole tables as CSV."""
-    rows = assessment.per_class()
-    names = list(assessment.class_names)
+    rows = result.per_class()
+    names = list(result.class_names)
     write_csv(folder / "per_class.csv", list(rows[0]), [row.values() for row in rows])
     write_csv(
         folder / "confusion.csv",
         ["class", *names],
-        [[n, *row] for n, row in zip(names, assessment.confusion(), strict=True)],
+        [[n, *row] for n, row in zip(names, result.confusion(), strict=True)],
     )
     write_csv(
         folder / "mistakes.csv",
@@ -173,11 +174,11 @@ def _write(folder, assessment, images):
         [
             [
                 images.path(i),
-                names[assessment.labels[i]],
-                names[assessment.guesses[i, 0]],
-                f"{assessment.probabilities[i, 0]:.6f}",
+                names[result.labels[i]],
+                names[result.top5[i, 0]],
+                f"{result.probabilities[i, 0]:.6f}",
             ]
-            for i in assessment.mistakes()
+            for i in result.misclassified()
         ],
     )
     images.skipped.write(folder / "skipped.csv")
@@ -189,7 +190,7 @@ def _write(folder, assessment, images):
 def predict(options):
     import numpy as np
 
-    from alexnet.data import ImageError, class_display_name, read_square
+    from alexnet.data import ImageError, class_display_name, load_image
     from alexnet.evaluation import checkpoint_info, input_size, predict_probabilities
     from alexnet.saving import load_checkpoint
 
@@ -205,11 +206,11 @@ def predict(options):
     status = 0
     for path in options.images:
         try:
-            square = read_square(path, recipe.resize, int(recipe.max_megapixels * 1e6), recipe.white_level)
+            image = load_image(path, recipe.resize, int(recipe.max_megapixels * 1e6), recipe.white_level)
         except ImageError as error:
             status = fail(error, FAILED)
             continue
-        probabilities = predict_probabilities(model, square[None], recipe.views, batch_size=1)[0]
+        probabilities = predict_probabilities(model, image[None], recipe.views, batch_size=1)[0]
         print(path)
         for k in np.argsort(-probabilities, kind="stable")[:5]:
             wnid = f"  ({names[k]})" if names[k] not in class_display_name(names[k]) else ""

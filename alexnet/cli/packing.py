@@ -27,7 +27,7 @@ def pack(options):
 
 
 def _pack(options):
-    from alexnet.data.packed import PackWriter
+    from alexnet.data.packing import PackWriter
     from alexnet.data.readers import find_sources
     from alexnet.data.summary import Summary
 
@@ -37,17 +37,17 @@ def _pack(options):
     summary = Summary.of(recipe.data_dir, training=training, validation=validation)
     print(summary, flush=True)
     packing = PackWriter(options.target, {"training": training, "validation": validation}, recipe, options.encoding)
-    if packing.left:
+    if packing.remaining:
         free = shutil.disk_usage(options.target).free
         print(
-            f"{packing.left:,} of {packing.images:,} images to pack, {packing.size} x {packing.size} pixels, "
+            f"{packing.remaining:,} of {packing.images:,} images to pack, {packing.size} x {packing.size} pixels, "
             f"{options.encoding}: {packing.bytes / 1e9:,.1f} GB in all, about {_duration(packing.seconds)}; "
             f"{free / 1e9:,.1f} GB are free",
             flush=True,
         )
     packing.run()
     summary.write(packing.folder / "passed_over.csv")
-    print(f"{options.target}: {packing.written:,} images")
+    print(f"{options.target}: {packing.num_written:,} images")
     if len(packing.skipped):
         print(f"{packing.skipped}; they are listed in {options.target}/skipped.csv")
     return 0
@@ -60,7 +60,7 @@ def _duration(seconds):
 
 
 def _verify(folder):
-    from alexnet.data.packed import verify
+    from alexnet.data.readers.packed import verify
 
     damaged = verify(folder)
     for file, reason in damaged:

@@ -1,17 +1,19 @@
 """Crops, mirror images and colour noise, for a whole batch at a time (section 4.1 of the paper)."""
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 
-from alexnet.data.decoding import optional
+from alexnet.packages import optional
 
 
-def center_crop(images, size):
+def center_crop(images: np.ndarray, size: int) -> np.ndarray:
     """The central `size` pixels of square images `(batch, side, side, 3)`."""
     offset = (images.shape[1] - size) // 2
     return images[:, offset : offset + size, offset : offset + size]
 
 
-def ten_crop(images, size):
+def ten_crop(images: np.ndarray, size: int) -> Iterator[np.ndarray]:
     """The paper's ten views of square images, one after the other: four corners and centre, and all five mirrored."""
     last = images.shape[1] - size
     middle = last // 2
@@ -21,36 +23,36 @@ def ten_crop(images, size):
         yield view[:, :, ::-1]
 
 
-def random_crop_offsets(count, room, rng):
+def random_crop_offsets(count: int, room: int, rng: np.random.Generator) -> np.ndarray:
     """Where so many random crops begin, `(count, 2)`: y and x, each from 0 to `room`."""
     return rng.integers(0, room, (count, 2), endpoint=True)
 
 
-def sample_flips(count, rng):
+def sample_flips(count: int, rng: np.random.Generator) -> np.ndarray:
     """Which of so many images are mirrored, `(count,)` bool: each with equal probability or not."""
     return rng.random(count) < 0.5
 
 
-def crop_and_flip(squares, corners, flips, batch):
-    """Fill `batch` `(n, size, size, 3)` uint8 with a part of each of `n` squares, mirrored left to right or not.
+def crop_and_flip(images: Sequence[np.ndarray], offsets: np.ndarray, flips: np.ndarray, batch: np.ndarray) -> None:
+    """Fill `batch` `(n, size, size, 3)` uint8 with a part of each of `n` images, mirrored left to right or not.
 
     Args:
-        squares: A list of arrays `(side, side, 3)` uint8.
-        corners: `(n, 2)`, where each part begins, y and x.
+        images: A list of arrays `(side, side, 3)` uint8.
+        offsets: `(n, 2)`, where each part begins, y and x.
         flips: `(n,)` bool.
         batch: Where they go.
     """
     cv2 = optional("cv2")
     size = batch.shape[1]
-    for place, square, (y, x), flip in zip(batch, squares, corners, flips, strict=True):
-        part = square[y : y + size, x : x + size]
+    for place, image, (y, x), flip in zip(batch, images, offsets, flips, strict=True):
+        part = image[y : y + size, x : x + size]
         if flip and cv2:
             cv2.flip(part, 1, dst=place)  # NumPy would go byte by byte, which takes ten times as long
         else:
             place[:] = part[:, ::-1] if flip else part
 
 
-def pca_color(images, std, components, rng):
+def pca_color(images: np.ndarray, std: float, components: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Colour noise along principal components of pixels, one draw an image; `(batch, side, side, 3)` float32.
 
     Args:

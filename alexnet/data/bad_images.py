@@ -1,13 +1,10 @@
 """Images that could not be read: counted and listed, and too many of them stop the work."""
 
 import threading
+from os import PathLike
 
 from alexnet.atomic import write_list
-from alexnet.data.decoding import ImageError
-
-
-class TooManyBadImagesError(ImageError):
-    """More images than `max_skipped` allows could not be read."""
+from alexnet.data.errors import ImageError, TooManyBadImagesError
 
 
 class BadImages:
@@ -20,7 +17,7 @@ class BadImages:
             counts as one image.
     """
 
-    def __init__(self, images, allowed, unreadable=()):
+    def __init__(self, images: int, allowed: float, unreadable=()):
         self.images = images
         self.allowed = allowed
         self.reasons = dict(unreadable)
@@ -29,7 +26,7 @@ class BadImages:
     def __len__(self):
         return len(self.reasons)
 
-    def add(self, error):
+    def add(self, error: ImageError) -> None:
         """Note an `ImageError`.
 
         Raises:
@@ -39,7 +36,7 @@ class BadImages:
             self.reasons.setdefault(error.name, error.reason)
         self.check()
 
-    def check(self):
+    def check(self) -> None:
         if len(self) > self.allowed * self.images or len(self) >= self.images:
             name, reason = list(self.reasons.items())[-1]
             limit = f", more than max_skipped ({self.allowed:g}) allows" if self.allowed < 1 else ""
@@ -47,7 +44,7 @@ class BadImages:
                 name, f"{reason}; with it {len(self):,} of {self.images:,} images cannot be read{limit}."
             )
 
-    def write(self, path):
+    def write(self, path: str | PathLike) -> None:
         """The list as CSV, `image,reason`; while it is empty, there is no such file."""
         with self._lock:
             rows = sorted(self.reasons.items())

@@ -1,14 +1,15 @@
 """A few images of each class, as one picture."""
 
 import os
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from alexnet.data.decoding import ImageError
-from alexnet.data.source import side_of
+from alexnet.data.errors import ImageError
+from alexnet.data.source import LabeledImages, common_size
 from alexnet.data.summary import printable
 
 MOST = 1000  # classes
@@ -28,7 +29,7 @@ class ContactSheet:
     strips: dict
 
 
-def draw(sources, class_names):
+def draw(sources: dict[str, LabeledImages], class_names: Iterable[str]) -> ContactSheet:
     """A `ContactSheet`: eight images of each class, two where there are many classes. A damaged one is a red cross.
 
     Args:
@@ -45,31 +46,31 @@ def draw(sources, class_names):
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
     strips = {}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = pool.map(lambda name: _squares(sources, name, each), class_names)
-        for number, (name, squares) in enumerate(zip(class_names, found, strict=True)):
+        found = pool.map(lambda name: _images(sources, name, each), class_names)
+        for number, (name, images) in enumerate(zip(class_names, found, strict=True)):
             x, y = 2 * _GAP + number % columns * across, _GAP + number // columns * down
             _write_name(pen, (x, y), printable(str(name)), width, font)
             strips[name] = (x, y + _LABEL, width, _TILE)
-            for place, square in enumerate(squares):
+            for place, image in enumerate(images):
                 corner = x + place * (_TILE + _GAP), y + _LABEL
-                if isinstance(square, ImageError):
+                if isinstance(image, ImageError):
                     box = (*corner, corner[0] + _TILE - 1, corner[1] + _TILE - 1)
                     pen.rectangle(box, outline="red")
                     pen.line(box, fill="red")
                     pen.line((box[0], box[3], box[2], box[1]), fill="red")
                 else:
-                    sheet.paste(Image.fromarray(square).resize((_TILE, _TILE)), corner)
+                    sheet.paste(Image.fromarray(image).resize((_TILE, _TILE)), corner)
     return ContactSheet(sheet, strips)
 
 
-def _squares(sources, class_name, count):
+def _images(sources, class_name, count):
     """Up to `count` images of a class, from its first to its last."""
-    size = side_of(sources.values(), _TILE)
+    size = common_size(sources.values(), _TILE)
     for source in sources.values():
         if class_name in source.class_names:
             members = np.flatnonzero(source.labels == source.class_names.index(class_name))
             if len(members):
-                return source.squares(members[np.unique(np.linspace(0, len(members) - 1, count).astype(int))], size)
+                return source.images(members[np.unique(np.linspace(0, len(members) - 1, count).astype(int))], size)
     return []
 
 

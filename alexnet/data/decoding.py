@@ -1,11 +1,7 @@
-"""Image files to squares of RGB pixels."""
+"""Image files to RGB pixels: the shorter side resized, the central square cut out."""
 
 import contextlib
 import ctypes
-import functools
-import importlib
-import importlib.util
-import io
 import math
 import re
 import struct
@@ -13,145 +9,32 @@ import sys
 import threading
 import warnings
 import zlib
+from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageFile, JpegImagePlugin, TiffImagePlugin
+from PIL import Image, TiffImagePlugin
+
+from alexnet.data.errors import ImageError, Refused
+from alexnet.data.formats import JPEG, PNG, open_image
+from alexnet.data.white_level import Depth, white_of
+from alexnet.packages import optional
 
 # More pixels than any photograph has: such a header is damaged, or made to fill the memory.
 MAX_PIXELS = 300_000_000
 # Images above the first are large; of those only so many pixels are decoded at a time, about four bytes each.
 _LARGE, _ROOM = 16_000_000, 100_000_000
-_JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 _ORIENTATION = 0x0112  # EXIF's tag
-
-
-class ImageError(RuntimeError):
-    """An image that cannot be used.
-
-    Attributes:
-        name: Of the image.
-        reason: Why, in a few words that go on the sentence "<name> ...".
-    """
-
-    def __init__(self, name, reason):
-        super().__init__(f"{name} {reason}")
-        self.name = str(name)
-        self.reason = reason
-
-
-class _Refused(Exception):
-    """The reason of an `ImageError`, where the image's name is not known."""
-
-
-# --- What is read
-
-
-@functools.cache
-def optional(module):
-    """A module that we can do without, None if it is missing; asked for once, since a failed import takes a while."""
-    try:
-        return importlib.import_module(module)
-    except ImportError:
-        return None
-
-
-def _installed(module):
-    with contextlib.suppress(ImportError):
-        return importlib.util.find_spec(module) is not None
-    return False
-
-
-_AVIF, _HEIF = _installed("PIL._avif"), _installed("pillow_heif")
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM") + ("AVIF",) * _AVIF + ("HEIC",) * _HEIF
-# What counts as an image by its name; the content decides how it is read.
-EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
-EXTENSIONS += (".ppm", ".pgm", ".pbm", ".pnm") + (".avif",) * _AVIF + (".heic", ".heif") * _HEIF
-# Images all the same, and why they are passed over.
-NOT_READ = {
-    **dict.fromkeys((".heic", ".heif"), "needs pillow-heif (pip install pillow-heif)"),
-    ".avif": "needs a Pillow that reads AVIF (11.3 or newer)",
-    **dict.fromkeys((".jp2", ".j2k", ".jpx"), "JPEG 2000 is not read (convert it)"),
-    **dict.fromkeys((".jxl", ".tga", ".psd", ".svg", ".ico", ".exr", ".hdr"), "this format is not read (convert it)"),
-    **dict.fromkeys((".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2"), "raw photographs are not read"),
-    **dict.fromkeys((".dcm", ".dicom", ".nii", ".mha", ".svs", ".ndpi"), "medical formats are not read (convert them)"),
-}
-NOT_READ = {ending: reason for ending, reason in NOT_READ.items() if ending not in EXTENSIONS}
-
-
-class _Jpeg(JpegImagePlugin.JpegImageFile):
-    """Without a look at EXIF for the resolution, which warns of EXIF that is damaged."""
-
-    def _read_dpi_from_exif(self):
-        pass
-
-
-class _Tiff(TiffImagePlugin.TiffImageFile):
-    """Without a limit of its own, and not turned: Pillow writes EXIF anew for that, and gives up if it is damaged."""
-
-    def load_prepare(self):
-        if self._im is None:
-            self.im = Image.core.new(self.mode, self._tile_size)
-        ImageFile.ImageFile.load_prepare(self)
-
-    def load_end(self):
-        self._size = self.im.size
-
-
-def _open(content):
-    """A PIL image that is not decoded yet.
-
-    `Image.open` would compare it with `Image.MAX_IMAGE_PIXELS`, which belongs to the program around us.
-    """
-    kind = _kind(content[:64])
-    if kind == "JPEG":
-        return _Jpeg(io.BytesIO(content))
-    if kind == "TIFF":
-        return _Tiff(io.BytesIO(content))
-    if kind == "HEIC":
-        if not _HEIF:
-            raise _Refused(f"is HEIC, which {NOT_READ['.heic']}")
-        return importlib.import_module("pillow_heif").HeifImageFile(io.BytesIO(content))
-    if kind == "AVIF" and not _AVIF:
-        raise _Refused(f"is AVIF, which {NOT_READ['.avif']}")
-    if kind is None:
-        raise _Refused(f"is not an image ({', '.join(FORMATS)} are read)")
-    name = {"PNG": "Png", "BMP": "Bmp", "GIF": "Gif", "WEBP": "WebP", "PPM": "Ppm", "AVIF": "Avif"}[kind]
-    plugin = importlib.import_module(f"PIL.{name}ImagePlugin")
-    return getattr(plugin, f"{name}ImageFile")(io.BytesIO(content))
-
-
-def _kind(head):
-    """The format that a file's first bytes tell, None for another."""
-    if head.startswith(_JPEG):
-        return "JPEG"
-    if head.startswith(_PNG):
-        return "PNG"
-    if head.startswith(b"BM"):
-        return "BMP"
-    if head.startswith((b"GIF87a", b"GIF89a")):
-        return "GIF"
-    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
-        return "WEBP"
-    if head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
-        return "TIFF"
-    if re.match(rb"P[1-6fF][\s#]", head):
-        return "PPM"
-    if head[4:8] == b"ftyp":  # also of films
-        brands = {head[place : place + 4] for place in range(8, min(len(head), int.from_bytes(head[:4])), 4)}
-        if brands & {b"avif", b"avis"}:
-            return "AVIF"
-        if brands & {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}:
-            return "HEIC"
-    return None
 
 
 # --- Decoding
 
 
-def read_square(path, size, max_pixels=MAX_PIXELS, white_level=None):
-    """The central square of an image file, `(size, size, 3)` uint8 RGB; as `decode_square`.
+def load_image(
+    path: str | PathLike, size: int, max_pixels: int = MAX_PIXELS, white_level: float | None = None
+) -> np.ndarray:
+    """The central square of an image file, `(size, size, 3)` uint8 RGB; as `decode_image`.
 
     Raises:
         ImageError: no file, no image, or a damaged one.
@@ -160,10 +43,12 @@ def read_square(path, size, max_pixels=MAX_PIXELS, white_level=None):
         content = Path(path).read_bytes()
     except OSError as error:
         raise ImageError(path, f"cannot be read ({error.strerror})") from None
-    return decode_square(content, size, path, max_pixels, white_level)
+    return decode_image(content, size, str(path), max_pixels, white_level)
 
 
-def decode_square(content, size, name, max_pixels=MAX_PIXELS, white_level=None):
+def decode_image(
+    content: bytes, size: int, name: str, max_pixels: int = MAX_PIXELS, white_level: float | None = None
+) -> np.ndarray:
     """The central square of an image file's content, `(size, size, 3)` uint8 RGB (section 2 of the paper).
 
     The shorter side becomes `size`. EXIF orientation is honoured; the first frame of an animation and the first page
@@ -184,10 +69,10 @@ def decode_square(content, size, name, max_pixels=MAX_PIXELS, white_level=None):
         raise ImageError(name, "is empty")
     try:
         pixels = None
-        if content.startswith(_JPEG):
+        if content.startswith(JPEG):
             pixels = _decode_jpeg(content, size, max_pixels)
         return _decode(content, size, max_pixels, white_level) if pixels is None else pixels
-    except _Refused as refused:
+    except Refused as refused:
         raise ImageError(name, str(refused)) from None
     except Image.DecompressionBombError:  # WebP and GIF ask themselves
         raise ImageError(name, "is larger than PIL.Image.MAX_IMAGE_PIXELS allows") from None
@@ -197,32 +82,32 @@ def decode_square(content, size, name, max_pixels=MAX_PIXELS, white_level=None):
         raise ImageError(name, f"cannot be decoded: {error}") from None
 
 
-def image_size(content, name):
+def image_size(content: bytes, name: str) -> tuple[int, int]:
     """`(width, height)` of an image as it is shown, from its file's header: no pixel is decoded.
 
     Raises:
         ImageError: no image, or a damaged header.
     """
     try:
-        header = _jpeg_header(content) if content.startswith(_JPEG) else None
+        header = _jpeg_header(content) if content.startswith(JPEG) else None
         if header is not None:
             width, height, orientation = header.width, header.height, header.orientation
         else:
-            orientation = _png_pixels(content)[1] if content.startswith(_PNG) else None
-            with _open(content) as image:
+            orientation = _png_pixels(content)[1] if content.startswith(PNG) else None
+            with open_image(content) as image:
                 (width, height), orientation = image.size, orientation or _told_orientation(image)
                 if image.format == "TIFF":  # PIL turns it by itself, but not in every version
                     width, height = image.tag_v2[TiffImagePlugin.IMAGEWIDTH], image.tag_v2[TiffImagePlugin.IMAGELENGTH]
-    except _Refused as refused:
+    except Refused as refused:
         raise ImageError(name, str(refused)) from None
-    except Exception as error:  # as in decode_square
+    except Exception as error:  # as in decode_image
         raise ImageError(name, f"cannot be read: {error}") from None
     return (height, width) if orientation >= 5 else (width, height)
 
 
 def _require(width, height, max_pixels):
     if width * height > max_pixels:
-        raise _Refused(
+        raise Refused(
             f"claims to be so large, {width:,} x {height:,} pixels, that it is damaged or an attack (decompression "
             f"bomb); max_megapixels allows {max_pixels / 1e6:g}"
         )
@@ -313,7 +198,7 @@ def _orientation(metadata):
 
 
 def _decode_jpeg(content, size, max_pixels):
-    """As `decode_square` for a grey or RGB JPEG, in two thirds of PIL's time; None if PIL has to look at it."""
+    """As `decode_image` for a grey or RGB JPEG, in two thirds of PIL's time; None if PIL has to look at it."""
     header = _jpeg_header(content)
     if header is None:
         return None
@@ -328,11 +213,11 @@ def _decode_jpeg(content, size, max_pixels):
             pixels = simplejpeg.decode_jpeg(content, min_height=size, min_width=size, min_factor=2)
         except ValueError:
             return None  # cut off or damaged; PIL refuses the first, and knows how to put up with some of the second
-    return array_square(pixels, size, header.orientation)
+    return resize_array(pixels, size, header.orientation)
 
 
 def _decode(content, size, max_pixels, white_level):
-    """As `decode_square`, by PIL."""
+    """As `decode_image`, by PIL."""
     try:
         return _decode_with_pil(content, size, max_pixels, white_level)
     except Warning:  # of metadata, by a program that makes errors of warnings; that must not cost the image
@@ -346,20 +231,20 @@ _quiet = threading.Lock()
 
 def _decode_with_pil(content, size, max_pixels, white_level):
     orientation = None
-    if content.startswith(_JPEG):
+    if content.startswith(JPEG):
         header = _jpeg_header(content)
         orientation = header.orientation if header else 1
-    elif content.startswith(_PNG):
+    elif content.startswith(PNG):
         content, orientation = _png_pixels(content)
-    with _open(content) as image:
+    with open_image(content) as image:
         _require(*image.size, max_pixels)
         image.draft(None, (size, size))
         if orientation is None:
             orientation = _told_orientation(image)
-        depth = _Depth.of(image, content)
+        depth = Depth.of(image, content)
         with _gate.hold(image.width * image.height):
             image.load()
-            pixels = square(image, size, orientation, _white(image, depth, white_level), depth.inverted)
+            pixels = resize_image(image, size, orientation, white_of(image, depth, white_level), depth.inverted)
             image.close()  # the next large one may begin as soon as the gate is left
             return pixels
 
@@ -399,94 +284,6 @@ def _told_orientation(image):
     return 1
 
 
-# --- What is white
-
-OVERSHOOT = 0.1  # of the whole range: an image that was resized or sharpened goes beyond black and white
-_GREY = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
-
-
-class _Depth(NamedTuple):
-    """What a file tells about its values, before they are decoded.
-
-    Attributes:
-        bits: Of each value.
-        white: The value that is white; None if the file does not say.
-        any: Whether values may be negative, or no whole numbers: their number of bits says nothing about white.
-        inverted: Whether 0 is white instead.
-    """
-
-    bits: int = 8
-    white: float | None = None
-    any: bool = False
-    inverted: bool = False
-
-    @classmethod
-    def of(cls, image, content):
-        if image.format == "PNG":
-            return cls(content[24])
-        if image.format == "PPM" and image.mode != "1":
-            # PIL makes 65535 of the file's own maximum. Where it says 65535, it may not mean it.
-            args = image.tile[0].args
-            maximum = args[1] if isinstance(args, tuple) else 65535 if image.mode == "I" else 255
-            return cls(16 if maximum > 255 else 8, None if maximum == 65535 else 65535, image.mode == "F")
-        if image.format == "TIFF":
-            tags = image.tag_v2
-            bits, sample = tags.get(258, (1,))[0], tags.get(339, (1,))[0]
-            if bits == 8 and sample == 2:
-                raise _Refused("holds signed numbers of 8 bits, which are not read")
-            stated = tags.get(281)  # MaxSampleValue: what fits, or the brightest there is
-            stated = stated[0] if isinstance(stated, tuple) else stated
-            white = 2**bits - 1 if 8 < bits < 16 else stated if stated in (2**10 - 1, 2**12 - 1, 2**14 - 1) else None
-            return cls(bits, white, sample != 1 or bits > 16, tags.get(262) == 0 and bits > 8)
-        return cls()
-
-
-def _white(image, depth, white_level):
-    """The value of a decoded image that is white; None where PIL knows how to make RGB of it.
-
-    It is never taken from the brightest pixel of one image alone: a dark one would come out bright.
-    """
-    grey = image.mode in _GREY
-    if image.format == "JPEG" or not (grey or image.mode == "L" or depth.bits == 16):
-        return None
-    if image.mode in _GREY[3:]:  # PIL counts in its own order of bytes only
-        image = image.convert("I")
-    extrema = image.getextrema()
-    if not grey and image.mode != "L":  # PIL keeps the upper half of the 16 bits of each channel
-        if depth.white is None and image.mode != "CMYK":
-            colors = extrema[:-1] if image.mode[-1] in "Aa" else extrema
-            _require_bits(max(high for _, high in colors) << 8, white_level)
-            if white_level not in (None, 65535):
-                raise _Refused(
-                    f"has several channels of 16 bits, which are read with 65535 as white, not {white_level}"
-                )
-        return None
-    low, high = extrema
-    white = depth.white if grey and depth.white else white_level
-    if not grey:
-        if white is None and high == 1:
-            raise _Refused("holds 0 and 1 of 255 only; white_level: 1 makes 1 white, white_level: 255 leaves it dark")
-        if white is None or white >= 255:
-            return None
-    if white is None:
-        if depth.any:
-            raise _Refused(f"holds numbers from {low:g} to {high:g}; white_level must say which value is white")
-        _require_bits(high, white_level)
-        white = 65535
-    slack = OVERSHOOT * white if image.mode == "F" else 0
-    if not (-slack <= low and high <= white + slack):
-        raise _Refused(f"has values from {low:g} to {high:g}, where 0 is black and {white:g} white")
-    return white
-
-
-def _require_bits(high, white_level):
-    if 0 < high < 2**14 and white_level is None:
-        raise _Refused(
-            f"has 16 bits, but no value above {high}; white_level must say which value is white (4095 for 12 bits, "
-            "65535 if it is so dark)"
-        )
-
-
 # --- Squares
 
 
@@ -518,11 +315,11 @@ def _turned(pixels, orientation):
     return np.ascontiguousarray(pixels.swapaxes(0, 1) if swapped else pixels)
 
 
-def array_square(pixels, size, orientation=1):
+def resize_array(pixels: np.ndarray, size: int, orientation: int = 1) -> np.ndarray:
     """The central square of an array `(height, width, 3)` uint8 whose shorter side is first resized to `size`."""
     cv2 = optional("cv2")
     if cv2 is None:
-        return square(Image.fromarray(pixels), size, orientation)
+        return resize_image(Image.fromarray(pixels), size, orientation)
     left, top, shorter = _place(pixels.shape[1], pixels.shape[0], orientation)
     pixels = pixels[top : top + shorter, left : left + shorter]
     ratio = shorter / size
@@ -533,7 +330,7 @@ def array_square(pixels, size, orientation=1):
     return _turned(cv2.resize(pixels, (size, size), interpolation=cv2.INTER_LINEAR), orientation)
 
 
-def to_rgb(image, white=None, inverted=False):
+def to_rgb(image: Image.Image, white: float | None = None, inverted: bool = False) -> Image.Image:
     """A PIL image in RGB: grey, CMYK, 16-bit and palette images converted, transparency laid on white.
 
     Args:
@@ -546,7 +343,7 @@ def to_rgb(image, white=None, inverted=False):
     if white is not None or image.mode.startswith("I"):  # PIL would clip instead of scaling
         values = np.asarray(image, np.float32)
         if not np.isfinite(values).all():
-            raise _Refused("holds values that are no numbers")
+            raise Refused("holds values that are no numbers")
         levels = np.rint(np.clip(values / (white or 65535.0) * 255, 0, 255)).astype(np.uint8)
         if isinstance(clear := image.info.get("transparency"), int):
             levels[values == clear] = 0 if inverted else 255
@@ -557,7 +354,9 @@ def to_rgb(image, white=None, inverted=False):
     return image.convert("RGB")
 
 
-def square(image, size, orientation=1, white=None, inverted=False):
+def resize_image(
+    image: Image.Image, size: int, orientation: int = 1, white: float | None = None, inverted: bool = False
+) -> np.ndarray:
     """The central square of a PIL image whose shorter side is first resized to `size`, as an array.
 
     `orientation` is EXIF's; `white` and `inverted` are those of `to_rgb`.

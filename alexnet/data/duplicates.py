@@ -1,5 +1,7 @@
 """Images that are the same, or look alike."""
 
+from collections.abc import Iterable, Sequence
+
 import numpy as np
 from PIL import Image
 
@@ -12,20 +14,20 @@ _COARSE = 8
 _ENTRIES = 2**24  # of a block of the matrix that compares all with all
 
 
-def thumbnail(square):
+def thumbnail(image: np.ndarray) -> np.ndarray:
     """`(SIDE, SIDE, 3)` uint8 of a square image: averages of its pixels."""
-    return np.asarray(Image.fromarray(square).resize((SIDE, SIDE), Image.Resampling.BOX))
+    return np.asarray(Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.BOX))
 
 
-def group_equal(members, keys):
+def group_equal(members: Iterable, keys: Iterable) -> list[list]:
     """Lists of members that have the same key, in the order of their first ones."""
-    groups = {}
+    groups: dict = {}
     for member, key in zip(members, keys, strict=True):
         groups.setdefault(key, []).append(member)
     return list(groups.values())
 
 
-def join_groups(groups):
+def join_groups(groups: Sequence[list]) -> list[list]:
     """Lists of members, those that share one made into one."""
     members = list(dict.fromkeys(member for group in groups for member in group))
     numbers = {member: number for number, member in enumerate(members)}
@@ -35,7 +37,7 @@ def join_groups(groups):
     return group_equal(members, joined.roots().tolist())
 
 
-def group_similar(thumbnails):
+def group_similar(thumbnails: np.ndarray) -> list[list[int]]:
     """Groups of thumbnails that look alike: lists of at least two indices. Each looks like another one of its group.
 
     All are compared with all: 100,000 take a minute or two.

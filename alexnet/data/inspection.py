@@ -1,239 +1,27 @@
-"""A data set in numbers and pictures: images of each class and part, sizes, duplicates, a contact sheet."""
+"""A look at a data set: images of each class and part, sizes, damage, duplicates."""
 
 import hashlib
-import html
-import itertools
 import os
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from alexnet.atomic import atomic_write, write_list, write_text
-from alexnet.data import contact_sheet
-from alexnet.data.decoding import ImageError
 from alexnet.data.duplicates import SIDE, group_equal, group_similar, join_groups, thumbnail
+from alexnet.data.errors import ImageError
+from alexnet.data.inspection_report import Inspection, Member, relations
 from alexnet.data.readers import find_parts
-from alexnet.data.source import side_of
-from alexnet.data.summary import Summary, printable
+from alexnet.data.source import common_size
+from alexnet.data.summary import Summary
 from alexnet.progress import progress
+from alexnet.recipe import Recipe
 
 SAMPLE, MEASURED = 2000, 500  # images that are decoded, and whose headers are read
 COMPARED = 100_000  # images in which near duplicates are looked for: every one is compared with every other one
-_SQUARE = 128  # side of the squares that are decoded; of exact duplicates they are the same
-_SHOWN, _LISTED = 5, 100  # examples in the report, and in JSON
+_SIZE = 128  # of the images that are decoded; of exact duplicates they are the same
 
 
-class Member(NamedTuple):
-    """One of several images that are alike."""
-
-    part: str
-    class_name: str
-    name: str
-
-
-@dataclass(frozen=True)
-class Inspection:
-    """What `inspect` found.
-
-    Attributes:
-        summary: `Summary` of what `data_dir` was taken for.
-        sources: `{part: LabeledImages}`.
-        problem: Why nobody could train on it, a sentence; None if one can.
-        classes: `{class: {part: number of images}}`.
-        unreadable: `{name: reason}` of folders that could not be listed, and of rows that lead to no image.
-        sizes: `{"width" | "height" | "shorter side": (min, median, max)}` in pixels.
-        measured: How many images `sizes` come from.
-        decoded: How many images were decoded, or tried.
-        damaged: `{name: reason}` of those that cannot be.
-        expected_damaged: How many of all images that makes: those of a part stand for the whole part.
-        exact: Groups, lists of `Member`, of the same image: files that are equal byte for byte, of all, and central
-            squares with the same pixels, of those decoded.
-        compared_files: Whether files were compared; of some layouts only pixels are.
-        near: Groups that look alike, as `group_similar` finds them. The first one of exact duplicates stands for all.
-        not_compared: How many of the decoded images were too many to look for near duplicates.
-    """
-
-    summary: Summary
-    sources: dict
-    problem: str | None
-    classes: dict
-    unreadable: dict
-    sizes: dict
-    measured: int
-    decoded: int
-    damaged: dict
-    expected_damaged: float
-    exact: list
-    compared_files: bool
-    near: list
-    not_compared: int
-
-    @property
-    def images(self):
-        return sum(self.summary.images.values())
-
-    def too_many_unreadable(self, max_skipped):
-        """The sentence that says so, None if a run would go on."""
-        expected = len(self.unreadable) + self.expected_damaged
-        if expected <= max_skipped * self.images and expected < self.images:
-            return None
-        name, reason = next(iter({**self.damaged, **self.unreadable}.items()), (self.summary.data_dir, "is empty"))
-        about = "" if self.decoded == self.images else "about "
-        limit = f", more than max_skipped ({max_skipped:g}) allows" if max_skipped < 1 else ""
-        return f"{name} {reason}; with it {about}{expected:,.0f} of {self.images:,} images cannot be read{limit}."
-
-    def facts(self):
-        """`(what, lines)` for a person to read."""
-        summary = self.summary
-        names = [str(name) for name in self.classes]
-        yield "data_dir", [summary.data_dir]
-        if self.problem:
-            yield "problem", [self.problem]
-        yield "layout", [summary.layout]
-        yield "classes", [f"{len(names):,}: {_few(names)}"]
-        for what, value in (("labels from", summary.labels_from), ("images from", summary.paths_from)):
-            if value:
-                yield what, [value]
-        parts = (f"{count:,}{'' if part == 'all' else ' ' + part}" for part, count in summary.images.items())
-        yield "images", [", ".join(parts)]
-        if summary.validation_from:
-            yield "validation from", [summary.validation_from]
-        passed = [f"{len(names):,} {reason}: {_few(map(self._short, names))}" for reason, names in summary.passed_over]
-        yield "passed over", passed or ["nothing"]
-        if self.unreadable:
-            yield "unreadable", self._reasons(self.unreadable)
-        if summary.notes:
-            yield "notes", list(summary.notes)
-        if self.sizes:
-            lines = [f"{what} {low:,} to {high:,}, median {mid:,}" for what, (low, mid, high) in self.sizes.items()]
-            yield "pixels", [*lines, f"of {self.measured:,} images"]
-        if self.decoded == self.images:
-            yield "decoded", [f"all {self.images:,} images"]
-        else:
-            equal = "; files that are equal are looked for among all" * self.compared_files
-            lines = [f"{self.decoded:,} of {self.images:,} images{equal}", "the rest is about these: --all decodes all"]
-            yield "decoded", lines
-        yield "damaged", self._reasons(self.damaged) if self.damaged else ["none"]
-        yield "exact duplicates", self._groups(self.exact, " = ")
-        near = self._groups(self.near, " ~ ")
-        if self.not_compared:
-            near.append(f"{self.not_compared:,} images not compared: only the first {COMPARED:,} are")
-        yield "near duplicates", near
-
-    def _groups(self, groups, sign):
-        if not groups:
-            return ["none"]
-        relations = ", ".join(f"{count:,} {relation}" for relation, count in count_relations(groups).items() if count)
-        shown = [self._group(group, sign) for group in groups[:_SHOWN]]
-        number = f"{len(groups):,} group{'s' * (len(groups) > 1)} of {sum(map(len, groups)):,} images"
-        return [f"{number}: {relations}", *shown, *["..."] * (len(groups) > _SHOWN)]
-
-    def _group(self, group, sign):
-        """Members, each with its part and class, or both said once where they are the same. First one of each."""
-        kinds = {(member.part, member.class_name): member for member in reversed(group)}
-        group = list(dict.fromkeys([*reversed(kinds.values()), *group]))
-        names = [self._short(member.name) for member in group]
-        where = [f"{'' if member.part == 'all' else f'{member.part} '}{member.class_name}: " for member in group]
-        if len(set(where)) == 1:
-            return where[0] + _few(names, sign)
-        return _few(map("".join, zip(where, names, strict=True)), sign)
-
-    def _reasons(self, reasons):
-        shown = [f"{self._short(name)} {reason}" for name, reason in itertools.islice(reasons.items(), _SHOWN)]
-        return [f"{len(reasons):,}: {shown[0]}", *shown[1:], *["..."] * (len(reasons) > _SHOWN)]
-
-    def _short(self, name):
-        return name.removeprefix(self.summary.data_dir.rstrip(os.sep) + os.sep)
-
-    def table(self):
-        """Rows of text, the first one of headings: each class and its images of each part."""
-        yield ["class", *("images" if part == "all" else part for part in self.sources)]
-        for name, counts in self.classes.items():
-            yield [str(name), *(f"{counts[part]:,}" for part in self.sources)]
-
-    def __str__(self):
-        lines = []
-        for what, values in self.facts():
-            for title, value in zip(itertools.chain([what], itertools.repeat("")), values, strict=False):
-                lines.append(f"{title:<18}{printable(value)}")
-        rows = [[printable(cell) for cell in row] for row in self.table()]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines.append("")
-        for name, *counts in rows:
-            cells = (f"{count:>{width}}" for count, width in zip(counts, widths[1:], strict=True))
-            lines.append("  ".join([f"{name:<{widths[0]}}", *cells]))
-        return "\n".join(lines)
-
-    def to_json(self):
-        """For programs: the same, with more examples."""
-        summary = self.summary
-        return _encodable(
-            {
-                "data_dir": summary.data_dir,
-                "problem": self.problem,
-                "layout": summary.layout,
-                "labels_from": summary.labels_from,
-                "paths_from": summary.paths_from,
-                "validation_from": summary.validation_from,
-                "images": summary.images,
-                "classes": {str(name): counts for name, counts in self.classes.items()},
-                "passed_over": {
-                    reason: {"count": len(names), "first": list(names[:_LISTED])}
-                    for reason, names in summary.passed_over
-                },
-                "unreadable": _first(self.unreadable),
-                "notes": list(summary.notes),
-                "sizes": {
-                    "images": self.measured,
-                    **{
-                        what.replace(" ", "_"): dict(zip(("min", "median", "max"), values, strict=True))
-                        for what, values in self.sizes.items()
-                    },
-                },
-                "decoded": self.decoded,
-                "damaged": {**_first(self.damaged), "expected_of_all": round(self.expected_damaged)},
-                "duplicates": {
-                    "exact": _groups_to_json(self.exact),
-                    "near": {**_groups_to_json(self.near), "not_compared": self.not_compared},
-                },
-            }
-        )
-
-    def write(self, folder):
-        """`contact_sheet.png`, `index.html`, and, where there is something to list, `duplicates.csv` and
-        `passed_over.csv`; those of an earlier inspection are replaced or removed."""
-        folder.mkdir(parents=True, exist_ok=True)
-        sheet = contact_sheet.draw(self.sources, self.classes)
-        with atomic_write(folder / "contact_sheet.png") as path:
-            sheet.image.save(path, "PNG")
-        write_text(folder / "index.html", self._page(sheet.strips), "backslashreplace")
-        kinds = [("exact", group) for group in self.exact] + [("near", group) for group in self.near]
-        rows = ((number, kind, *member) for number, (kind, group) in enumerate(kinds, 1) for member in group)
-        write_list(folder / "duplicates.csv", ["group", "kind", *Member._fields], rows)
-        self.summary.write(folder / "passed_over.csv")
-
-    def _page(self, strips):
-        facts = "".join(
-            f"<tr><th>{_escape(what)}<td>{'<br>'.join(map(_escape, values))}\n" for what, values in self.facts()
-        )
-        head, *rows = self.table()
-        heads = "".join(f'<th class="count">{_escape(part)}' for part in head[1:])
-        classes = [f"<tr><th>{_escape(head[0])}{heads}<th>\n"]
-        for (name, *counts), key in zip(rows, self.classes, strict=True):
-            cells = "".join(f'<td class="count">{count}' for count in counts)
-            strip = ""
-            if key in strips:
-                x, y, width, height = strips[key]
-                strip = f'<div style="width:{width}px;height:{height}px;background-position:{-x}px {-y}px"></div>'
-            classes.append(f"<tr><td>{_escape(name)}{cells}<td>{strip}\n")
-        title = os.path.basename(self.summary.data_dir.rstrip(os.sep)) or self.summary.data_dir
-        return _PAGE.format(title=_escape(title), facts=facts, classes="".join(classes))
-
-
-def inspect(recipe, decode_all=False, verbose=None):
+def inspect(recipe: Recipe, decode_all: bool = False, verbose: int | None = None) -> Inspection:
     """Look at whatever lies in a recipe's `data_dir`, also where nobody could train on it.
 
     A sample of images is decoded, as many of each part where it has them.
@@ -265,7 +53,7 @@ def inspect(recipe, decode_all=False, verbose=None):
 
     def members(groups):
         found = [[_member(sources, *place) for place in group] for group in groups]
-        return sorted(found, key=lambda group: [not crosses for crosses in _relations(group).values()])
+        return sorted(found, key=lambda group: [not crosses for crosses in relations(group).values()])
 
     return Inspection(
         Summary.of(recipe.data_dir, **sources),
@@ -279,28 +67,11 @@ def inspect(recipe, decode_all=False, verbose=None):
         {name: reason for reasons in damaged.values() for name, reason in reasons.items()},
         sum(len(reasons) * len(sources[part]) / len(sample[part]) for part, reasons in damaged.items()),
         members(exact),
-        bool(sources) and all(source.store.has_marks for source in sources.values()),
+        bool(sources) and all(source.reader.has_marks for source in sources.values()),
         members(near),
+        len(decoded.thumbnails),
         len(firsts) - len(compared),
     )
-
-
-def count_relations(groups):
-    """How many groups lie across parts, across classes, or in neither sense."""
-    counts = Counter()
-    for group in groups:
-        counts.update(_relations(group))
-    return dict(counts)
-
-
-def _relations(group):
-    """`{relation: whether it holds}` of a group of members."""
-    parts, classes = ({getattr(member, field) for member in group} for field in ("part", "class_name"))
-    return {
-        "across parts": len(parts) > 1,
-        "across classes": len(classes) > 1,
-        "within a class of a part": len(parts) == len(classes) == 1,
-    }
 
 
 def _count_classes(sources):
@@ -336,7 +107,7 @@ def _measure(sources, sample, pool):
         part, place = task
         source = sources[part]
         try:
-            return source.store.image_size(source.indices[place])
+            return source.reader.image_size(source.indices[place])
         except ImageError:
             return None
 
@@ -350,7 +121,7 @@ def _measure(sources, sample, pool):
 
 
 class _Decoded(NamedTuple):
-    """Of each image `(part, place)` and a digest of its square, and the thumbnails of the first `COMPARED`."""
+    """Of each image `(part, place)` and a digest of its pixels, and the thumbnails of the first `COMPARED`."""
 
     places: list
     digests: list
@@ -359,7 +130,7 @@ class _Decoded(NamedTuple):
 
 def _decode(sources, sample, pool, verbose):
     """`_Decoded` of a sample, and `{part: {name: reason}}` of what cannot be decoded."""
-    side = side_of(sources.values(), _SQUARE)
+    side = common_size(sources.values(), _SIZE)
     batches = [(part, places[k : k + 32]) for part, places in sample.items() for k in range(0, len(places), 32)]
     total = sum(map(len, sample.values()))
     places, digests, damaged = [], [], {part: {} for part in sample}
@@ -368,8 +139,8 @@ def _decode(sources, sample, pool, verbose):
     def look(batch):
         part, places = batch
         return [
-            square if isinstance(square, ImageError) else (hashlib.sha256(square.tobytes()).digest(), thumbnail(square))
-            for square in sources[part].squares(places, side)
+            image if isinstance(image, ImageError) else (hashlib.sha256(image.tobytes()).digest(), thumbnail(image))
+            for image in sources[part].images(places, side)
         ]
 
     found = (
@@ -394,20 +165,20 @@ def _group_files(sources, pool):
     """Groups of `(part, place)` of files that are equal byte for byte. Only those with equal marks are read whole."""
 
     def mark(place):
-        return _tried(place, lambda store, index: store.mark(index))
+        return _tried(place, lambda reader, index: reader.mark(index))
 
     def digest(place):
-        return _tried(place, lambda store, index: hashlib.sha256(store.read(index)).digest())
+        return _tried(place, lambda reader, index: hashlib.sha256(reader.read(index)).digest())
 
     def _tried(place, function):
         source = sources[place[0]]
         try:
-            return function(source.store, source.indices[place[1]])
+            return function(source.reader, source.indices[place[1]])
         except (ImageError, OSError):
             return place  # equal to no other one
 
     places = [
-        (part, place) for part, source in sources.items() if source.store.has_marks for place in range(len(source))
+        (part, place) for part, source in sources.items() if source.reader.has_marks for place in range(len(source))
     ]
     groups = [group for group in group_equal(places, pool.map(mark, places)) if len(group) > 1]
     places = [place for group in groups for place in group]
@@ -417,63 +188,3 @@ def _group_files(sources, pool):
 def _member(sources, part, place):
     source = sources[part]
     return Member(part, str(source.class_names[source.labels[place]]), source.name(place))
-
-
-# --- Showing
-
-
-def _few(texts, separator=", "):
-    texts = list(itertools.islice(texts, _SHOWN + 1))
-    return separator.join(texts[:_SHOWN] + ["..."] * (len(texts) > _SHOWN))
-
-
-def _first(reasons):
-    first = [{"file": name, "reason": reason} for name, reason in itertools.islice(reasons.items(), _LISTED)]
-    return {"count": len(reasons), "first": first}
-
-
-def _groups_to_json(groups):
-    return {
-        "groups": len(groups),
-        "images": sum(map(len, groups)),
-        **{relation.replace(" ", "_"): count for relation, count in count_relations(groups).items()},
-        "first": [[member._asdict() for member in group[:_LISTED]] for group in groups[:_LISTED]],
-    }
-
-
-def _encodable(value):
-    """The same, where names that are no UTF-8 have their bytes written out: not every program reads lone surrogates."""
-    if isinstance(value, dict):
-        return {_encodable(key): _encodable(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_encodable(item) for item in value]
-    return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
-
-
-def _escape(text):
-    return html.escape(printable(text))
-
-
-_PAGE = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<title>{title}</title>
-<style>
-  body {{ font: 15px/1.5 system-ui, sans-serif; color: #202124; margin: 2rem auto; padding: 0 1rem; max-width: 72rem; }}
-  h1 {{ font-size: 1.6rem; }}
-  table {{ border-collapse: collapse; margin: 0 0 2.5rem; }}
-  th, td {{ text-align: left; vertical-align: top; padding: .35rem 1.2rem .35rem 0; border-bottom: 1px solid #e8eaed; }}
-  th {{ font-weight: 600; white-space: nowrap; }}
-  td {{ overflow-wrap: anywhere; min-width: 5rem; }}
-  .classes td {{ vertical-align: middle; }}
-  th.count, .count {{ text-align: right; font-variant-numeric: tabular-nums; }}
-  div {{ background-image: url(contact_sheet.png); }}
-</style>
-<h1>{title}</h1>
-<table>
-{facts}</table>
-<table class="classes">
-{classes}</table>
-</html>
-"""

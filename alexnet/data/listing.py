@@ -1,8 +1,7 @@
-"""What lies in large folders and tar files, listed fast and remembered beside the runs."""
+"""What lies in large folders, listed fast; long lists are remembered beside the runs."""
 
 import hashlib
 import os
-import tarfile
 import tempfile
 import time
 import zipfile
@@ -12,14 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from alexnet.data.decoding import EXTENSIONS
+from alexnet.data.formats import EXTENSIONS
+from alexnet.data.packed_strings import PackedStrings
 from alexnet.data.source import ENDING, HIDDEN
-from alexnet.data.stores import PackedStrings, TarReader
 
 REMEMBERED = 10_000  # smaller listings are made anew: that takes a moment
 FORMAT = 2
 # Clocks of file systems are coarse: what changed so shortly before may change again without a later time.
-_RACY_NS = 2 * 10**9
+RACY_NS = 2 * 10**9
 _ENDINGS = tuple(os.fsencode(ending) for ending in EXTENSIONS)
 # What operating systems and archivers leave behind; with it everything that begins with a dot.
 HIDDEN_NAMES = frozenset(
@@ -27,7 +26,7 @@ HIDDEN_NAMES = frozenset(
 )
 
 
-def is_hidden(name):
+def is_hidden(name: str | bytes) -> bool:
     """Whether a file or folder of this name, text or bytes, belongs to the system and not to the data."""
     name = os.fsdecode(name)
     return name.startswith(".") or name.lower() in HIDDEN_NAMES
@@ -53,7 +52,7 @@ class FileIndex:
     passed_over: tuple = ()
 
 
-def list_images(folder, cache=None):
+def list_images(folder: str | os.PathLike, cache: str | os.PathLike | None = None) -> FileIndex:
     """The `FileIndex` of a folder: images by their endings at any depth, sorted; hidden files are passed over.
 
     Args:
@@ -64,29 +63,29 @@ def list_images(folder, cache=None):
         OSError: `folder` itself cannot be listed.
     """
     folder = os.path.abspath(folder)
-    saved = _load(cache, folder, _KEYS)
+    saved = load_remembered(cache, folder, _KEYS)
     if saved is not None:
         directories = list(PackedStrings(saved["directories"].tobytes(), saved["directory_ends"]))
         if _times(folder, directories) == saved["times"].tolist():
-            others = [
+            passed_over = [
                 (reason, PackedStrings(saved[key].tobytes(), saved[f"{key}_ends"])) for reason, key in _OTHERS.items()
             ]
             names = PackedStrings(saved["text"].tobytes(), saved["ends"])
-            return FileIndex(names, directories, saved["counts"], passed_over=_present(others))
+            return FileIndex(names, directories, saved["counts"], passed_over=_present(passed_over))
     began = time.time_ns()
     listing, times = _walk(folder)
-    if len(listing.names) > REMEMBERED and not listing.unreadable and max(times) < began - _RACY_NS:
-        directories = PackedStrings.of(listing.directories)
+    if len(listing.names) > REMEMBERED and not listing.unreadable and max(times) < began - RACY_NS:
+        folders = PackedStrings.of(listing.directories)
         others = {_OTHERS[reason]: names for reason, names in listing.passed_over}
-        _save(
+        remember(
             cache,
             folder,
             **{key: np.frombuffer(others[key].text if key in others else b"", np.uint8) for key in _OTHERS.values()},
             **{f"{key}_ends": others[key].ends if key in others else _NONE for key in _OTHERS.values()},
             text=np.frombuffer(listing.names.text, np.uint8),
             ends=listing.names.ends,
-            directories=np.frombuffer(directories.text, np.uint8),
-            directory_ends=directories.ends,
+            directories=np.frombuffer(folders.text, np.uint8),
+            directory_ends=folders.ends,
             counts=listing.counts,
             times=np.array(times),
         )
@@ -94,8 +93,8 @@ def list_images(folder, cache=None):
 
 
 _OTHERS = {ENDING: "others", HIDDEN: "hidden"}
-_KEYS = ("text", "ends", "directories", "directory_ends", "counts", "times", "others", "others_ends", "hidden")
-_KEYS += ("hidden_ends",)
+_KEYS = ("text", "ends", "directories", "directory_ends", "counts", "times", "others", "others_ends", "hidden",
+         "hidden_ends")  # fmt: skip
 _NONE = np.zeros(0, np.int64)
 
 
@@ -155,7 +154,7 @@ def _entries(path):
     return folders, images, others, hidden
 
 
-def is_folder(entry):
+def is_folder(entry: os.DirEntry) -> bool:
     """Whether an `os.DirEntry` is a folder; a link that leads nowhere is none."""
     try:
         return entry.is_dir()
@@ -163,7 +162,7 @@ def is_folder(entry):
         return False
 
 
-def is_file(entry):
+def is_file(entry: os.DirEntry) -> bool:
     """Whether an `os.DirEntry` is a file, and no pipe or device."""
     try:
         return entry.is_file()
@@ -178,63 +177,6 @@ def _times(folder, directories):
         return None
 
 
-def list_tar(path, cache=None):
-    """`(Slices, group of each file, group names, unreadable)` of the regular files in an uncompressed tar.
-
-    A member that is a tar itself is a group, named as it is without its ending, and its files are listed in its
-    place; files of the outer tar belong to the group "".
-
-    Raises:
-        OSError: the tar cannot be read.
-        tarfile.TarError: it is none, or its end is missing.
-    """
-    path = os.path.abspath(path)
-    status = os.stat(path)
-    stamp = [status.st_mtime_ns, status.st_size]
-    saved = _load(cache, path, ("text", "ends", "offsets", "sizes", "group", "groups", "group_ends", "times"))
-    if saved is not None and saved["times"].tolist() == stamp:
-        groups = list(PackedStrings(saved["groups"].tobytes(), saved["group_ends"]))
-        names = PackedStrings(saved["text"].tobytes(), saved["ends"])
-        return TarReader(path, names, saved["offsets"], saved["sizes"]), saved["group"], groups, ()
-    found, groups, unreadable = [], [""], []
-    with open(path, "rb") as file, tarfile.open(fileobj=file, mode="r:") as outer:
-        for member in outer:
-            if member.isreg() and member.name.endswith(".tar"):
-                groups.append(os.path.basename(member.name)[:-4])
-                try:
-                    with tarfile.open(fileobj=outer.extractfile(member), mode="r:") as inner:
-                        found += _regular(inner, f"{member.name}/", member.offset_data, len(groups) - 1)
-                except tarfile.TarError as error:
-                    unreadable.append((f"{path}/{member.name}", f"cannot be listed ({error})"))
-            elif member.isreg():
-                found.append((member.name, member.offset_data, member.size, 0))
-    found.sort()
-    names = PackedStrings.of(row[0] for row in found)
-    offsets, sizes, group = np.array([row[1:] for row in found], np.int64).reshape(-1, 3).T.copy()
-    if len(found) > REMEMBERED and not unreadable and stamp[0] < time.time_ns() - _RACY_NS:
-        group_names = PackedStrings.of(groups)
-        _save(
-            cache,
-            path,
-            text=np.frombuffer(names.text, np.uint8),
-            ends=names.ends,
-            offsets=offsets,
-            sizes=sizes,
-            group=group,
-            groups=np.frombuffer(group_names.text, np.uint8),
-            group_ends=group_names.ends,
-            times=np.array(stamp),
-        )
-    return TarReader(path, names, offsets, sizes), group, groups, tuple(unreadable)
-
-
-def _regular(archive, prefix, begin, group):
-    """`(name, offset, size, group)` of the regular files in a tar that begins at `begin` of another file."""
-    return [
-        (prefix + member.name, begin + member.offset_data, member.size, group) for member in archive if member.isreg()
-    ]
-
-
 def _file(cache, path):
     key = repr((FORMAT, EXTENSIONS, path))
     return Path(cache) / f"{hashlib.sha256(os.fsencode(key)).hexdigest()[:32]}.npz"
@@ -243,7 +185,7 @@ def _file(cache, path):
 _TEXTS = {"ends": "text", "directory_ends": "directories", "group_ends": "groups"}
 
 
-def _load(cache, path, keys):
+def load_remembered(cache, path, keys):
     """The arrays remembered for a path; None if there are none, or what is there is damaged."""
     if cache is None:
         return None
@@ -260,7 +202,7 @@ def _load(cache, path, keys):
         return None
 
 
-def _save(cache, path, **arrays):
+def remember(cache, path, **arrays):
     """Remember arrays for a path, whole or not at all; where nothing can be written the next run lists anew."""
     if cache is None:
         return

@@ -19,9 +19,9 @@ SEED = 2012
 _OVERSAMPLING = 2
 
 
-def _circle(radius, points=48, centre=(0.0, 0.0)):
+def _circle(radius, points=48, center=(0.0, 0.0)):
     angles = np.linspace(0, 2 * np.pi, points, endpoint=False)
-    return np.stack([centre[0] + radius * np.cos(angles), centre[1] + radius * np.sin(angles)], 1)
+    return np.stack([center[0] + radius * np.cos(angles), center[1] + radius * np.sin(angles)], 1)
 
 
 def _star(points=5, inner=0.42):
@@ -67,7 +67,7 @@ SHAPES = {
         np.array([(0, -1), (0.75, -0.1), (0.28, -0.1), (0.28, 0.95), (-0.28, 0.95), (-0.28, -0.1), (-0.75, -0.1)])
     ],
     "circle": [_circle(0.95)],
-    "crescent": [_circle(1.0), _circle(0.85, centre=(0.45, 0.0))],
+    "crescent": [_circle(1.0), _circle(0.85, center=(0.45, 0.0))],
     "cross": [_cross()],
     "heart": [_heart()],
     "hourglass": [np.array([(-0.75, -0.95), (0.75, -0.95), (0.1, 0), (0.75, 0.95), (-0.75, 0.95), (-0.1, 0)])],
@@ -106,20 +106,20 @@ SETS = {"shapes": SHAPES, "signs": SIGNS}
 OUTLINES = SHAPES | SIGNS
 
 
-def draw(shape, rng):
+def draw(shape: str, rng: np.random.Generator) -> Image.Image:
     """One image of a shape: a PIL image, 96 to 192 pixels on its shorter side, up to 1.6 times that on the other."""
     shorter = int(rng.integers(96, 193))
     size = np.array([shorter, int(shorter * rng.uniform(1.0, 1.6))])
     if rng.random() < 0.5:
         size = size[::-1]
-    ground, paint = _two_colours(rng)
+    ground, paint = _two_colors(rng)
     image = _background(size, ground, rng)
     image.paste(tuple(int(c) for c in paint), mask=_mask(shape, size, shorter, rng))
     noisy = np.asarray(image, np.float32) + rng.normal(0, rng.uniform(2, 8), (size[1], size[0], 1))
     return Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8))
 
 
-def _two_colours(rng):
+def _two_colors(rng):
     """A dark ground, near to grey, and a bright paint of any hue."""
     ground = rng.uniform(15, 85) + rng.uniform(-15, 15, 3)
     paint = np.array(
@@ -131,16 +131,16 @@ def _two_colours(rng):
     return ground, paint
 
 
-def _background(size, colour, rng):
+def _background(size, color, rng):
     """A soft gradient around a colour, with a few faint strokes across it."""
     slope = rng.uniform(-25, 25, (2, 3))
     x, y = np.linspace(-1, 1, size[0]), np.linspace(-1, 1, size[1])
-    pixels = colour + x[None, :, None] * slope[0] + y[:, None, None] * slope[1]
+    pixels = color + x[None, :, None] * slope[0] + y[:, None, None] * slope[1]
     image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
     pen = ImageDraw.Draw(image)
     for _ in range(rng.integers(0, 4)):
         ends = [tuple(int(v) for v in rng.uniform(0, size)) for _ in range(2)]
-        stroke = tuple(int(c) for c in np.clip(colour + rng.uniform(-40, 40, 3), 0, 255))
+        stroke = tuple(int(c) for c in np.clip(color + rng.uniform(-40, 40, 3), 0, 255))
         pen.line(ends, fill=stroke, width=int(rng.integers(1, 5)))
     return image
 
@@ -149,19 +149,19 @@ def _mask(shape, size, shorter, rng):
     """Where the shape is, within the image's central square, so that a central crop holds it."""
     radius = shorter * rng.uniform(0.24, 0.4)
     room = shorter / 2 - radius - 0.04 * shorter
-    centre = size / 2 + rng.uniform(-room, room, 2)
+    center = size / 2 + rng.uniform(-room, room, 2)
     angle = rng.uniform(0, 2 * np.pi)
     stretch = np.diag([1.0, rng.uniform(0.8, 1.0)])
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     mask = Image.new("L", tuple(int(s) * _OVERSAMPLING for s in size))
     pen = ImageDraw.Draw(mask)
     for polygon, fill in zip(OUTLINES[shape], (255, 0), strict=False):
-        points = (polygon @ (turn @ stretch).T * radius + centre) * _OVERSAMPLING
+        points = (polygon @ (turn @ stretch).T * radius + center) * _OVERSAMPLING
         pen.polygon([tuple(point) for point in points], fill=fill)
     return mask.reduce(_OVERSAMPLING).filter(ImageFilter.GaussianBlur(0.4))
 
 
-def prepare(folder, name="shapes"):
+def prepare(folder: str | os.PathLike, name: str = "shapes") -> Path:
     """Draw the data set `name` into `folder` unless it is there; returns `folder`.
 
     It is drawn beside its place and moved there when whole, so that an interruption leaves no half of it and two
@@ -184,7 +184,9 @@ def prepare(folder, name="shapes"):
     return folder
 
 
-def write(folder, name="shapes", splits=None, seed=SEED):
+def write(
+    folder: str | os.PathLike, name: str = "shapes", splits: dict[str, int] | None = None, seed: int = SEED
+) -> None:
     """Draw every image as a JPEG, `folder/<split>/<shape>/NNNN.jpg`; `splits` gives the images of each class."""
     for split_number, (split, count) in enumerate((splits or SPLITS[name]).items()):
         for shape_number, shape in enumerate(SETS[name]):

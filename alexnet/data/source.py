@@ -1,13 +1,17 @@
-"""Labelled images: a store, and which class each of its images belongs to."""
+"""What a layout's reader gives: images by number that are not read yet, and the class of each."""
 
 import hashlib
 import json
 import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from alexnet.data.stores import ImageReader
+from alexnet.data import decoding
+from alexnet.data.errors import DataError, ImageError
+from alexnet.data.packed_strings import PackedStrings
+from alexnet.data.pixel_stats import PixelStats
 
 # Why a file, or a row of a table, is not among the images.
 ENDING = "ending not read"
@@ -23,34 +27,140 @@ DUPLICATES = "duplicates"
 OUTSIDE = "outside the class folders"
 
 
-class DataError(ValueError):
-    """A `data_dir` that cannot be used, in one sentence."""
+class ImageReader:
+    """Images by number, from 0 on: where they lie and how one is read. A layout that keeps them in its own way has a
+    subclass of it, beside its detector.
+
+    A subclass has `__len__`, `name` and `image`; the others have a default. Files of images need less: see
+    `EncodedReader`. Several threads call it at once. Example:
+
+        class ArrayReader(ImageReader):
+            def __init__(self, array):
+                self.array = array
+
+            def __len__(self):
+                return len(self.array)
+
+            def name(self, index):
+                return str(index)
+
+            def image(self, index, size):
+                return decoding.resize_image(Image.fromarray(self.array[index]), size)
+
+    Attributes:
+        is_decoded: Whether reading costs so little that keeping images in memory gains nothing.
+        pixel_stats: `PixelStats` of the training images where the data set comes with them, otherwise None.
+        size: Side in pixels of the largest images that it has, None for any.
+        has_marks: Whether `mark` and `read` have something.
+    """
+
+    is_decoded: bool = False
+    pixel_stats: PixelStats | None = None
+    size: int | None = None
+    has_marks: bool = False
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def name(self, index: int) -> str:
+        """What the image at `index` is called in messages: its path, or its number."""
+        raise NotImplementedError
+
+    def key(self, index: int) -> str:
+        """What it is called wherever the data set lies."""
+        return os.path.basename(self.name(index))
+
+    def image(self, index: int, size: int) -> np.ndarray:
+        """The image at `index`, its shorter side resized to `size` and the central square cut out:
+        `(size, size, 3)` uint8 RGB.
+
+        Raises:
+            ImageError: it cannot be read.
+        """
+        raise NotImplementedError
+
+    def images(self, indices: np.ndarray, size: int) -> list:
+        """A list of such images; in the place of one that cannot be read stands its `ImageError`."""
+        found: list[np.ndarray | ImageError] = []
+        for index in indices:
+            try:
+                found.append(self.image(index, size))
+            except ImageError as error:
+                found.append(error)
+        return found
+
+    def image_size(self, index: int) -> tuple:
+        """`(width, height)` of the image at `index`, without decoding it.
+
+        Raises:
+            ImageError: it cannot be read.
+        """
+        return self.size, self.size
+
+    def mark(self, index: int):
+        """Something hashable that equal files share and most others do not, read sooner than a whole file.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        raise NotImplementedError
+
+    def read(self, index: int) -> bytes:
+        """The content of the file at `index`, or what an array has there.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        raise NotImplementedError
+
+
+class EncodedReader(ImageReader):
+    """Images in files of JPEG, PNG, ..., wherever these lie. A subclass has `__len__`, `name` and `read`.
+
+    Attributes:
+        max_pixels, white_level: As `decoding.decode_image` takes them; whoever uses the reader may set them.
+    """
+
+    max_pixels: int = decoding.MAX_PIXELS
+    white_level: float | None = None
+
+    def image_size(self, index):
+        return decoding.image_size(self._read(index), self.name(index))
+
+    def image(self, index, size):
+        return decoding.decode_image(self._read(index), size, self.name(index), self.max_pixels, self.white_level)
+
+    def _read(self, index):
+        try:
+            return self.read(index)
+        except OSError as error:
+            raise ImageError(self.name(index), f"cannot be read ({error.strerror or error})") from None
 
 
 @dataclass(frozen=True)
 class LabeledImages:
-    """Labelled images that are not read yet.
+    """Labelled images that are not read yet: what a detector finds of each part of a data set.
 
     Attributes:
-        store: `ImageReader` of the images, and perhaps of others.
-        indices: Which of the store's images these are, int64 `(n,)`.
+        reader: `ImageReader` of the images, and perhaps of others.
+        indices: Which of the reader's images these are, int64 `(n,)`.
         labels: int32 `(n,)`, indices into `class_names`.
         class_names: A name for each class.
-        kind: The layout that was recognized, in words.
+        layout: What was recognized, in words.
+        unreadable: `(name, reason)` of each folder that could not be listed, and row of a table that leads to no image.
         labels_from: What says which class an image belongs to: "the folders' names", "column label of train.csv".
         paths_from: What says which images there are, where that is a table: "column image_id of train.csv".
         origin: Where this part of the data set lies: "val/", "test.csv"; "" where there is one part only.
-        unreadable: `(name, reason)` of each folder that could not be listed, and row of a table that leads to no image.
         passed_over: `(reason, names)` of what lies there and is not among the images, one pair for each reason.
-        few: Classes of which the share held out is less than one image, so that one was taken all the same.
         notes: Sentences on what was decided and might surprise: an encoding, a range of pixels.
+        few: Classes of which the share held out is less than one image, so that one was taken all the same.
     """
 
-    store: ImageReader
+    reader: ImageReader
     indices: np.ndarray
     labels: np.ndarray
     class_names: list
-    kind: str
+    layout: str
     unreadable: tuple = ()
     labels_from: str = ""
     paths_from: str = ""
@@ -60,37 +170,40 @@ class LabeledImages:
     few: tuple = ()
 
     @classmethod
-    def whole(cls, store, labels, class_names, kind, unreadable=(), **fields):
-        """All images of a store."""
-        indices, labels = np.arange(len(store)), np.asarray(labels, np.int32)
-        return cls(store, indices, labels, list(class_names), kind, unreadable, **fields)
+    def whole(
+        cls, reader: ImageReader, labels, class_names: Sequence[str], layout: str, unreadable=(), **fields
+    ) -> "LabeledImages":
+        """All images of a reader."""
+        indices, labels = np.arange(len(reader)), np.asarray(labels, np.int32)
+        return cls(reader, indices, labels, list(class_names), layout, unreadable, **fields)
 
     def __len__(self):
         return len(self.labels)
 
-    def name(self, index):
+    def name(self, index: int) -> str:
         """What the image at `index` is called: its path, or its number in an array."""
-        return self.store.name(self.indices[index])
+        return self.reader.name(self.indices[index])
 
-    def key(self, index):
+    def key(self, index: int) -> str:
         """A name that stays when the data set moves: without the folders above."""
-        return self.store.key(self.indices[index])
+        return self.reader.key(self.indices[index])
 
-    def squares(self, indices, size):
-        """As `ImageReader.squares`."""
-        return self.store.squares(self.indices[indices], size)
+    def images(self, indices: np.ndarray, size: int) -> list:
+        """As `ImageReader.images`."""
+        return self.reader.images(self.indices[indices], size)
 
-    def digest(self):
+    def digest(self) -> str:
         """A checksum of the images' names, their order and classes, the same wherever the folder lies."""
         found = hashlib.sha256(json.dumps(self.class_names).encode() + self.labels.astype("<i4").tobytes())
         for index in range(len(self)):
             found.update(os.path.basename(self.name(index)).encode(errors="surrogateescape") + b"\n")
         return found.hexdigest()
 
-    def take(self, indices):
+    def take(self, indices: np.ndarray) -> "LabeledImages":
+        """Some of the images, in this order."""
         return replace(self, indices=self.indices[indices], labels=self.labels[indices])
 
-    def relabelled(self, class_names):
+    def relabeled(self, class_names: Sequence[str]) -> "LabeledImages":
         """The same images with their labels as indices into a model's `class_names`.
 
         Raises:
@@ -98,38 +211,28 @@ class LabeledImages:
         """
         if list(class_names) == list(self.class_names):
             return self
-        if strangers := sorted(set(self.class_names) - set(class_names)):
+        if unknown_classes := sorted(set(self.class_names) - set(class_names)):
             raise DataError(
-                f"data_dir: the model knows no class {', '.join(strangers[:5])}{' ...' if len(strangers) > 5 else ''}. "
+                f"data_dir: the model knows no class {', '.join(unknown_classes[:5])}"
+                f"{' ...' if len(unknown_classes) > 5 else ''}. "
                 f"It has {len(class_names)}: {', '.join(class_names[:5])}{' ...' if len(class_names) > 5 else ''}"
             )
         place = np.array([class_names.index(name) for name in self.class_names], np.int32)
         return replace(self, labels=place[self.labels], class_names=list(class_names))
 
 
-def side_of(sources, wanted):
-    """The side of squares that all sources have: `wanted`, or less where they are stored smaller."""
-    return min([wanted, *(source.store.size for source in sources if source.store.size is not None)])
+Parts = tuple[LabeledImages | None, LabeledImages | None]  # for training, for validation
 
 
-class SquareCache:
-    """Squares of a source, kept in memory after their first decoding if `keep` is true."""
+def common_size(sources: Iterable[LabeledImages], wanted: int) -> int:
+    """The size that the images of all sources can have: `wanted`, or less where they are stored smaller."""
+    return min([wanted, *(source.reader.size for source in sources if source.reader.size is not None)])
 
-    def __init__(self, source, size, keep):
-        self.source = source
-        self.size = size
-        self._kept = np.empty((len(source), size, size, 3), np.uint8) if keep else None
-        self._present = np.zeros(len(source), bool)
 
-    def __getitem__(self, indices):
-        """A list of squares `(size, size, 3)` uint8; in the place of one that cannot be read stands its error."""
-        if self._kept is None:
-            return self.source.squares(indices, self.size)
-        # Two threads may both decode an image; they write the same pixels, so no lock is needed.
-        missing = indices[~self._present[indices]]
-        found = dict(zip(missing.tolist(), self.source.squares(missing, self.size), strict=True))
-        for index, square in found.items():
-            if isinstance(square, np.ndarray):
-                self._kept[index] = square
-                self._present[index] = True
-        return [self._kept[i] if self._present[i] else found[i] for i in indices.tolist()]
+def merge_passed_over(*groups) -> tuple:
+    """Several `passed_over` as one; each name once under a reason."""
+    found: dict = {}
+    for group in groups:
+        for reason, names in group:
+            found.setdefault(reason, {}).update(dict.fromkeys(names))
+    return tuple((reason, PackedStrings.of(names)) for reason, names in found.items() if names)

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from alexnet.atomic import write_list
-from alexnet.data.decoding import NOT_READ
+from alexnet.data.formats import NOT_READ
 from alexnet.data.source import ENDING
 
 _SHOWN = 5
 
 
-def printable(text):
+def printable(text: str) -> str:
     """Text on one line, whatever the names of files in it are."""
     return text.encode(errors="backslashreplace").decode().replace("\n", "\\n")
 
@@ -52,18 +52,18 @@ class Summary:
     notes: tuple
 
     @classmethod
-    def of(cls, data_dir, **sources):
+    def of(cls, data_dir: str, **sources) -> "Summary":
         """Of the sources of each part, `training` and `validation`, or `all` where there is one; None for none."""
         sources = {part: source for part, source in sources.items() if source is not None}
         first = next(iter(sources.values()))
-        passed_over = {}
+        passed_over: dict = {}
         for source in sources.values():
             for reason, names in source.passed_over:
                 for told, some in _by_ending(names) if reason == ENDING else [(reason, names)]:
                     passed_over.setdefault(told, {}).update(dict.fromkeys(some))
         return cls(
             str(data_dir),
-            first.kind,
+            first.layout,
             first.labels_from,
             first.paths_from,
             first.class_names,
@@ -74,7 +74,7 @@ class Summary:
         )
 
     @property
-    def counts(self):
+    def counts(self) -> dict[str, int]:
         """`{reason: number of files passed over}`."""
         return {reason: len(names) for reason, names in self.passed_over}
 
@@ -93,7 +93,7 @@ class Summary:
             parts.append(f"passed over: {counts}")
         return printable("; ".join([f"{self.data_dir}: {parts[0]}", *parts[1:], *self.notes]))
 
-    def to_json(self):
+    def to_json(self) -> dict:
         """For `metrics.json`."""
         return {
             "labels_from": self.labels_from,
@@ -103,7 +103,7 @@ class Summary:
             "notes": list(self.notes),
         }
 
-    def write(self, path):
+    def write(self, path: str | os.PathLike) -> None:
         """The files passed over as CSV, `file,reason`; while there are none, there is no such file."""
         rows = ((name, reason) for reason, names in self.passed_over for name in names)
         write_list(path, ["file", "reason"], rows)

@@ -10,8 +10,8 @@ from typing import Literal
 import keras
 import numpy as np
 
-from alexnet.data import load_data, training_colors
-from alexnet.data.colors import PixelStats
+from alexnet.data import compute_pixel_stats, load_data
+from alexnet.data.pixel_stats import PixelStats
 from alexnet.evaluation import evaluate
 from alexnet.model import AlexNet, without_softmax
 from alexnet.progress import is_interactive
@@ -101,9 +101,9 @@ def _train(recipe, folder, users, verbose, stack):
     lock = stack.enter_context(only_run(folder))
     checkpoint = find_resumable(recipe, folder, data)
     known = checkpoint and checkpoint.progress["colors"]
-    training.colors = PixelStats.from_json(known) if known else training_colors(recipe, training)
+    training.pixel_stats = PixelStats.from_json(known) if known else compute_pixel_stats(recipe, training)
     with reraise_oom(recipe.batch_size):
-        model = build_model(recipe, len(training.class_names), training.colors)
+        model = build_model(recipe, len(training.class_names), training.pixel_stats)
         run = Run(folder, recipe, model, training=training, validation=validation)
         schedule = ReduceLROnPlateau(recipe.patience, len(validation))
         run_dir = RunDir(run, TrainState(run, compile_model(model, recipe), schedule, data), lock)

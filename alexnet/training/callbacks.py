@@ -108,10 +108,10 @@ class ValidationCallback(keras.callbacks.Callback):
         self.signals = signals
 
     def on_epoch_end(self, epoch, logs=None):
-        scores = evaluate(self.network, interruptible(self.validation, self.signals), verbose=0)
-        if not np.isfinite(scores["loss"]):
-            raise LossError(f"The validation loss became {scores['loss']} after epoch {epoch + 1}.")
-        logs.update({f"val_{name}": value for name, value in scores.items()})
+        metrics = evaluate(self.network, interruptible(self.validation, self.signals), verbose=0)
+        if not np.isfinite(metrics["loss"]):
+            raise LossError(f"The validation loss became {metrics['loss']} after epoch {epoch + 1}.")
+        logs.update({f"val_{name}": value for name, value in metrics.items()})
 
 
 class HistoryLogger(keras.callbacks.Callback):

@@ -82,7 +82,7 @@ class TrainState:
             "history": self.run.history,
             "schedule": self.schedule.state,
             "data": self.data,
-            "colors": self.run.training.colors.to_json(),
+            "colors": self.run.training.pixel_stats.to_json(),
             "skipped": self.run.training.skipped.reasons,
         }
 
@@ -286,7 +286,7 @@ def find_resumable(recipe: Recipe, folder: Path, data: Mapping[str, Any]) -> Che
 def dataset_fingerprint(training, validation):
     """What a run says of its images; two runs on the same ones say the same."""
     return {
-        "source": training.source.kind,
+        "source": training.source.layout,
         "training_images": len(training),
         "validation_images": len(validation),
         "digest": training.source.digest()[:12] + validation.source.digest()[:12],

@@ -85,7 +85,7 @@ def interruptible(images, signals):
     return types.SimpleNamespace(
         class_names=images.class_names,
         steps_per_epoch=images.steps_per_epoch,
-        squares=lambda: signals.between(images.squares()),
+        images=lambda: signals.between(images.images()),
     )
 
 

@@ -1,18 +1,25 @@
 """Images that are one array: an `.npz`, a data set of `keras.datasets`, and the files of MNIST, SVHN and CIFAR."""
 
 import gzip
+import hashlib
 import math
 import re
 import zipfile
 import zlib
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
-from alexnet.data.decoding import OVERSHOOT, optional
-from alexnet.data.source import DataError, LabeledImages
-from alexnet.data.stores import Arrays
-from alexnet.packages import install
+from alexnet.data import decoding
+from alexnet.data.errors import DataError
+from alexnet.data.readers.filesystem import DirectoryView
+from alexnet.data.readers.naming import SPLITS
+from alexnet.data.source import ImageReader, LabeledImages, Parts
+from alexnet.data.white_level import OVERSHOOT
+from alexnet.packages import install, optional
+from alexnet.recipe import Recipe
 
 KERAS_DATASETS = ("cifar10", "cifar100", "mnist", "fashion_mnist")
 CLASS_NAMES = {
@@ -21,15 +28,41 @@ CLASS_NAMES = {
     "mnist": list("0123456789"),
     "fashion_mnist": ["T-shirt", "trousers", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot"],
 }
-# What the parts of an `.npz` are called, and images and labels in them: x_train, train_images, trainLabels, ...
-_PARTS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test",)}
+# What images and labels in an `.npz` are called, beside the names of the parts: x_train, train_images, trainLabels, ...
 _IMAGES = ("x", "images", "image", "data")
 _LABELS = ("y", "labels", "label", "targets", "target")
 _NAMES = ("classnames", "labelnames", "targetnames", "classes")
 _CHANNELS = (1, 3, 4)
 
 
-def find_keras(name):
+class ArrayReader(ImageReader):
+    """One uint8 array `(n, height, width)` or `(n, height, width, 3)`; a fourth channel is transparency."""
+
+    has_marks = True
+
+    def __init__(self, array):
+        self.array = array
+
+    def __len__(self):
+        return len(self.array)
+
+    def name(self, index):
+        return str(index)
+
+    def image_size(self, index):
+        return self.array.shape[2], self.array.shape[1]
+
+    def mark(self, index):
+        return hashlib.sha256(self.read(index)).digest()
+
+    def read(self, index):
+        return self.array[index].tobytes()
+
+    def image(self, index, size):
+        return decoding.resize_image(decoding.to_rgb(Image.fromarray(self.array[index])), size)
+
+
+def load_keras_dataset(name: str) -> tuple[LabeledImages, LabeledImages]:
     """A data set of `keras.datasets`, which downloads it once to Keras's own cache."""
     import keras
 
@@ -39,34 +72,37 @@ def find_keras(name):
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"data_dir: {name} could not be loaded by keras.datasets ({reason}).") from None
     class_names = CLASS_NAMES[name] or [str(label) for label in range(int(training[1].max()) + 1)]
-    return tuple(
-        LabeledImages.whole(Arrays(images), labels.reshape(-1), class_names, f"keras.datasets.{name}")
+    first, second = (
+        LabeledImages.whole(ArrayReader(images), labels.reshape(-1), class_names, f"keras.datasets.{name}")
         for images, labels in (training, validation)
     )
+    return first, second
 
 
-def find(tree, white_level=None):
+def detect(view: DirectoryView, recipe: Recipe, test_only: bool = False) -> Parts | None:
     """The only `.npz` in a folder, or a known set's own files; None for anything else.
 
     Raises:
         DataError: such files, but damaged, incomplete or Python pickles.
     """
-    if tree.path is None:
+    if view.path is None:
         return None
-    files = [name for name in tree.files if name.lower().endswith(".npz")]
-    if len(files) == 1 and (not tree.folders or _knows(tree.path / files[0])):
-        return read(tree.path / files[0], white_level)
-    return next((found for find in (_find_idx, _find_svhn, _find_cifar) if (found := find(tree))), None)
+    files = [name for name in view.files if name.lower().endswith(".npz")]
+    if len(files) == 1 and (not view.folders or _knows(view.path / files[0])):
+        return read(view.path / files[0], recipe.white_level)
+    return next((found for find in (_find_idx, _find_svhn, _find_cifar) if (found := find(view))), None)
 
 
-def _source(images, labels, class_names, kind, notes=()):
-    return LabeledImages.whole(Arrays(images), labels, class_names, kind, labels_from="its labels", notes=tuple(notes))
+def _source(images, labels, class_names, layout, notes=()):
+    return LabeledImages.whole(
+        ArrayReader(images), labels, class_names, layout, labels_from="its labels", notes=tuple(notes)
+    )
 
 
 # --- An .npz
 
 
-def read(path, white_level=None):
+def read(path: str | PathLike, white_level: float | None = None) -> Parts:
     """`(training, validation or None)` of an `.npz` with `x_train` and `y_train`, and `x_val` or `x_test` with theirs.
 
     The keys may also be `train_images` and `train_labels`, or only `x` and `y`; `x_val` goes before `x_test`.
@@ -102,14 +138,14 @@ def read(path, white_level=None):
     labels = [_labels(path, own, len(array)) for array, (_, _, _, own) in zip(images, parts, strict=True)]
     if len({own.shape[1] for _, _, _, own in parts if own.ndim == 2} - {1}) > 1:
         raise DataError(f"data_dir: {path}: one-hot labels must be as wide in every part.")
-    if names is None and len(labels) == 2 and (strangers := set(labels[1].tolist()) - set(labels[0].tolist())):
-        shown = ", ".join(sorted(map(str, strangers))[:5])
+    if names is None and len(labels) == 2 and (unknown_classes := set(labels[1].tolist()) - set(labels[0].tolist())):
+        shown = ", ".join(sorted(map(str, unknown_classes))[:5])
         raise DataError(f"data_dir: {path} has labels that the training images lack: {shown}.")
     class_names, labels = _named(path, labels, names)
-    found = {"train": None}
+    found: dict[str, LabeledImages] = {}
     for (part, *_), array, own in zip(parts, images, labels, strict=True):
         found[part] = _source(_bytes(array, white), own, class_names, f"the arrays in {path.name}", notes)
-    return found.pop("train"), next(iter(found.values()), None)
+    return found.pop("train", None), next(iter(found.values()), None)
 
 
 def _normal(key):
@@ -134,7 +170,7 @@ def _knows(path):
 def _chosen(path, keys):
     """`([(part, key of its images, key of its labels)], key of the class names or None, notes)`."""
     found, notes = {}, []
-    for part, part_names in (*_PARTS.items(), ("all", ("",))):
+    for part, part_names in (*SPLITS.items(), ("all", ("",))):
         x, y = _matching(keys, _IMAGES, part_names), _matching(keys, _LABELS, part_names)
         if len(x) > 1 or len(y) > 1:
             raise DataError(f"data_dir: {path} holds {', '.join(x if len(x) > 1 else y)}; only one of them may stay.")
@@ -256,8 +292,8 @@ def _named(path, labels, names):
         raise DataError(f"data_dir: {path}: class_names must be a list of different names.")
     names = [str(name) for name in _text(path, names)]
     if text:
-        if strangers := sorted(set(np.concatenate(labels).tolist()) - set(names)):
-            raise DataError(f"data_dir: {path}: class_names lacks {', '.join(strangers[:5])}.")
+        if unknown_classes := sorted(set(np.concatenate(labels).tolist()) - set(names)):
+            raise DataError(f"data_dir: {path}: class_names lacks {', '.join(unknown_classes[:5])}.")
         return names, [np.array([names.index(value) for value in own.tolist()]) for own in labels]
     if any(own.min() < 0 or own.max() >= len(names) for own in labels):
         low, high = min(own.min() for own in labels), max(own.max() for own in labels)
@@ -273,17 +309,17 @@ def _named(path, labels, names):
 _IDX = re.compile(r"(?:(.+)-)?(train|t10k|test)-(images|labels)[-.]idx[13]-ubyte(?:\.gz)?", re.IGNORECASE)
 
 
-def _find_idx(tree):
+def _find_idx(view):
     found = {}
-    for name in sorted(tree.files, key=len, reverse=True):  # the file itself goes before its .gz
+    for name in sorted(view.files, key=len, reverse=True):  # the file itself goes before its .gz
         if match := _IDX.fullmatch(name):
             set_name, part, what = (group and group.lower() for group in match.groups())
-            found.setdefault(set_name or "", {})[part, what] = tree.path / name
+            found.setdefault(set_name or "", {})[part, what] = view.path / name
     if not found:
         return None
     if len(found) > 1:
         names = ", ".join(name or "one without a name" for name in sorted(found))
-        raise DataError(f"data_dir: {tree.name} holds several sets ({names}); each needs a folder of its own.")
+        raise DataError(f"data_dir: {view.name} holds several sets ({names}); each needs a folder of its own.")
     ((set_name, files),) = found.items()
     parts = []
     for names in (("train",), ("t10k", "test")):
@@ -294,11 +330,11 @@ def _find_idx(tree):
         missing = [what for what in ("images", "labels") if (own[0], what) not in files]
         if missing or len(own) > 1:
             reason = f"lacks the {missing[0]} of {own[0]}" if missing else "holds both t10k and test"
-            raise DataError(f"data_dir: {tree.name} {reason}.")
+            raise DataError(f"data_dir: {view.name} {reason}.")
         parts.append((_idx(files[own[0], "images"], 3), _idx(files[own[0], "labels"], 1)))
     # EMNIST's images lie on their side.
     notes = ["images turned upright, as EMNIST's lie on their side"] if set_name.startswith("emnist") else []
-    return _digits(tree, [pair and (pair[0].swapaxes(1, 2) if notes else pair[0], pair[1]) for pair in parts],
+    return _digits(view, [pair and (pair[0].swapaxes(1, 2) if notes else pair[0], pair[1]) for pair in parts],
                    "the files of MNIST's form", notes)  # fmt: skip
 
 
@@ -315,16 +351,16 @@ def _idx(path, rank):
     return np.frombuffer(content, np.uint8, offset=4 + 4 * rank).reshape(shape)
 
 
-def _digits(tree, parts, kind, notes):
+def _digits(view, parts, layout, notes):
     """Sources of `(images, labels)` or None each, whose classes are called by their numbers."""
     present = [pair for pair in parts if pair is not None]
     for images, labels in present:
         if len(images) != len(labels):
-            raise DataError(f"data_dir: {tree.name} has {len(images):,} images and {len(labels):,} labels in one part.")
+            raise DataError(f"data_dir: {view.name} has {len(images):,} images and {len(labels):,} labels in one part.")
     values = np.unique(np.concatenate([labels for _, labels in present]))
     names = [str(value) for value in values]
     return tuple(
-        pair and _source(np.ascontiguousarray(pair[0]), np.searchsorted(values, pair[1]), names, kind, notes)
+        pair and _source(np.ascontiguousarray(pair[0]), np.searchsorted(values, pair[1]), names, layout, notes)
         for pair in parts
     )
 
@@ -332,19 +368,19 @@ def _digits(tree, parts, kind, notes):
 # --- SVHN's files of single digits
 
 
-def _find_svhn(tree):
-    names = {name.lower(): name for name in tree.files}
+def _find_svhn(view):
+    names = {name.lower(): name for name in view.files}
     if not any(f"{part}_32x32.mat" in names for part in ("train", "test")):
         return None
     loader = optional("scipy.io")
     if loader is None:
-        raise DataError(f"data_dir: {tree.name} holds .mat files, which need SciPy. {install('scipy')}")
+        raise DataError(f"data_dir: {view.name} holds .mat files, which need SciPy. {install('scipy')}")
     parts = []
     for part in ("train", "test"):
         if f"{part}_32x32.mat" not in names:
             parts.append(None)
             continue
-        path = tree.path / names[f"{part}_32x32.mat"]
+        path = view.path / names[f"{part}_32x32.mat"]
         try:
             arrays = loader.loadmat(path, variable_names=("X", "y"))
             images, labels = arrays["X"].transpose(3, 0, 1, 2), arrays["y"].reshape(-1)
@@ -354,26 +390,26 @@ def _find_svhn(tree):
             raise DataError(f"data_dir: {path} is not one of SVHN's files ({images.dtype} {images.shape}).")
         parts.append((images, labels % 10))  # they call 0 10
     notes = ["extra_32x32.mat is passed over"] if "extra_32x32.mat" in names else []
-    return _digits(tree, parts, "SVHN's files", notes)
+    return _digits(view, parts, "SVHN's files", notes)
 
 
 # --- CIFAR's binary files
 
 
-def _find_cifar(tree):
-    names = set(tree.files)
-    if {"data_batch_1", "test_batch"} <= names or ({"train", "test", "meta"} <= names and not tree.folders):
+def _find_cifar(view):
+    names = set(view.files)
+    if {"data_batch_1", "test_batch"} <= names or ({"train", "test", "meta"} <= names and not view.folders):
         raise DataError(
-            f"data_dir: {tree.name} holds CIFAR's Python version: pickles, which may run anything and are not read. "
+            f"data_dir: {view.name} holds CIFAR's Python version: pickles, which may run anything and are not read. "
             "The binary version is read, and so are data_dir: cifar10 and cifar100."
         )
     batches = [f"data_batch_{number}.bin" for number in range(1, 6)]
     if "test_batch.bin" in names and set(batches) & names:
         if missing := [name for name in batches if name not in names]:
-            raise DataError(f"data_dir: {tree.name} lacks {', '.join(missing)} of CIFAR-10.")
-        kind, files, labels_each, text = "CIFAR-10", (batches, ["test_batch.bin"]), 1, "batches.meta.txt"
+            raise DataError(f"data_dir: {view.name} lacks {', '.join(missing)} of CIFAR-10.")
+        layout, files, labels_each, text = "CIFAR-10", (batches, ["test_batch.bin"]), 1, "batches.meta.txt"
     elif {"train.bin", "test.bin", "fine_label_names.txt"} <= names:
-        files, labels_each, text, kind = (
+        files, labels_each, text, layout = (
             (["train.bin"], ["test.bin"]),
             2,
             "fine_label_names.txt",
@@ -381,21 +417,21 @@ def _find_cifar(tree):
         )
     else:
         return None
-    parts = [_cifar(tree, own, labels_each) for own in files]
-    class_names = (tree.path / text).read_text(encoding="utf-8").split() if text in names else CLASS_NAMES["cifar10"]
+    parts = [_cifar(view, own, labels_each) for own in files]
+    class_names = (view.path / text).read_text(encoding="utf-8").split() if text in names else CLASS_NAMES["cifar10"]
     if max(labels.max() for _, labels in parts) >= len(class_names):
-        raise DataError(f"data_dir: {tree.name} has more labels than names in {text}.")
-    return tuple(_source(images, labels, class_names, f"{kind}'s binary files") for images, labels in parts)
+        raise DataError(f"data_dir: {view.name} has more labels than names in {text}.")
+    return tuple(_source(images, labels, class_names, f"{layout}'s binary files") for images, labels in parts)
 
 
-def _cifar(tree, files, labels_each):
+def _cifar(view, files, labels_each):
     """`(images, labels)` of CIFAR's records: a byte for each label, the fine one last, and pixels by channel."""
     each = labels_each + 32 * 32 * 3
     content = []
     for name in files:
-        content.append(np.fromfile(tree.path / name, np.uint8))
+        content.append(np.fromfile(view.path / name, np.uint8))
         if not len(content[-1]) or len(content[-1]) % each:
-            raise DataError(f"data_dir: {tree.path / name} is damaged: {len(content[-1]):,} bytes.")
+            raise DataError(f"data_dir: {view.path / name} is damaged: {len(content[-1]):,} bytes.")
     records = np.concatenate(content).reshape(-1, each)
     images = records[:, labels_each:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
     return np.ascontiguousarray(images), records[:, labels_each - 1].astype(np.int64)

@@ -4,20 +4,20 @@ from dataclasses import replace
 
 import numpy as np
 
+from alexnet.data.packed_strings import PackedStrings
 from alexnet.data.readers.csv_labels import fold
-from alexnet.data.readers.folders import Node
+from alexnet.data.readers.folder_nodes import FolderNode
 from alexnet.data.source import DUPLICATES
-from alexnet.data.stores import PackedStrings
 
 _COMPARED = 8  # images whose bytes are compared, beside the names of all
 
 
-def drop_copies(tree, listing):
+def drop_copies(view, listing):
     """The `FileIndex` without folders that repeat the folder around or beside them, of the same name but for case.
 
     A folder is a copy if it holds the same names of images, and a sample of them the same bytes.
     """
-    copies = _find(tree, listing, Node.tree(listing))
+    copies = _find(view, listing, FolderNode.of(listing))
     if not copies:
         return listing
     starts = np.concatenate(([0], np.cumsum(listing.counts)))
@@ -39,7 +39,7 @@ def drop_copies(tree, listing):
     )
 
 
-def _find(tree, listing, root):
+def _find(view, listing, root):
     """Paths of the copies."""
     found, waiting = [], [root]
     while waiting:
@@ -50,21 +50,21 @@ def _find(tree, listing, root):
             alike.setdefault(fold(child.name), []).append(child)
         first = alike.pop(fold(node.name), []) if node.name else []
         for child in first:
-            if node.total > child.total and _is_copy(tree, listing, node, child):
+            if node.total > child.total and _is_copy(view, listing, node, child):
                 found.append(child.path)
         for first, *others in alike.values():
-            found += [other.path for other in others if _is_copy(tree, listing, first, other)]
+            found += [other.path for other in others if _is_copy(view, listing, first, other)]
         waiting += [child for child in children if child.path not in found and child.filled()]
     return found
 
 
-def _is_copy(tree, listing, node, copy):
+def _is_copy(view, listing, node, copy):
     outer = _relative(listing, _opened(node), copy)
     inner = _relative(listing, _opened(copy))
     if outer.keys() != inner.keys():
         return False
     sample = sorted(outer)[:: max(1, len(outer) // _COMPARED)][:_COMPARED]
-    first, second = (tree.store(PackedStrings.of(names[key] for key in sample)) for names in (outer, inner))
+    first, second = (view.reader(PackedStrings.of(names[key] for key in sample)) for names in (outer, inner))
     try:
         return all(first.read(number) == second.read(number) for number in range(len(sample)))
     except OSError:

@@ -8,26 +8,12 @@ import unicodedata
 
 import numpy as np
 
-from alexnet.data.readers.parts import is_plain_part, part_of, words
-from alexnet.data.source import DataError
+from alexnet.data.errors import DataError
+from alexnet.data.readers.naming import FLAG_COLUMNS, is_plain_part, part_of, plain, words
 
 ENDINGS = (".csv", ".tsv", ".tab", ".jsonl")
-IMAGE_ENDINGS = (
-    ".jpg",
-    ".jpeg",
-    ".jpe",
-    ".jfif",
-    ".png",
-    ".bmp",
-    ".gif",
-    ".webp",
-    ".tif",
-    ".tiff",
-    ".ppm",
-    ".pgm",
-    ".pbm",
-)
-IMAGE_ENDINGS += (".heic", ".heif", ".avif", ".jp2", ".dcm")
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm",
+                 ".pbm", ".heic", ".heif", ".avif", ".jp2", ".dcm")  # fmt: skip
 NONE, SEVERAL = -1, -2  # no image is called so; more than one is
 # What programs write where a value is missing.
 _MISSING = frozenset(("", "nan", "NaN", "NAN", "null", "NULL", "<NA>", "NA", "N/A", "#N/A", "n/a"))
@@ -76,13 +62,8 @@ def _unused(column, columns):
     return name
 
 
-def plain(text):
-    """Letters and digits of a name in lower case."""
-    return "".join(letter for letter in text.lower() if letter.isalnum())
-
-
-def read(tree, name, encoding=None):
-    """The `Table` in the file `name` of a tree; None if it is no table.
+def read(view, name, encoding=None):
+    """The `Table` in the file `name` of a view; None if it is no table.
 
     Args:
         encoding: Of the text; None finds it out.
@@ -90,15 +71,15 @@ def read(tree, name, encoding=None):
     Raises:
         DataError: it cannot be read, or not without doubt.
     """
-    text, notes = _decode(tree, name, tree.read(name), encoding)
+    text, notes = _decode(view, name, view.read(name), encoding)
     if name.lower().endswith(".jsonl"):
-        return _read_lines(tree, name, text, notes)
+        return _read_lines(view, name, text, notes)
     header = text.lstrip("\r\n").partition("\n")[0]
     delimiter = max("\t;|," if name.lower().endswith((".tsv", ".tab")) else ",;\t|", key=header.count)
     try:
         rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
     except csv.Error as error:
-        raise DataError(f"data_dir: {tree.name}/{name} cannot be read as CSV ({error}).") from None
+        raise DataError(f"data_dir: {view.name}/{name} cannot be read as CSV ({error}).") from None
     numbers = [number for number, row in enumerate(rows, 1) if any(cell.strip() for cell in row)]
     rows = [rows[number - 1] for number in numbers]
     if not rows:
@@ -107,13 +88,13 @@ def read(tree, name, encoding=None):
     for number, row in zip(numbers, rows, strict=True):
         if any(cell.strip() for cell in row[len(header) :]):
             raise DataError(
-                f"data_dir: {tree.name}/{name} has {len(row)} values in row {number} under {len(header)} headers: "
+                f"data_dir: {view.name}/{name} has {len(row)} values in row {number} under {len(header)} headers: "
                 "which belongs to which cannot be told. Text that contains the separator must stand in quotes."
             )
     return Table(name, header, rows, notes)
 
 
-def _read_lines(tree, name, text, notes):
+def _read_lines(view, name, text, notes):
     """JSON objects, one a line, as Hugging Face's `metadata.jsonl` has them."""
     rows = []
     for number, line in enumerate(text.splitlines(), 1):
@@ -122,9 +103,9 @@ def _read_lines(tree, name, text, notes):
         try:
             row = json.loads(line)
         except ValueError as error:
-            raise DataError(f"data_dir: {tree.name}/{name}: line {number} is no JSON ({error}).") from None
+            raise DataError(f"data_dir: {view.name}/{name}: line {number} is no JSON ({error}).") from None
         if not isinstance(row, dict):
-            raise DataError(f"data_dir: {tree.name}/{name}: line {number} holds no JSON object.")
+            raise DataError(f"data_dir: {view.name}/{name}: line {number} holds no JSON object.")
         rows.append(row)
     header = list(dict.fromkeys(key for row in rows for key in row))
     return Table(name, header, [[_text(row.get(key)) for key in header] for row in rows], notes) if rows else None
@@ -136,13 +117,13 @@ def _text(value):
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _decode(tree, name, content, encoding):
+def _decode(view, name, content, encoding):
     """`(text, notes)`."""
     if encoding is not None:
         try:
             return content.decode(encoding).removeprefix("\ufeff"), []
         except (LookupError, UnicodeError) as error:
-            raise DataError(f"data_dir: {tree.name}/{name} is not in table_encoding {encoding} ({error}).") from None
+            raise DataError(f"data_dir: {view.name}/{name} is not in table_encoding {encoding} ({error}).") from None
     if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
         encoding = "utf-16"
     elif b"\0" in content[:1000]:
@@ -161,7 +142,7 @@ def _decode(tree, name, content, encoding):
         encoding = "cp1252"
     if encoding is None:
         raise DataError(
-            f"data_dir: {tree.name}/{name} is in an encoding that was not recognized; name it: table_encoding."
+            f"data_dir: {view.name}/{name} is in an encoding that was not recognized; name it: table_encoding."
         )
     return content.decode(encoding), [f"{name} is read as {encoding} (table_encoding)"]
 
@@ -365,7 +346,7 @@ def split_column(table):
         parts = {value: part_of(value) if len(words(value)) <= 2 else None for value in distinct}
         if len(set(parts.values())) > 1 and None not in parts.values() and "train" in parts.values():
             return column, [parts[value] for value in values]
-        second = {"isvalid": "val", "isval": "val", "isvalidation": "val", "istest": "test"}.get(plain(column))
+        second = FLAG_COLUMNS.get(plain(column))
         if second and {value.lower() for value in distinct} <= {"true", "false", "0", "1"}:
             return column, [second if value.lower() in ("true", "1") else "train" for value in values]
     return None

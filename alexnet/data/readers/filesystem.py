@@ -6,36 +6,81 @@ Names that come from data, a table's or a zip's, are compared with what is liste
 import contextlib
 import os
 import posixpath
+import struct
 import zipfile
+import zlib
 from bisect import bisect_left
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
-from alexnet.data.decoding import EXTENSIONS
+from alexnet.data.errors import DataError
+from alexnet.data.formats import EXTENSIONS
 from alexnet.data.listing import FileIndex, is_file, is_folder, is_hidden, list_images
-from alexnet.data.source import ENDING, HIDDEN, DataError
-from alexnet.data.stores import Folder, PackedStrings, Zip
+from alexnet.data.packed_strings import PackedStrings
+from alexnet.data.source import ENDING, HIDDEN, EncodedReader
+
+# No image is as large as this; an archive that says so is damaged or made to fill the memory.
+LARGEST = 256 * 2**20
 
 
-def _hidden_part(name):
-    """Up to where a zip's member is hidden, None if it is not. Absolute names and those that lead upwards, which no zip
-    should hold, count as hidden: their first part is empty or begins with a dot."""
-    parts = name.split("/")
-    for number, part in enumerate(parts):
-        if not part or is_hidden(part):
-            return "/".join(parts[: number + 1])
-    return None
-
-
-class FolderTree:
-    """A folder of the file system.
+class DirectoryView:
+    """What lies in a folder, or in a folder of a zip. Detectors of layouts look at it.
 
     Attributes:
-        path: Where it lies.
+        path: Where the folder lies; None in a zip.
         name: The same as text, for messages.
         folders: Names of the folders right in it, sorted, without hidden ones.
         files: Names of the files.
+        cache: A folder that remembers long listings, or None.
+        tables: Tables beside a zip that may be about its images: `(view, file name, name to show, part or None)`.
+    """
+
+    path: Path | None = None
+    name: str
+    folders: list
+    files: list
+    cache: Path | None = None
+    tables: tuple = ()
+    _listed = None
+
+    def sub(self, name: str) -> "DirectoryView":
+        """The view of a folder right in it."""
+        raise NotImplementedError
+
+    def has(self, path: str) -> bool:
+        """Whether there is a folder of this relative path."""
+        raise NotImplementedError
+
+    def read(self, name: str) -> bytes:
+        """The content of the file `name` right in it.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        raise NotImplementedError
+
+    def list_images(self) -> FileIndex:
+        """All images below; listed once.
+
+        Raises:
+            DataError: it cannot be listed.
+        """
+        if self._listed is None:
+            self._listed = self._list_images()
+        return self._listed
+
+    def _list_images(self):
+        raise NotImplementedError
+
+    def reader(self, names: Iterable[str]) -> EncodedReader:
+        """The `ImageReader` of some images, by their paths as `list_images` has them."""
+        raise NotImplementedError
+
+
+class FolderView(DirectoryView):
+    """A folder of the file system.
 
     Raises:
         DataError: it cannot be listed.
@@ -54,40 +99,29 @@ class FolderTree:
         self.files = [entry.name for entry in visible if is_file(entry)]
 
     def sub(self, name):
-        """The tree of a folder below."""
-        return FolderTree(self.path / name, self.cache)
+        return FolderView(self.path / name, self.cache)
 
     def has(self, path):
-        """Whether there is a folder of this relative path."""
         return (self.path / path).is_dir()
 
     def read(self, name):
-        """The content of the file `name` right in it.
-
-        Raises:
-            DataError: it cannot be read.
-        """
         try:
             return (self.path / name).read_bytes()
         except OSError as error:
             raise DataError(f"data_dir: {self.path / name} cannot be read ({error.strerror}).") from None
 
-    def images(self):
-        """The `FileIndex` of all images below."""
+    def _list_images(self):
         try:
             return list_images(self.path, self.cache)
         except OSError as error:
             raise DataError(f"data_dir: {self.path} cannot be listed ({error.strerror}).") from None
 
-    def store(self, names):
-        """The store of some images, given by their `PackedStrings`."""
-        return Folder(self.path, names)
+    def reader(self, names):
+        return FolderReader(self.path, names)
 
 
-class ZipTree:
-    """A zip, or a folder in one; as `FolderTree`, but with no `path`."""
-
-    path = None
+class ZipView(DirectoryView):
+    """A zip, or a folder in one."""
 
     def __init__(self, archive, members, prefix="", hidden=()):
         self._archive = archive
@@ -103,8 +137,8 @@ class ZipTree:
         self.files = sorted(first for first, slash, _ in inside if not slash)
 
     @classmethod
-    def open(cls, path):
-        """The tree of a zip file.
+    def open(cls, path, tables=()):
+        """The view of a zip file.
 
         Raises:
             DataError: it cannot be read.
@@ -119,10 +153,12 @@ class ZipTree:
         hidden = {name: _hidden_part(name) for name in members}
         visible = sorted(name for name, part in hidden.items() if part is None)
         hidden = sorted({part for part in hidden.values() if part is not None})
-        return cls(str(path), {name: members[name] for name in visible}, hidden=hidden)
+        view = cls(str(path), {name: members[name] for name in visible}, hidden=hidden)
+        view.tables = tuple(tables)
+        return view
 
     def sub(self, name):
-        return ZipTree(self._archive, self._members, f"{self._prefix}{name}/", self._hidden)
+        return ZipView(self._archive, self._members, f"{self._prefix}{name}/", self._hidden)
 
     def has(self, path):
         below = f"{self._prefix}{path}/"
@@ -130,11 +166,11 @@ class ZipTree:
 
     def read(self, name):
         try:
-            return Zip(self._archive, [self._members[self._prefix + name]]).read(0)
+            return ZipReader(self._archive, [self._members[self._prefix + name]]).read(0)
         except OSError as error:
             raise DataError(f"data_dir: {self.name}/{name} cannot be read ({error.strerror or error}).") from None
 
-    def images(self):
+    def _list_images(self):
         below = [name[len(self._prefix) :] for name in self._names]
         inside = sorted((name for name in below if name.lower().endswith(EXTENSIONS)), key=posixpath.split)
         others = [name for name in below if not name.lower().endswith(EXTENSIONS)]
@@ -158,8 +194,8 @@ class ZipTree:
             passed_over=tuple(passed_over),
         )
 
-    def store(self, names):
-        return Zip(self._archive, [self._members[self._prefix + name] for name in names])
+    def reader(self, names):
+        return ZipReader(self._archive, [self._members[self._prefix + name] for name in names])
 
 
 def _name(info):
@@ -170,3 +206,112 @@ def _name(info):
         with contextlib.suppress(UnicodeError):
             name = name.encode("cp437").decode("utf-8")
     return name.partition("\0")[0].replace("\\", "/")
+
+
+def _hidden_part(name):
+    """Up to where a zip's member is hidden, None if it is not. Absolute names and those that lead upwards, which no zip
+    should hold, count as hidden: their first part is empty or begins with a dot."""
+    parts = name.split("/")
+    for number, part in enumerate(parts):
+        if not part or is_hidden(part):
+            return "/".join(parts[: number + 1])
+    return None
+
+
+# --- Reading in place
+
+
+class FolderReader(EncodedReader):
+    """Files below one folder.
+
+    Args:
+        root: The folder.
+        names: `PackedStrings` of the files, relative to it.
+    """
+
+    has_marks = True
+
+    def __init__(self, root, names):
+        self.root = str(root)
+        self.names = names
+
+    def __len__(self):
+        return len(self.names)
+
+    def name(self, index):
+        return os.path.join(self.root, self.names[index])
+
+    def read(self, index):
+        with open(self.name(index), "rb") as file:
+            return file.read()
+
+    def mark(self, index):
+        with open(self.name(index), "rb", buffering=0) as file:
+            return file_mark(file, 0, os.fstat(file.fileno()).st_size)
+
+
+class ZipReader(EncodedReader):
+    """Files in a zip, read in place by any number of threads: `zipfile` lists them, but would need a lock to read.
+
+    Args:
+        path: The zip.
+        members: The `zipfile.ZipInfo` of each file.
+    """
+
+    has_marks = True
+
+    def __init__(self, path, members):
+        self.path = str(path)
+        self.members = members
+        self._file = open(path, "rb", buffering=0)  # noqa: SIM115 - read as long as the reader lives
+
+    def __len__(self):
+        return len(self.members)
+
+    def name(self, index):
+        return f"{self.path}/{self.members[index].filename}"
+
+    def mark(self, index):
+        return self.members[index].CRC, self.members[index].file_size
+
+    def read(self, index):
+        member = self.members[index]
+        if member.flag_bits & 1:
+            raise OSError("it is encrypted")
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise OSError(f"it is compressed in a way that is not read, {member.compress_type}")
+        if member.file_size > LARGEST:
+            raise OSError(f"it claims to have {member.file_size:,} bytes, more than an image has")
+        header = read_at(self._file, member.header_offset, 30)
+        if header[:4] != b"PK\3\4":
+            raise OSError("the zip is damaged there")
+        begin = member.header_offset + 30 + sum(struct.unpack("<26xHH", header))
+        content = read_at(self._file, begin, member.compress_size)
+        if member.compress_type == zipfile.ZIP_DEFLATED:
+            try:
+                content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, max(1, member.file_size))
+            except zlib.error as error:
+                raise OSError(f"the zip is damaged there: {error}") from None
+        if zlib.crc32(content) != member.CRC:
+            raise OSError("the zip is damaged there: wrong checksum")
+        return content
+
+
+def read_at(file, offset, size):
+    """`size` bytes of an open file from `offset` on, without moving its position, so that threads may share it.
+
+    Raises:
+        OSError: the file ends before, or nobody would want so much.
+    """
+    if not 0 <= size <= LARGEST or offset < 0:
+        raise OSError(f"it claims to have {size:,} bytes")
+    content = os.pread(file.fileno(), size, offset)
+    if len(content) < size:
+        raise OSError(f"{file.name} ends too early")
+    return content
+
+
+def file_mark(file, offset, size):
+    """The size of a file that lies in `file`, and its end, in which compressed images differ."""
+    end = min(size, 512)
+    return size, read_at(file, offset + size - end, end)

@@ -4,17 +4,18 @@ from dataclasses import replace
 
 import numpy as np
 
-from alexnet.data.readers import csv_labels, lists, table_labels
-from alexnet.data.readers.csv_labels import Table, plain
-from alexnet.data.source import DataError
+from alexnet.data.errors import DataError
+from alexnet.data.readers import csv_labels, lists, table_labels, table_sources
+from alexnet.data.readers.csv_labels import Table
+from alexnet.data.readers.naming import LABEL_COLUMNS, plain
 
 
-def find(tree, listing, training, readings, recipe):
+def find(view, listing, training, readings, recipe):
     """`(validation source or None, name of its table or None, notes)` by tables of flat parts.
 
     Args:
         training: The source of the class folders.
-        readings: `Reading` of each CSV table; text files are looked for here.
+        readings: `TableReading` of each CSV table; text files are looked for here.
 
     Raises:
         DataError: a table of a part has a column of classes that are not those of the folders.
@@ -22,7 +23,7 @@ def find(tree, listing, training, readings, recipe):
     taken = np.zeros(len(listing.names), bool)
     taken[training.indices] = True
     found, notes = [], []
-    for reading in (*readings, *read_texts(tree, listing)):
+    for reading in (*readings, *read_texts(view, listing)):
         part = reading.part if reading.part in ("val", "test") else None
         images = reading.images[reading.images >= 0]
         if part is None or not len(images) or taken[images].any():
@@ -40,7 +41,7 @@ def find(tree, listing, training, readings, recipe):
     if not found:
         return None, None, notes
     reading = max(found, key=lambda row: row[:2])[2]
-    source = table_labels.to_source(tree, listing, np.arange(len(reading.labels)), reading, reading.part)
+    source = table_sources.to_source(view, listing, np.arange(len(reading.labels)), reading, reading.part)
     return source, reading.table.name, notes
 
 
@@ -49,9 +50,9 @@ def _shown(labels):
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
-def read_texts(tree, listing, parts=("val", "test")):
-    """`Reading` of text files without headers, like `val_annotations.txt`, that name images and say more of them; what
-    their columns mean is not decided.
+def read_texts(view, listing, parts=("val", "test")):
+    """`TableReading` of text files without headers, like `val_annotations.txt`, that name images and say more of them.
+    What their columns mean is not decided.
 
     Args:
         parts: Which files are read, by their names.
@@ -60,7 +61,7 @@ def read_texts(tree, listing, parts=("val", "test")):
         if not path.lower().endswith(".txt") or part not in parts:
             continue
         try:
-            rows = lists.read_lines(tree, path)
+            rows = lists.read_lines(view, path)
         except DataError:  # it is no table either
             continue
         if not rows or len(rows[0]) < 2:
@@ -71,7 +72,7 @@ def read_texts(tree, listing, parts=("val", "test")):
         )
         for column, (images, endings) in matches.items():
             if 2 * (images >= 0).sum() > len(table):
-                yield table_labels.Reading(table, part, column, images, endings=endings)
+                yield table_labels.TableReading(table, part, column, images, endings=endings)
                 break
 
 
@@ -83,7 +84,7 @@ def _fit(reading, class_names, recipe):
     found = {}
     for column, values in reading.table.columns.items():
         labels = csv_labels.clean_labels(values)
-        named = plain(column) in table_labels.LABELS or column == reading.table.find(recipe.label_column or "")
+        named = plain(column) in LABEL_COLUMNS or column == reading.table.find(recipe.label_column or "")
         for translate in _translations(class_names):
             own = [label if label is None else translate(label) for label in labels]
             if column == reading.image_column or any(

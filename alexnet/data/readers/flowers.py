@@ -5,47 +5,52 @@ import re
 
 import numpy as np
 
+from alexnet.data.errors import DataError
+from alexnet.data.packed_strings import PackedStrings
+from alexnet.data.readers.filesystem import DirectoryView
 from alexnet.data.readers.lists import load_mat
-from alexnet.data.source import NO_ROW, OTHER_SPLITS, DataError, LabeledImages
-from alexnet.data.stores import PackedStrings
+from alexnet.data.source import NO_ROW, OTHER_SPLITS, LabeledImages, Parts
+from alexnet.recipe import Recipe
 
 LABELS, PARTS = "imagelabels.mat", "setid.mat"
 _NUMBER = re.compile(r"image_0*(\d+)")
 
 
-def find(tree):
+def detect(view: DirectoryView, recipe: Recipe, test_only: bool = False) -> Parts | None:
     """`(training, validation or None)` of `image_00001.jpg`, ... beside `imagelabels.mat` and `setid.mat`, or None.
 
     Raises:
         DataError: these files say something else than the images.
     """
-    if LABELS not in tree.files:
+    if LABELS not in view.files:
         return None
-    labels = _arrays(tree, LABELS, "labels")["labels"]
-    listing = tree.images()
-    images, others = {}, []
+    labels = _arrays(view, LABELS, "labels")["labels"]
+    listing = view.list_images()
+    images: dict = {}
+    others = []
     for index, name in enumerate(listing.names):
         match = _NUMBER.fullmatch(os.path.splitext(os.path.basename(name))[0])
         number = int(match[1]) if match else 0
         if not 0 < number <= len(labels):
             others.append(name)
         elif images.setdefault(number, index) != index:
-            raise DataError(f"data_dir: {tree.name} holds image {number} of {LABELS} twice: {name}.")
+            raise DataError(f"data_dir: {view.name} holds image {number} of {LABELS} twice: {name}.")
     if not images:
         return None
-    parts = {"trnid": np.arange(1, len(labels) + 1), "valid": [], "tstid": []}
-    if PARTS in tree.files:
-        parts = _arrays(tree, PARTS, "trnid", "valid", "tstid")
+    none = np.zeros(0, np.int64)
+    parts = {"trnid": np.arange(1, len(labels) + 1), "valid": none, "tstid": none}
+    if PARTS in view.files:
+        parts = _arrays(view, PARTS, "trnid", "valid", "tstid")
     numbers = np.concatenate(list(parts.values()))
     if len(set(numbers.tolist())) != len(numbers) or not all(0 < number <= len(labels) for number in numbers):
-        raise DataError(f"data_dir: {tree.name}: {PARTS} does not fit {LABELS}, which has {len(labels):,} labels.")
+        raise DataError(f"data_dir: {view.name}: {PARTS} does not fit {LABELS}, which has {len(labels):,} labels.")
     left = [listing.names[images[number]] for number in parts["tstid"] if number in images]
     passed_over = [(reason, names) for reason, names in listing.passed_over]
-    passed_over += [
-        (reason, PackedStrings.of(names)) for reason, names in ((OTHER_SPLITS, left), (NO_ROW, others)) if names
-    ]
+    for reason, names in ((OTHER_SPLITS, left), (NO_ROW, others)):
+        if names:
+            passed_over.append((reason, PackedStrings.of(names)))
     classes = np.unique(labels)
-    store = tree.store(listing.names)
+    reader = view.reader(listing.names)
 
     def source(part, origin, passed_over=()):
         found = sorted((images[number], labels[number - 1]) for number in parts[part] if number in images)
@@ -54,7 +59,7 @@ def find(tree):
             return None
         indices, own = np.array(found, np.int64).T
         return LabeledImages(
-            store,
+            reader,
             indices,
             np.searchsorted(classes, own).astype(np.int32),
             [str(label) for label in classes],
@@ -68,10 +73,10 @@ def find(tree):
     return source("trnid", "", passed_over), source("valid", f"valid in {PARTS}")
 
 
-def _arrays(tree, name, *keys):
+def _arrays(view, name, *keys):
     """`{key: whole numbers (n,)}` of one file."""
-    found = load_mat(tree, name, tree.read(name))
+    found = load_mat(view, name, view.read(name))
     try:
         return {key: found[key].reshape(-1).astype(np.int64) for key in keys}
     except (KeyError, ValueError, TypeError) as error:
-        raise DataError(f"data_dir: {tree.name}/{name} cannot be used ({type(error).__name__}: {error}).") from None
+        raise DataError(f"data_dir: {view.name}/{name} cannot be used ({type(error).__name__}: {error}).") from None

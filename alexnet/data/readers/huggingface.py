@@ -6,12 +6,16 @@ from dataclasses import replace
 
 import numpy as np
 
-from alexnet.data.decoding import EXTENSIONS
+from alexnet.data.errors import DataError
+from alexnet.data.formats import EXTENSIONS
 from alexnet.data.listing import is_file, is_folder
-from alexnet.data.readers.classes import Part, find_image, find_label, require_columns, split_column
+from alexnet.data.readers.arrow_columns import find_image, find_label, require_columns, split_column
+from alexnet.data.readers.arrow_tables import SplitTable
+from alexnet.data.readers.filesystem import DirectoryView
 from alexnet.data.readers.shards import ENDINGS, open_shard
 from alexnet.data.readers.splits import Split, check_complete, choose, group, kind_of, some, words
-from alexnet.data.source import ENDING, NO_LABEL, NO_ROW, OTHER_SPLITS, DataError, LabeledImages
+from alexnet.data.source import ENDING, NO_LABEL, NO_ROW, OTHER_SPLITS, LabeledImages, Parts
+from alexnet.recipe import Recipe
 
 SAVED = "a data set that Hugging Face saved"
 PARQUET = "Parquet files (packed first, they are read much faster: python -m alexnet pack)"
@@ -20,64 +24,64 @@ ARROW = "Arrow files"
 # --- What lies there
 
 
-def find_saved(tree, test_only=False, choices=None):
+def detect_saved(view: DirectoryView, recipe: Recipe, test_only: bool = False) -> Parts | None:
     """A data set that `save_to_disk` wrote: `dataset_dict.json` with a folder for each split, or one split."""
-    if tree.path is None:
+    if view.path is None:
         return None
-    if "state.json" in tree.files and "dataset_info.json" in tree.files:
-        return _sources(tree, [_saved(tree, Split("", "", None))], SAVED, choices, test_only, [])
-    folders = [name for name in tree.folders if os.path.isfile(tree.path / name / "state.json")]
-    if "dataset_dict.json" in tree.files:
-        folders = _json(tree, "dataset_dict.json").get("splits", folders)
+    if "state.json" in view.files and "dataset_info.json" in view.files:
+        return _sources(view, [_saved(view, Split("", "", None))], SAVED, recipe, test_only, [])
+    folders = [name for name in view.folders if os.path.isfile(view.path / name / "state.json")]
+    if "dataset_dict.json" in view.files:
+        folders = _json(view, "dataset_dict.json").get("splits", folders)
         if not isinstance(folders, list) or not all(isinstance(name, str) for name in folders):
-            raise DataError(f"data_dir: {tree.name}/dataset_dict.json does not list its splits.")
-        if missing := [name for name in folders if name not in tree.folders]:
-            raise DataError(f"data_dir: {tree.name} lacks the splits {some(missing)} that dataset_dict.json lists.")
+            raise DataError(f"data_dir: {view.name}/dataset_dict.json does not list its splits.")
+        if missing := [name for name in folders if name not in view.folders]:
+            raise DataError(f"data_dir: {view.name} lacks the splits {some(missing)} that dataset_dict.json lists.")
         if not folders:
-            raise DataError(f"data_dir: {tree.name} has no splits.")
-    elif folders and (tables := _tables(tree)[0]):
+            raise DataError(f"data_dir: {view.name} has no splits.")
+    elif folders and (tables := _tables(view)[0]):
         raise DataError(
-            f"data_dir: {tree.name} holds data sets that Hugging Face saved ({some(folders)}) and other tables "
+            f"data_dir: {view.name} holds data sets that Hugging Face saved ({some(folders)}) and other tables "
             f"({some(tables)}). Give one of them as data_dir."
         )
     if not folders:
         return None
-    others = [(ENDING, name) for name in tree.files if name != "dataset_dict.json"]
-    others += [(OTHER_SPLITS, f"{name}/") for name in tree.folders if name not in folders]
+    others = [(ENDING, name) for name in view.files if name != "dataset_dict.json"]
+    others += [(OTHER_SPLITS, f"{name}/") for name in view.folders if name not in folders]
     splits = [Split(f"{name}/", " ".join(words(name)), kind_of(name), files=[name]) for name in folders]
-    parts = [_saved(tree.sub(split.files[0]), split) for split in splits]
-    return _sources(tree, parts, SAVED, choices, test_only, others)
+    parts = [_saved(view.sub(split.files[0]), split) for split in splits]
+    return _sources(view, parts, SAVED, recipe, test_only, others)
 
 
-def _saved(tree, split):
-    """The `Part` in one folder that `save_to_disk` wrote."""
+def _saved(view, split):
+    """The `SplitTable` in one folder that `save_to_disk` wrote."""
 
     def prepare(part):
-        state, part.info = _json(tree, "state.json"), _json(tree, "dataset_info.json")
+        state, part.info = _json(view, "state.json"), _json(view, "dataset_info.json")
         part.info_name = f"{split.name}dataset_info.json"
         part.word = split.files[0] if split.files else state.get("_split")
-        listed = _listed(tree, state, "_data_files")
-        indices = _listed(tree, state, "_indices_data_files") or _listed(tree, state, "_indices_files") or []
-        present = [name for name in tree.files if name.lower().endswith(".arrow")]
+        listed = _listed(view, state, "_data_files")
+        indices = _listed(view, state, "_indices_data_files") or _listed(view, state, "_indices_files") or []
+        present = [name for name in view.files if name.lower().endswith(".arrow")]
         if listed is None:  # it says nothing: the files that are called as data are
             listed = [name for name in present if not name.startswith(("cache-", "indices"))]
-            part.notes += check_complete(tree.name, listed)
-        if missing := [name for name in listed + indices if name not in tree.files]:
-            raise DataError(f"data_dir: {tree.name} lacks {some(missing)}, which its state.json lists.")
+            part.notes += check_complete(view.name, listed)
+        if missing := [name for name in listed + indices if name not in view.files]:
+            raise DataError(f"data_dir: {view.name} lacks {some(missing)}, which its state.json lists.")
         if not listed:
-            raise DataError(f"data_dir: {tree.name} holds no .arrow file.")
+            raise DataError(f"data_dir: {view.name} holds no .arrow file.")
         used = ("state.json", "dataset_info.json", *listed, *indices)
-        left = [name for name in tree.files if name not in used]
+        left = [name for name in view.files if name not in used]
         part.passed_over += [(OTHER_SPLITS if name in present else ENDING, split.name + name) for name in left]
-        part.passed_over += [(OTHER_SPLITS, f"{split.name}{name}/") for name in tree.folders]
-        part.paths = [tree.path / name for name in listed]
+        part.passed_over += [(OTHER_SPLITS, f"{split.name}{name}/") for name in view.folders]
+        part.paths = [view.path / name for name in listed]
         if indices:
-            part.rows = _indices(part, [open_shard(tree.path / name) for name in indices])
+            part.rows = _indices(part, [open_shard(view.path / name) for name in indices])
 
-    return Part(split, tree.name, prepare)
+    return SplitTable(split, view.name, prepare)
 
 
-def _listed(tree, state, key):
+def _listed(view, state, key):
     """File names under a key of `state.json`; None if it says nothing of them."""
     entries = state.get(key)
     if entries is None:
@@ -85,10 +89,10 @@ def _listed(tree, state, key):
     entries = [entry if isinstance(entry, dict) else {} for entry in entries] if isinstance(entries, list) else [{}]
     names = [entry.get("filename") for entry in entries]
     if not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
-        raise DataError(f"data_dir: {tree.name}/state.json does not list its files.")
+        raise DataError(f"data_dir: {view.name}/state.json does not list its files.")
     if cut := [entry["filename"] for entry in entries if entry.get("skip") or entry.get("take")]:
         raise DataError(
-            f"data_dir: {tree.name}/state.json takes some rows of {some(cut)} only; save the data set anew."
+            f"data_dir: {view.name}/state.json takes some rows of {some(cut)} only; save the data set anew."
         )
     return names
 
@@ -106,54 +110,53 @@ def _indices(part, shards):
     return rows.astype(np.int64)
 
 
-def find_parquet(tree, test_only=False, choices=None):
+def detect_tables(view: DirectoryView, recipe: Recipe, test_only: bool = False) -> Parts | None:
     """Parquet or Arrow files, `train-00000-of-00002.parquet` or `train/0000.parquet`, perhaps in a folder of theirs."""
-    if tree.path is None:
-        if any(name.lower().endswith(ENDINGS) for name in tree.files) and not len(tree.images().names):
-            raise DataError(f"data_dir: {tree.name} holds Parquet or Arrow files; unzip it once.")
+    if view.path is None:
+        if any(name.lower().endswith(ENDINGS) for name in view.files) and not len(view.list_images().names):
+            raise DataError(f"data_dir: {view.name} holds Parquet or Arrow files; unzip it once.")
         return None
-    classes_from = getattr(choices, "classes_from", None)
-    if classes_from not in (None, "table"):
+    if recipe.classes_from not in (None, "table"):
         return None
-    files, others = _tables(tree)
+    files, others = _tables(view)
     if not files:
         return None
-    infos = next((name for name in ("dataset_info.json", "dataset_infos.json") if name in tree.files), None)
-    info = _json(tree, infos) if infos else {}
+    infos = next((name for name in ("dataset_info.json", "dataset_infos.json") if name in view.files), None)
+    info = _json(view, infos) if infos else {}
     if infos == "dataset_infos.json":  # of each configuration
         info = next(iter(info.values())) if len(info) == 1 else {}
-    parts = [_part(tree, split, infos, info) for split in group(files)]
+    parts = [_part(view, split, infos, info) for split in group(files)]
     if not any(part.split.kind == "train" for part in parts) and len(parts) > 1:
         # What holds no images is a table of something else.
         tables = [part for part in parts if part.split.kind is None and not part.held()]
         if len(tables) < len(parts):
             others += [(ENDING, name) for part in tables for name in part.split.files]
             parts = [part for part in parts if part not in tables]
-    if classes_from != "table":
-        _require_one_reading(tree, parts)
+    if recipe.classes_from != "table":
+        _require_one_reading(view, parts)
     layout = PARQUET if files[0].lower().endswith((".parquet", ".pq")) else ARROW
-    return _sources(tree, parts, layout, choices, test_only, others)
+    return _sources(view, parts, layout, recipe, test_only, others)
 
 
-def _part(tree, split, infos, info):
-    paths = [tree.path / name for name in split.files]
+def _part(view, split, infos, info):
+    paths = [view.path / name for name in split.files]
     first = str(paths[0])  # training and validation have rows of the same numbers
 
     def prepare(part):
         part.paths, part.info, part.info_name = paths, info if isinstance(info, dict) else {}, infos
         if len({os.path.splitext(path)[1].lower() for path in paths}) > 1:
             raise DataError(
-                f"data_dir: {tree.name} holds the same split in several formats ({some(split.files)}): which is the "
+                f"data_dir: {view.name} holds the same split in several formats ({some(split.files)}): which is the "
                 "data? Leave only that one there."
             )
-        part.notes += check_complete(tree.name, split.files)
+        part.notes += check_complete(view.name, split.files)
 
-    return Part(split, first if len(paths) == 1 else f"{first} and {len(paths) - 1} more", prepare)
+    return SplitTable(split, first if len(paths) == 1 else f"{first} and {len(paths) - 1} more", prepare)
 
 
-def _tables(tree):
-    """`(paths of Parquet and Arrow files, (reason, path) of what lies beside them)`, in a tree of few folders."""
-    found, others, waiting = [], [], [("", tree.files, tree.folders)]
+def _tables(view):
+    """`(paths of Parquet and Arrow files, (reason, path) of what lies beside them)`, in a view of few folders."""
+    found, others, waiting = [], [], [("", view.files, view.folders)]
     while waiting:
         prefix, files, folders = waiting.pop()
         for name in files:
@@ -162,7 +165,7 @@ def _tables(tree):
             elif name not in ("dataset_info.json", "dataset_infos.json"):
                 others.append((NO_ROW if name.lower().endswith(EXTENSIONS) else ENDING, prefix + name))
         for name in folders:
-            inner = _entries(tree.path / prefix / name) if prefix.count("/") < 3 and len(folders) <= 64 else None
+            inner = _entries(view.path / prefix / name) if prefix.count("/") < 3 and len(folders) <= 64 else None
             if inner is None:
                 others.append((NO_ROW, f"{prefix}{name}/"))
             elif "state.json" in inner[0]:  # what `save_to_disk` wrote
@@ -192,52 +195,52 @@ def _entries(path):
     return files, folders
 
 
-def _require_one_reading(tree, parts):
+def _require_one_reading(view, parts):
     """Images that lie in folders beside the tables could be what is meant."""
     held = next((part for part in parts if part.split.kind == "train"), parts[0]).held()
-    listing = tree.images()
+    listing = view.list_images()
     with_images = [name for name, count in zip(listing.directories, listing.counts, strict=True) if name and count]
     parents = [name.rpartition("/")[0] for name in with_images]
     folders = [name for name, parent in zip(with_images, parents, strict=True) if parents.count(parent) > 1]
     if len(listing.names) and not held:
         part = parts[0]
         raise DataError(
-            f"data_dir: {tree.name}/{part.split.files[0]} lies beside images and holds none (columns: "
+            f"data_dir: {view.name}/{part.split.files[0]} lies beside images and holds none (columns: "
             f"{some(part.columns)}). Save it as CSV if it says what they show; if it does not, say what does: "
             "classes_from folders, or names."
         )
     if folders and held:
         raise DataError(
-            f"data_dir: {tree.name} holds images in tables ({parts[0].split.name}) and in folders ({some(folders, 3)})"
+            f"data_dir: {view.name} holds images in tables ({parts[0].split.name}) and in folders ({some(folders, 3)})"
             "; say which are meant: classes_from table, or folders."
         )
 
 
-def _json(tree, name):
+def _json(view, name):
     try:
-        found = json.loads(tree.read(name))
+        found = json.loads(view.read(name))
     except (ValueError, RecursionError) as error:
-        raise DataError(f"data_dir: {tree.name}/{name} is no JSON ({error}).") from None
+        raise DataError(f"data_dir: {view.name}/{name} is no JSON ({error}).") from None
     if not isinstance(found, dict):
-        raise DataError(f"data_dir: {tree.name}/{name} holds no JSON object.")
+        raise DataError(f"data_dir: {view.name}/{name} holds no JSON object.")
     return found
 
 
 # --- Sources
 
 
-def _sources(tree, parts, layout, choices, test_only, others):
+def _sources(view, parts, layout, recipe, test_only, others):
     """`(training, validation)` of the splits that there are, the one or the other None."""
-    asked = [getattr(choices, name, None) for name in ("training_dir", "validation_dir")]
+    asked = [recipe.training_dir, recipe.validation_dir]
     of = {id(part.split): part for part in parts}
-    first, second = choose(tree.name, [part.split for part in parts], *asked, test_only)
+    first, second = choose(view.name, [part.split for part in parts], *asked, test_only)
     training, second = of[id(first)] if first else None, [of[id(split)] for split in second]
     others = others + [
         (OTHER_SPLITS, name) for part in parts if part not in (training, *second) for name in part.shown()
     ]
     reader = training or second[0]  # what trains decides, so that it is the same column when only validation is read
-    image = find_image(reader, getattr(choices, "image_column", None))
-    label, notes = find_label(reader, image, getattr(choices, "label_column", None))
+    image = find_image(reader, recipe.image_column)
+    label, notes = find_label(reader, image, recipe.label_column)
     require_columns(reader, image, label)
     hidden = [part for part in second if asked[1] is None and label not in part.columns and part.is_within(reader)]
     second = [part for part in second if part not in hidden]
@@ -261,7 +264,7 @@ def _sources(tree, parts, layout, choices, test_only, others):
     elif training and not (found := _source(training, image, label, signed, layout)):
         hidden.append(training)
     if not found and not validation:
-        raise DataError(f"data_dir: {tree.name} has no labels.")
+        raise DataError(f"data_dir: {view.name} has no labels.")
     for part in hidden:
         others += [*part.passed_over, *((NO_LABEL, part.row(row)) for row in part.all_rows())]
     # What belongs to neither part is told with the first.
@@ -299,11 +302,11 @@ def _split_rows(training, second, label):
                 f"data_dir: {part.where}: column {column} puts rows into other splits than their file does; say which "
                 "file or folder to validate on: validation_dir."
             )
-        kinds = {kind: part.take(np.flatnonzero(kinds == kind)) for kind in ("train", "validation", "test", None)}
+        kinds = {kind: part.take(np.flatnonzero(kinds == kind)) for kind in ("train", "val", "test", None)}
         for taken in kinds.values():
             taken.origin = f"column {column}"
         kinds["train"].passed_over, kinds["train"].notes = part.passed_over, part.notes
-        second = [kinds[kind] for kind in ("validation", "test") if len(kinds[kind].rows)]
+        second = [kinds[kind] for kind in ("val", "test") if len(kinds[kind].rows)]
         return kinds["train"], second, [(OTHER_SPLITS, row) for row in kinds[None].shown()]
     return training, second, []
 
@@ -335,7 +338,7 @@ def _source(part, image, label, signed, layout):
     rows = part.all_rows()
     without = [(NO_LABEL, part.row(row)) for row in rows[labels < 0]]
     return LabeledImages(
-        part.store(image),
+        part.reader(image),
         rows[chosen],
         labels[chosen],
         names,

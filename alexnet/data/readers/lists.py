@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from alexnet.data.decoding import optional
+from alexnet.data.errors import DataError
+from alexnet.data.packed_strings import PackedStrings
 from alexnet.data.readers import csv_labels
-from alexnet.data.readers.parts import PART_OF, is_plain_part, part_of, words
-from alexnet.data.source import ENDING, NO_LIST, OTHER_SPLITS, DataError
-from alexnet.data.stores import PackedStrings
-from alexnet.packages import install
+from alexnet.data.readers.naming import PART_OF, is_plain_part, part_of, words
+from alexnet.data.source import ENDING, NO_LIST, OTHER_SPLITS
+from alexnet.packages import install, optional
 
 ENDINGS = (".txt", ".lst", ".json", ".mat")
 _MOST = 40  # files in one folder; where there are more, each is about one image
@@ -57,10 +57,10 @@ def _part(path):
     return part_of(above[-1]) if not found and above and is_plain_part(above[-1]) else None
 
 
-def read_lines(tree, path):
+def read_lines(view, path):
     """The rows of a text file, each a list of its fields; lines that begin with # are none. Empty where the lines do
     not have equally many."""
-    text = _read(tree, path).decode("utf-8", errors="replace")
+    text = _read(view, path).decode("utf-8", errors="replace")
     lines = [line for line in text.removeprefix("\ufeff").splitlines() if line.strip() and not line.startswith("#")]
     if not lines:
         return []
@@ -75,16 +75,16 @@ def read_lines(tree, path):
     return rows if len({len(row) for row in rows}) == 1 else []
 
 
-def _read(tree, path):
+def _read(view, path):
     *above, name = path.split("/")
     for folder in above:
-        tree = tree.sub(folder)
-    if tree.path and (tree.path / name).stat().st_size > _LARGEST:
-        raise DataError(f"data_dir: {tree.name}/{name} is too large for a list of parts.")
-    return tree.read(name)
+        view = view.sub(folder)
+    if view.path and (view.path / name).stat().st_size > _LARGEST:
+        raise DataError(f"data_dir: {view.name}/{name} is too large for a list of parts.")
+    return view.read(name)
 
 
-def load_mat(tree, name, content):
+def load_mat(view, name, content):
     """The variables in a file of MATLAB's.
 
     Raises:
@@ -92,29 +92,29 @@ def load_mat(tree, name, content):
     """
     loader = optional("scipy.io")
     if loader is None:
-        raise DataError(f"data_dir: {tree.name} holds .mat files, which need SciPy. {install('scipy')}")
+        raise DataError(f"data_dir: {view.name} holds .mat files, which need SciPy. {install('scipy')}")
     try:
         return loader.loadmat(io.BytesIO(content), squeeze_me=True)
     except Exception as error:  # SciPy raises whatever it stumbles over
-        raise DataError(f"data_dir: {tree.name}/{name} cannot be read ({type(error).__name__}: {error}).") from None
+        raise DataError(f"data_dir: {view.name}/{name} cannot be read ({type(error).__name__}: {error}).") from None
 
 
-def _columns(tree, path):
+def _columns(view, path):
     """`{any name: values}` of what may be a list of images in a file."""
     ending = os.path.splitext(path)[1].lower()
     if ending == ".mat":
-        arrays = load_mat(tree, path, _read(tree, path)).items()
+        arrays = load_mat(view, path, _read(view, path)).items()
         return {key: list(map(str, np.atleast_1d(array))) for key, array in arrays
                 if isinstance(array, np.ndarray) and array.dtype.kind in "OU" and array.ndim == 1}  # fmt: skip
     if ending == ".json":
         try:
-            return {"names": list(_texts(json.loads(_read(tree, path))))}
+            return {"names": list(_texts(json.loads(_read(view, path))))}
         except (ValueError, RecursionError):
             return {}
-    rows = read_lines(tree, path)
+    rows = read_lines(view, path)
     columns = {str(number): list(values) for number, values in enumerate(zip(*rows, strict=True))}
     if len(columns) != 1:  # names may have spaces
-        text = _read(tree, path).decode("utf-8", errors="replace")
+        text = _read(view, path).decode("utf-8", errors="replace")
         columns["line"] = [line.strip() for line in text.splitlines() if line.strip()]
     return columns
 
@@ -128,12 +128,12 @@ def _texts(value):
             yield from _texts(inner)
 
 
-def _numbered(tree, path):
+def _numbered(view, path):
     """`{part: names}` of a file of numbers of images with 1 for training, and `images.txt` beside it, which says whose
     numbers they are."""
-    rows = read_lines(tree, path)
+    rows = read_lines(view, path)
     try:
-        names = dict(read_lines(tree, os.path.join(os.path.dirname(path), "images.txt")))
+        names = dict(read_lines(view, os.path.join(os.path.dirname(path), "images.txt")))
     except (DataError, ValueError, OSError):  # there is none, or one of another form
         return {}
     if not rows or len(rows[0]) != 2 or {flag for _, flag in rows} - {"0", "1"}:
@@ -144,11 +144,11 @@ def _numbered(tree, path):
 _FLAGS = ("train", "1"), ("test", "0")
 
 
-def read_lists(tree, listing, indices):
+def read_lists(view, listing, indices):
     """`({part: [NameList]}, notes)` of the lists that name images of a listing; a note on each that names other files.
 
     Args:
-        tree, listing: Of the data set.
+        view, listing: Of the data set.
         indices: Which of its images count.
     """
     columns = {}  # of all files, as matching them goes through all images
@@ -156,9 +156,9 @@ def read_lists(tree, listing, indices):
     for path, part in find_files(listing).items():
         try:
             if part != "split":
-                columns |= {(part, path, name): values for name, values in _columns(tree, path).items()}
+                columns |= {(part, path, name): values for name, values in _columns(view, path).items()}
             elif path.lower().endswith(".txt"):
-                columns |= {(part, path, "names"): names for part, names in _numbered(tree, path).items()}
+                columns |= {(part, path, "names"): names for part, names in _numbered(view, path).items()}
         except DataError as error:
             notes.append(f"{path} is not used ({str(error).removeprefix('data_dir: ')})")
     columns = {key: values for key, values in columns.items() if values}
@@ -179,12 +179,12 @@ def read_lists(tree, listing, indices):
     return found, notes
 
 
-def split(tree, listing, source):
+def split(view, listing, source):
     """`(training, validation or None, paths of the lists)` of a source, by the lists of parts that lie there.
 
     Lists that contradict each other are not used; a note says so.
     """
-    found, notes = read_lists(tree, listing, source.indices)
+    found, notes = read_lists(view, listing, source.indices)
     if {"train", "val"} <= set(found):
         found.pop("trainval", None)
     elif "trainval" in found:

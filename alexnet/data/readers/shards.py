@@ -7,14 +7,15 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from alexnet.data.source import DataError
-from alexnet.data.stores import LARGEST, Encoded
+from alexnet.data.errors import DataError
+from alexnet.data.readers.filesystem import LARGEST
+from alexnet.data.source import EncodedReader
 from alexnet.packages import install
 
 ENDINGS = (".parquet", ".pq", ".arrow", ".feather")
 
 
-class Rows(Encoded):
+class ColumnReader(EncodedReader):
     """A column of images in several pieces, each with as many rows as `lengths` says.
 
     Args:
@@ -52,7 +53,7 @@ class Rows(Encoded):
         return content
 
 
-class ArrowRows(Rows):
+class ArrowReader(ColumnReader):
     """Memory-mapped Arrow arrays: reading copies the image and nothing else."""
 
     def __init__(self, name, chunks):
@@ -63,7 +64,7 @@ class ArrowRows(Rows):
         return self._chunks[number]
 
 
-class ParquetRows(Rows):
+class ParquetReader(ColumnReader):
     """Row groups of Parquet files, or batches of compressed Arrow files. One can only be read whole, so the last few
     are kept.
 
@@ -93,9 +94,9 @@ class ParquetRows(Rows):
             self._kept.move_to_end(number)
             return self._kept[number]
 
-    def squares(self, indices, size):
+    def images(self, indices, size):
         order = np.argsort(self.pieces(indices), kind="stable")  # each group once for a batch
-        found = super().squares(np.asarray(indices)[order], size)
+        found = super().images(np.asarray(indices)[order], size)
         return [found[place] for place in np.argsort(order)]
 
 

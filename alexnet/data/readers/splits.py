@@ -5,14 +5,9 @@ import posixpath
 import re
 from dataclasses import dataclass, field
 
-from alexnet.data.source import DataError
+from alexnet.data.errors import DataError
+from alexnet.data.readers.naming import SHOWN_AS, SPLIT_OF
 
-# What a word in the name of a file or folder says about it.
-KINDS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev"), "validation"),
-    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
-}
 # A set that is called so is the data, whatever lies beside it.
 _NEUTRAL = frozenset(("data", "dataset", "images", "image", "all", "full", "default"))
 # How programs number the files of one table: train-00000-of-00002-<hash>, part-00000-<uuid>-c000.snappy.
@@ -32,7 +27,7 @@ class Split:
     Attributes:
         name: As it is shown: a folder, or a file and how many more.
         key: The words that it is called by: "train", "train extra".
-        kind: "train", "validation", "test" or None.
+        kind: "train", "val", "test" or None.
         place: The folders above it that do not say which split it is.
         files: Its files, relative to the data set.
     """
@@ -62,7 +57,7 @@ def kind_of(name):
 
 
 def _kinds(name):
-    return {KINDS[word] for word in words(name) if word in KINDS}
+    return {SPLIT_OF[word] for word in words(name) if word in SPLIT_OF}
 
 
 def group(paths):
@@ -110,7 +105,7 @@ def choose(where, splits, training=None, validation=None, test_only=False):
         first = _called(where, left, training, "training_dir")
         left.remove(first)
     if validation is None:
-        second = _only(where, left, "validation", "say which: validation_dir")
+        second = _only(where, left, "val", "say which: validation_dir")
         if not second or sum(split.kind == "test" for split in left) == 1:
             second = second + _only(where, left, "test", "say which: validation_dir")
     if training is not None:
@@ -143,11 +138,10 @@ def _only(where, splits, kind, how):
     """The one split of a kind as a list, `[]` if there is none. `train` goes before `train_extra` beside it."""
     found = [split for split in splits if split.kind == kind]
     if len(found) > 1 and len({split.place for split in found}) == 1:
-        plain = [split for split in found if split.key in KINDS]
+        plain = [split for split in found if split.key in SPLIT_OF]
         found = plain if len(plain) == 1 else found
     if len(found) > 1:
-        part = "training" if kind == "train" else kind
-        raise DataError(f"data_dir: {where} has several sets of {part} images: {_names(found)}; {how}.")
+        raise DataError(f"data_dir: {where} has several sets of {SHOWN_AS[kind]} images: {_names(found)}; {how}.")
     return found
 
 

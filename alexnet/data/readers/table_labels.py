@@ -2,37 +2,23 @@
 
 import os
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from alexnet.data.errors import DataError
 from alexnet.data.readers import csv_labels
 from alexnet.data.readers.csv_labels import NONE, SEVERAL, Files, Table, plain
-from alexnet.data.readers.parts import PART_OF, holds_masks, is_plain_part, part_of, words
-from alexnet.data.source import (
-    DUPLICATES,
-    MASKS,
-    NO_FILE,
-    NO_LABEL,
-    NO_ROW,
-    OTHER_SPLITS,
-    SEVERAL_LABELS,
-    DataError,
-    LabeledImages,
-)
-from alexnet.data.stores import PackedStrings
+from alexnet.data.readers.naming import LABEL_COLUMNS, PART_OF, folder_part, holds_masks, words
 from alexnet.recipe import nearest
 
-# Headers of columns of classes, names before numbers; case, spaces and underscores do not count.
-LABELS = ("classname", "labelname", "categoryname", "classlabel", "label", "labels", "class", "classes", "category",
-          "target", "classid", "labelid", "categoryid", "classindex")  # fmt: skip
 # Tables of published sets whose columns do not say which of them holds the classes.
 _PUBLISHED = ((frozenset(("lesion_id", "image_id", "dx", "dx_type")), "dx"),)
 _FEW = 20  # rows among which classes need not come back
 
 
 @dataclass
-class Reading:
+class TableReading:
     """What a table says of the images.
 
     Attributes:
@@ -48,17 +34,17 @@ class Reading:
     """
 
     table: Table
-    part: str
+    part: str | None
     image_column: str
     images: np.ndarray
-    label_column: str = None
-    labels: list = None
-    question: str = None
+    label_column: str | None = None
+    labels: list | None = None
+    question: str | None = None
     candidates: dict = field(default_factory=dict)
-    splits: tuple = None
+    splits: tuple | None = None
     endings: int = 0
-    by_name: bool = False  # a header from LABELS, or one that the user named
-    several: set = frozenset()  # rows that name several classes
+    by_name: bool = False  # a header from LABEL_COLUMNS, or one that the user named
+    several: set | frozenset = frozenset()  # rows that name several classes
     one_hot: tuple = ()  # headers of the columns of 0 and 1 that are the classes
 
     @property
@@ -71,7 +57,7 @@ def read_all(found, listing, recipe):
     """`(readings, remarks)`: the tables that name images, and a sentence on each that does not.
 
     Args:
-        found: `(tree, file name, name to show, part or None)` of each table.
+        found: `(view, file name, name to show, part or None)` of each table.
 
     Raises:
         DataError: a table or column that the user names is not there, or a table cannot be read.
@@ -86,13 +72,13 @@ def read_all(found, listing, recipe):
                 + nearest(recipe.table, names)
             )
     readings, remarks = [], []
-    for tree, name, shown, part in found:
+    for view, name, shown, part in found:
         if part == "other":
             if recipe.table is None and not _is_share(shown):
                 remarks.append(f"{shown} is a sample of a submission by its name and not used")
                 continue
             part = None
-        table = csv_labels.read(tree, name, recipe.table_encoding)
+        table = csv_labels.read(view, name, recipe.table_encoding)
         if table is None or not len(table):
             remarks.append(f"{shown} is empty")
             continue
@@ -126,7 +112,7 @@ def _columns(table):
 
 
 def _read(listing, table, part, recipe, alone):
-    """The `Reading` of one table, None if it names no image."""
+    """The `TableReading` of one table, None if it names no image."""
     if recipe.image_column is not None:
         column = table.find(recipe.image_column)
         if column is None:
@@ -155,7 +141,7 @@ def _read(listing, table, part, recipe, alone):
             f"data_dir: {table.name} has {name} more than once, and files of several parts are called so. Write the "
             "folder before each name, or give each part a table of its own."
         )
-    reading = Reading(table, part, column, images, question=question, endings=endings)
+    reading = TableReading(table, part, column, images, question=question, endings=endings)
     reading.splits = csv_labels.split_column(table)
     if question is None:
         choose_labels(reading, recipe)
@@ -182,7 +168,7 @@ def _doubtful(values, images, listing):
         return None
     parts = {}
     for path in listing.names:
-        parts.setdefault(os.path.basename(path), set()).add(_folder_part(path))
+        parts.setdefault(os.path.basename(path), set()).add(folder_part(path))
     return next(
         (values[row] for row in rows if len(parts[os.path.basename(listing.names[int(images[row])])]) > 1), None
     )
@@ -195,7 +181,7 @@ def _choose_images(table, matches):
         lambda column: csv_labels.has_endings(table.columns[column]),
         lambda column: not holds_masks(column),
         lambda column: 2 * len(set(table.columns[column])) > len(table),  # classes may be numbers that files have, too
-        lambda column: plain(column) not in LABELS,
+        lambda column: plain(column) not in LABEL_COLUMNS,
     ):
         named = [column for column in named if fits(column)] or named
     rows = {column: sum(map(bool, table.columns[column])) for column in named}
@@ -215,20 +201,11 @@ def _choose_images(table, matches):
 
 
 def choose_labels(reading, recipe):
-    """Fill in a `Reading` what the classes are, or the question that decides it."""
-    table, rows = reading.table, reading.images != NONE
-    where = f"data_dir: {table.name}"
+    """Fill in a `TableReading` what the classes are, or the question that decides it."""
     if recipe.label_column is not None:
-        column = table.find(recipe.label_column)
-        if column is None:
-            reading.question = f"{where} has no column {recipe.label_column} (label_column). It has {_columns(table)}."
-            return
-        labels = csv_labels.clean_labels(table.columns[column])
-        if separator := _separator(set(labels)):
-            reading.several = {row for row, label in enumerate(labels) if label and separator in label}
-            labels = [None if row in reading.several else label for row, label in enumerate(labels)]
-        _take(reading, column, labels, by_name=True)
+        _take_named(reading, recipe.label_column)
         return
+    table, rows = reading.table, reading.images != NONE
     others = {
         column: csv_labels.clean_labels(values)
         for column, values in table.columns.items()
@@ -236,26 +213,17 @@ def choose_labels(reading, recipe):
         and not csv_labels.has_endings(values)
         and not (reading.splits and column == reading.splits[0])
     }
-    kinds = {column: _kind([label for label, row in zip(labels, rows, strict=True) if row]) for column, labels in
-             others.items()}  # fmt: skip
-    several = [column for column, kind in kinds.items() if kind == "several"]
-    named = sorted((c for c in others if plain(c) in LABELS), key=lambda column: LABELS.index(plain(column)))
-    if named and all(kinds[column] == "empty" for column in named):
-        reading.question = f"{where} gives no image a label: column {named[0]} is empty. Name another: label_column."
+    kinds = {
+        column: _kind([label for label, row in zip(labels, rows, strict=True) if row])
+        for column, labels in others.items()
+    }
+    named, reading.question = _called_classes(table, kinds)
+    if reading.question is not None:
         return
-    named = [column for column in named if kinds[column] != "empty"]
-    for columns, column in _PUBLISHED:
-        if columns <= set(table.columns):
-            named = [column]
-    if unfit := [column for column in named if kinds[column] in ("numbers", "unique", "several")]:
-        if len(unfit) == len(named):
-            reading.question = f"{where}: column {unfit[0]} {_UNFIT[kinds[unfit[0]]]}; name another one: label_column"
-            reading.question += f"{_OR_LEFT_OUT if kinds[unfit[0]] == 'several' else ''}."
-            return
-        named = [column for column in named if column not in unfit]
-    fit = named or [column for column in others if kinds[column] == "classes"]
+    several = [] if named else [column for column, kind in kinds.items() if kind == "several"]
+    fit = named or [column for column, kind in kinds.items() if kind == "classes"]
     reading.candidates = {column: others[column] for column in fit}
-    one_hot = None if named else _one_hot(others, rows)
+    one_hot = None if named else one_hot_columns(others, rows)
     if one_hot is not None:
         columns, labels = one_hot
         fit = [column for column in fit if column not in columns]
@@ -264,26 +232,64 @@ def choose_labels(reading, recipe):
             _take(reading, f"{', '.join(columns[:3])}{', ...' if len(columns) > 3 else ''} (one-hot)", labels, True)
             reading.one_hot = tuple(columns)
             return
-    several = [] if named else several
     if fit and not several and all(_same(others[fit[0]], others[column], rows) for column in fit[1:]):
         # One reading under several names; text says more than a number.
         text = [column for column in fit if not all(_is_number(label) for label in set(others[column]) - {None})]
         column = (text or fit)[0]
         _take(reading, column, others[column], by_name=bool(named))
-    elif fit:
-        reading.question = (
-            f"{where}: several columns could hold the classes: {', '.join([*several, *fit][:6])}"
-            f"{', ...' if len(several) + len(fit) > 6 else ''}; say which: label_column."
-        )
-    elif several:
-        reading.question = (
-            f"{where}: column {several[0]} {_UNFIT['several']}; name another one: label_column{_OR_LEFT_OUT}."
-        )
     else:
-        reading.question = (
-            f"{where} names {reading.found:,} images, but none of its columns looks like classes ({_columns(table)}); "
-            "say which one is: label_column."
+        reading.question = _which_column(reading, several, fit)
+
+
+def _take_named(reading, asked):
+    """The column that the user names; rows with several classes are left out."""
+    table, column = reading.table, reading.table.find(asked)
+    if column is None:
+        reading.question = f"data_dir: {table.name} has no column {asked} (label_column). It has {_columns(table)}."
+        return
+    labels = csv_labels.clean_labels(table.columns[column])
+    if separator := _separator(set(labels)):
+        reading.several = {row for row, label in enumerate(labels) if label and separator in label}
+        labels = [None if row in reading.several else label for row, label in enumerate(labels)]
+    _take(reading, column, labels, by_name=True)
+
+
+def _called_classes(table, kinds):
+    """`(columns, question or None)`: those whose names say that they hold classes, and whose values may be such."""
+    named = [column for label in LABEL_COLUMNS for column in kinds if plain(column) == label]
+    if named and all(kinds[column] == "empty" for column in named):
+        where = f"data_dir: {table.name}"
+        return [], f"{where} gives no image a label: column {named[0]} is empty. Name another: label_column."
+    named = [column for column in named if kinds[column] != "empty"]
+    for columns, column in _PUBLISHED:
+        if columns <= set(table.columns):
+            named = [column]
+    unfit = [column for column in named if kinds[column] in _UNFIT]
+    if unfit and len(unfit) == len(named):
+        return [], _name_another(table, unfit[0], kinds[unfit[0]])
+    return [column for column in named if column not in unfit], None
+
+
+def _name_another(table, column, kind):
+    or_left_out = ", or this one, so that images with several are left out" if kind == "several" else ""
+    return f"data_dir: {table.name}: column {column} {_UNFIT[kind]}; name another one: label_column{or_left_out}."
+
+
+def _which_column(reading, several, fit):
+    """The question that only the user can answer."""
+    table = reading.table
+    if fit:
+        columns = [*several, *fit]
+        return (
+            f"data_dir: {table.name}: several columns could hold the classes: {', '.join(columns[:6])}"
+            f"{', ...' if len(columns) > 6 else ''}; say which: label_column."
         )
+    if several:
+        return _name_another(table, several[0], "several")
+    return (
+        f"data_dir: {table.name} names {reading.found:,} images, but none of its columns looks like classes "
+        f"({_columns(table)}); say which one is: label_column."
+    )
 
 
 _UNFIT = {
@@ -291,7 +297,6 @@ _UNFIT = {
     "unique": "holds another value in nearly every row, no classes",
     "several": "names several classes for one image",
 }
-_OR_LEFT_OUT = ", or this one, so that images with several are left out"
 
 
 def _take(reading, column, labels, by_name):
@@ -343,7 +348,7 @@ def _is_whole(label):
     return float(label).is_integer()
 
 
-def _one_hot(columns, rows):
+def one_hot_columns(columns, rows):
     """`(headers, class of each row)` of columns of 0 and 1 with one 1 in a row, or None."""
     chosen = {
         column: labels
@@ -380,207 +385,3 @@ def agrees(labels, images, by_image):
             matched += count
     total = sum(pairs.values())
     return total - matched, total
-
-
-# --- From readings to sources
-
-
-def to_sources(tree, listing, readings, remarks, test_only=False):
-    """`(training, validation or None)` of the readings that count.
-
-    Raises:
-        DataError: a question is open, tables contradict or share images, or give no image a label.
-    """
-    training, others = _choose_tables(readings)
-    shares, remarks = _shares(training, listing), list(remarks)
-    for other in others:
-        reading = _like(training, other)
-        if reading is None:
-            remarks.append(f"{other.table.name} is not used: it gives no labels by {training.label_column}")
-            continue
-        for part, share in _shares(reading, listing).items():
-            part = reading.part if part in ("train", None) else part
-            if part in shares and shares[part][1] is not reading and reading.part != "train":
-                continue
-            shares[part] = share
-    used = {}
-    for rows, reading in shares.values():
-        for image in reading.images[rows].tolist():
-            if image >= 0 and used.setdefault(image, reading) is not reading:
-                raise DataError(
-                    f"data_dir: {used[image].table.name} and {reading.table.name} share images, {listing.names[image]} "
-                    "among them: training on what is validated on says nothing. Name the table that counts: table."
-                )
-    parts = {part: to_source(tree, listing, *share, part) for part, share in shares.items()}
-    first = parts.get("train") or parts.get(None)
-    second = parts.get("val") or parts.get("test")
-    if first is None and second is None:
-        raise DataError(f"data_dir: {tree.name}/{readings[0].table.name} gives no image a label.")
-    passed_over = _left(listing, used, {reading.table.name for reading in readings})
-    if parts.get("val") and parts.get("test"):
-        names = PackedStrings.of(parts["test"].name(index) for index in range(len(parts["test"])))
-        passed_over = add(passed_over, OTHER_SPLITS, names)
-    keeper = first if first is not None else second
-    notes = tuple(remarks) + sum((reading.table.notes for reading in [training, *others]), ())
-    keeper = replace(keeper, passed_over=merge(keeper.passed_over, passed_over), notes=keeper.notes + notes)
-    return (keeper, second) if first is not None else (None, keeper)
-
-
-def _like(training, reading):
-    """The `Reading` of another part by the same columns as `training`; None where they are not there, and no header
-    says which others hold classes."""
-    columns = training.one_hot or (training.label_column,)
-    if reading.question is None and (reading.label_column == training.label_column or reading.by_name):
-        same = reading
-    elif set(columns) <= set(reading.table.columns):
-        values = {column: csv_labels.clean_labels(reading.table.columns[column]) for column in columns}
-        labels = (
-            values[columns[0]] if not training.one_hot else (_one_hot(values, reading.images != NONE) or (0, []))[1]
-        )
-        same = replace(reading, labels=labels, label_column=training.label_column, question=None)
-    else:
-        return None
-    return same if any(label is not None for label in same.labels) else None
-
-
-def _choose_tables(readings):
-    """`(the one of the training images, those of other parts)`."""
-    first = [reading for reading in readings if reading.part in ("train", None)]
-    others = [reading for reading in readings if reading.part in ("val", "test")]
-    if not first:
-        known = [reading for reading in others if not reading.question]
-        if not known:
-            raise DataError(others[0].question)
-        return known[0], [reading for reading in others if reading is not known[0]]
-    open_ = [reading for reading in first if reading.question]
-    known = [reading for reading in first if not reading.question]
-    known = [reading for reading in known if reading.by_name] or known
-    if not known:
-        raise DataError(max(open_, key=lambda reading: reading.found).question)
-    best = max(known, key=lambda reading: (reading.part == "train", reading.found))
-    for reading in known:
-        if reading is best:
-            continue
-        by_image = {image: label for image, label in zip(best.images.tolist(), best.labels, strict=True) if image >= 0}
-        differ, common = agrees(reading.labels, reading.images, by_image)
-        labelled = sum(i >= 0 and b is not None for i, b in zip(reading.images.tolist(), reading.labels, strict=True))
-        if differ or common < labelled:
-            raise DataError(
-                f"data_dir: {best.table.name} (column {best.label_column}) and {reading.table.name} (column "
-                f"{reading.label_column}) both say what images show, and not the same; say which counts: table."
-            )
-    return best, others
-
-
-def _shares(reading, listing):
-    """`{part: (rows, reading)}` by a column that says it, or by the folders of the images."""
-    if reading.splits:
-        parts = np.array(reading.splits[1])
-    else:
-        named, ours = reading.part or "train", reading.part in (None, "train")
-        parts = np.array(
-            [(ours and i >= 0 and _folder_part(listing.names[i])) or named for i in reading.images.tolist()]
-        )
-        parts[parts == "other"] = named  # a table says more than a folder called sample
-    return {str(part): (np.flatnonzero(parts == part), reading) for part in dict.fromkeys(parts.tolist())}
-
-
-def _folder_part(path):
-    """Which part the folders above an image say that it is in, or None."""
-    for folder in path.split("/")[:-1]:
-        if is_plain_part(folder) and (part := part_of(folder)):
-            return part
-    return None
-
-
-def to_source(tree, listing, rows, reading, part):
-    """The images that rows name; None if no row has a label. What is wrong with a row is its own matter."""
-    table, column = reading.table.name, reading.table.columns[reading.image_column]
-    labels, unreadable, no_label, several, no_file, duplicates = {}, dict(listing.unreadable), [], [], [], []
-    broken = set()
-    for row in rows.tolist():
-        image, name, label = int(reading.images[row]), column[row], reading.labels[row]
-        if not name:
-            continue
-        if label is None:
-            (several if row in reading.several else no_label).append(name)
-        elif image == NONE:
-            unreadable[name] = f"is in {table}, but there is no such file"
-            no_file.append(name)
-        elif image == SEVERAL:
-            unreadable[name] = f"is in {table}, but several files are called so"
-            no_file.append(name)
-        elif image not in labels:
-            labels[image] = label
-        elif labels[image] != label:
-            unreadable[name] = f"has two labels in {table}, {labels[image]} and {label}"
-            broken.add(image)
-        else:
-            duplicates.append(name)
-    for image in broken:
-        labels.pop(image)
-    if not labels:
-        return None
-    classes = csv_labels.sort_labels(labels.values())
-    number = {name: label for label, name in enumerate(classes)}
-    indices = np.array(sorted(labels), np.int64)
-    found = np.array([number[labels[index]] for index in indices.tolist()], np.int32)
-    passed_over = ((NO_LABEL, no_label), (SEVERAL_LABELS, several), (NO_FILE, no_file), (DUPLICATES, duplicates))
-    notes = [f"{reading.endings:,} files have another ending than in {table}"] if reading.endings else []
-    if folded := _alike(classes):
-        notes.append(f"classes that differ in case only: {' and '.join(folded)}")
-    origin = table if not reading.splits else f"column {reading.splits[0]} of {table}"
-    return LabeledImages(
-        tree.store(listing.names),
-        indices,
-        found,
-        classes,
-        f"images beside {os.path.basename(table)}",
-        tuple(unreadable.items()),
-        labels_from=f"column {reading.label_column} of {table}",
-        paths_from=f"column {reading.image_column} of {table}",
-        origin=origin if part not in (None, "train") else "",
-        passed_over=tuple((reason, PackedStrings.of(names)) for reason, names in passed_over if names),
-        notes=tuple(notes),
-    )
-
-
-def _alike(classes):
-    seen = {}
-    for name in classes:
-        if (other := seen.setdefault(name.casefold(), name)) != name:
-            return other, name
-    return None
-
-
-def _left(listing, used, names_of_tables):
-    """What else lies there, but for the tables; images that no row names by what their folders say."""
-    groups = {}
-    for index, path in enumerate(listing.names):
-        if index not in used:
-            folders = path.split("/")[:-1]
-            if any(holds_masks(folder) and len(words(folder)) <= 2 for folder in folders):
-                reason = MASKS
-            elif _folder_part(path) not in (None, "train"):
-                reason = OTHER_SPLITS
-            else:
-                reason = NO_ROW
-            groups.setdefault(reason, []).append(path)
-    others = [
-        (reason, [name for name in names if name not in names_of_tables]) for reason, names in listing.passed_over
-    ]
-    return merge(others, groups.items())
-
-
-def add(passed_over, reason, names):
-    """`passed_over` with more names under a reason."""
-    return merge(passed_over, ((reason, names),)) if len(names) else passed_over
-
-
-def merge(*groups):
-    """Several `passed_over` as one; each name once under a reason."""
-    found = {}
-    for group in groups:
-        for reason, names in group:
-            found.setdefault(reason, {}).update(dict.fromkeys(names))
-    return tuple((reason, PackedStrings.of(names)) for reason, names in found.items() if names)

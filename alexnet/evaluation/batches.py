@@ -1,5 +1,7 @@
 """Labelled images as other programs hold them: arrays, a Keras data set, `tf.data`, a torch `DataLoader`."""
 
+from collections.abc import Iterable
+
 import keras
 import numpy as np
 
@@ -10,7 +12,7 @@ KINDS = (
 BATCH_SIZE = 32  # of arrays
 
 
-def batches(data):
+def batches(data) -> tuple[Iterable, int | None]:
     """Batches `(images, labels)` of whatever holds them, and how many there are, or None.
 
     Images are NumPy arrays `(n, side, side, 3)`, RGB 0-255, labels `(n,)` integers.
@@ -19,8 +21,8 @@ def batches(data):
         TypeError: data of no kind that is known here.
         ValueError: data without end; and in the midst of them, pixels or labels that cannot be what is meant.
     """
-    if hasattr(data, "squares"):
-        return data.squares(), getattr(data, "steps_per_epoch", None)
+    if callable(getattr(data, "images", None)):
+        return data.images(), getattr(data, "steps_per_epoch", None)
     if isinstance(data, tuple) and len(data) == 2 and not isinstance(data[0], tuple):
         images, labels = _pair(data)
         return _slices(images, labels), -(-len(images) // BATCH_SIZE)

@@ -1,4 +1,4 @@
-"""What the names of folders, tables and columns say: which part of a data set they hold, or that they hold no class."""
+"""What names of folders, files and columns say: which split of a data set they hold, classes, masks, or nothing."""
 
 import re
 
@@ -7,23 +7,23 @@ def _set(text):
     return frozenset(text.split())
 
 
-_PART_WORDS = {
+# What splits are called, in one word; everywhere: folders, files, rows of tables, keys of arrays.
+SPLITS = {
     "train": ("train", "training", "trn"),
     "val": ("val", "valid", "validation", "dev", "holdout", "heldout"),
-    "test": ("test", "testing", "tst"),
-    "other": (
-        "pred",
-        "prediction",
-        "predictions",
-        "unlabeled",
-        "unlabelled",
-        "extra",
-        "submission",
-        "submissions",
-        "sample",
-    ),
+    "test": ("test", "testing", "tst", "eval", "evaluation"),
 }
-PART_OF = {word: part for part, words in _PART_WORDS.items() for word in words}
+# Images that nobody trains or validates on.
+_OTHERS = _set("pred prediction predictions unlabeled unlabelled extra submission submissions sample")
+SPLIT_OF = {word: split for split, words in SPLITS.items() for word in words}
+PART_OF = SPLIT_OF | dict.fromkeys(_OTHERS, "other")
+SHOWN_AS = {"train": "training", "val": "validation", "test": "test"}  # in messages
+# Columns that say of each row which split it belongs to, and those that say whether it belongs to one.
+SPLIT_COLUMNS = ("split", "subset", "partition", "set", "phase")
+FLAG_COLUMNS = {"isvalid": "val", "isval": "val", "isvalidation": "val", "istest": "test"}
+# Columns of classes, names before numbers; as `plain` makes them.
+LABEL_COLUMNS = ("classname", "labelname", "categoryname", "classlabel", "label", "labels", "class", "classes",
+                 "category", "target", "classid", "labelid", "categoryid", "classindex")  # fmt: skip
 # Words beside which a part's name is still one: train_images, seg_train, Final_Training, asl_alphabet_test.
 _NEUTRAL = _set(
     "image images img imgs jpg jpeg png pic pics picture pictures photo photos frames data dataset datasets "
@@ -46,6 +46,11 @@ _CAMERAS = _set(
     "scans scanned file untitled screenshot sam mvi gopr capture snapshot page copy isic whatsapp fb signal "
     "slide sample crop thumb thumbnail download unnamed"
 )
+
+
+def plain(text):
+    """Letters and digits of a name in lower case: case, spaces and underscores do not count."""
+    return "".join(letter for letter in text.lower() if letter.isalnum())
 
 
 def words(name):
@@ -91,3 +96,11 @@ def is_camera(prefix):
     """Whether a file name's text before its number says nothing about what is seen: `IMG`, `frame`, `train`."""
     found = words(prefix)
     return not found or all(word in _CAMERAS or word in PART_OF or word in _NEUTRAL for word in found)
+
+
+def folder_part(path):
+    """Which part the folders above a file say that it is in, or None."""
+    for folder in path.split("/")[:-1]:
+        if is_plain_part(folder) and (part := part_of(folder)):
+            return part
+    return None

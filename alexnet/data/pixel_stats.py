@@ -25,17 +25,18 @@ class PixelStats:
     vectors: np.ndarray
     source: str
 
-    def to_json(self):
+    def to_json(self) -> dict:
         """What `from_json` takes; every digit is kept."""
         numbers = {name: getattr(self, name).tolist() for name in ("mean", "std", "vectors")}
         return {**numbers, "source": self.source}
 
     @classmethod
-    def from_json(cls, values):
-        return cls(*(np.array(values[name]) for name in ("mean", "std", "vectors")), values["source"])
+    def from_json(cls, values: dict) -> "PixelStats":
+        mean, std, vectors = (np.array(values[name]) for name in ("mean", "std", "vectors"))
+        return cls(mean, std, vectors, values["source"])
 
     @property
-    def components(self):
+    def pca_components(self) -> np.ndarray:
         """The eigenvectors, each times its standard deviation; `(3, 3)`, one in each column."""
         return (self.vectors * self.std).astype(np.float32)
 
@@ -62,14 +63,14 @@ class RunningMoments:
         """Keywords for `RunningMoments`."""
         return {"count": self.count, "sum": self.sum.tolist(), "products": self.products.tolist()}
 
-    def add(self, square):
+    def add(self, image: np.ndarray) -> None:
         """One image `(height, width, 3)` uint8."""
-        pixels = square.reshape(-1, 3).T.astype(np.float64)  # exact: sums stay below 2**53 for two million squares
+        pixels = image.reshape(-1, 3).T.astype(np.float64)  # exact: sums stay below 2**53 for two million images
         self.count += pixels.shape[1]
         self.sum += pixels.sum(1).astype(np.int64)
         self.products += pixels @ pixels.T
 
-    def colors(self, source):
+    def stats(self, source: str) -> PixelStats:
         mean = self.sum / self.count
         values, vectors = np.linalg.eigh(self.products / self.count - np.outer(mean, mean))
         return PixelStats(mean, np.sqrt(np.maximum(values, 0)), vectors, source)

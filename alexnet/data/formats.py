@@ -1,0 +1,103 @@
+"""Formats of image files: which are read, how a file tells its own, and Pillow's reader of each."""
+
+import contextlib
+import importlib
+import importlib.util
+import io
+import re
+
+from PIL import Image, ImageFile, JpegImagePlugin, TiffImagePlugin
+
+from alexnet.data.errors import Refused
+
+JPEG, PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"  # how such a file begins
+
+
+def _installed(module):
+    with contextlib.suppress(ImportError):
+        return importlib.util.find_spec(module) is not None
+    return False
+
+
+_AVIF, _HEIF = _installed("PIL._avif"), _installed("pillow_heif")
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM") + ("AVIF",) * _AVIF + ("HEIC",) * _HEIF
+# What counts as an image by its name; the content decides how it is read.
+EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+EXTENSIONS += (".ppm", ".pgm", ".pbm", ".pnm") + (".avif",) * _AVIF + (".heic", ".heif") * _HEIF
+# Images all the same, and why they are passed over.
+NOT_READ = {
+    **dict.fromkeys((".heic", ".heif"), "needs pillow-heif (pip install pillow-heif)"),
+    ".avif": "needs a Pillow that reads AVIF (11.3 or newer)",
+    **dict.fromkeys((".jp2", ".j2k", ".jpx"), "JPEG 2000 is not read (convert it)"),
+    **dict.fromkeys((".jxl", ".tga", ".psd", ".svg", ".ico", ".exr", ".hdr"), "this format is not read (convert it)"),
+    **dict.fromkeys((".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2"), "raw photographs are not read"),
+    **dict.fromkeys((".dcm", ".dicom", ".nii", ".mha", ".svs", ".ndpi"), "medical formats are not read (convert them)"),
+}
+NOT_READ = {ending: reason for ending, reason in NOT_READ.items() if ending not in EXTENSIONS}
+
+
+class _Jpeg(JpegImagePlugin.JpegImageFile):
+    """Without a look at EXIF for the resolution, which warns of EXIF that is damaged."""
+
+    def _read_dpi_from_exif(self):
+        pass
+
+
+class _Tiff(TiffImagePlugin.TiffImageFile):
+    """Without a limit of its own, and not turned: Pillow writes EXIF anew for that, and gives up if it is damaged."""
+
+    def load_prepare(self):
+        if self._im is None:
+            self.im = Image.core.new(self.mode, self._tile_size)
+        ImageFile.ImageFile.load_prepare(self)
+
+    def load_end(self):
+        self._size = self.im.size
+
+
+def open_image(content):
+    """A PIL image that is not decoded yet.
+
+    `Image.open` would compare it with `Image.MAX_IMAGE_PIXELS`, which belongs to the program around us.
+    """
+    found = format_of(content[:64])
+    if found == "JPEG":
+        return _Jpeg(io.BytesIO(content))
+    if found == "TIFF":
+        return _Tiff(io.BytesIO(content))
+    if found == "HEIC":
+        if not _HEIF:
+            raise Refused(f"is HEIC, which {NOT_READ['.heic']}")
+        return importlib.import_module("pillow_heif").HeifImageFile(io.BytesIO(content))
+    if found == "AVIF" and not _AVIF:
+        raise Refused(f"is AVIF, which {NOT_READ['.avif']}")
+    if found is None:
+        raise Refused(f"is not an image ({', '.join(FORMATS)} are read)")
+    name = {"PNG": "Png", "BMP": "Bmp", "GIF": "Gif", "WEBP": "WebP", "PPM": "Ppm", "AVIF": "Avif"}[found]
+    plugin = importlib.import_module(f"PIL.{name}ImagePlugin")
+    return getattr(plugin, f"{name}ImageFile")(io.BytesIO(content))
+
+
+def format_of(head):
+    """The format that a file's first bytes tell, None for another."""
+    if head.startswith(JPEG):
+        return "JPEG"
+    if head.startswith(PNG):
+        return "PNG"
+    if head.startswith(b"BM"):
+        return "BMP"
+    if head.startswith((b"GIF87a", b"GIF89a")):
+        return "GIF"
+    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
+        return "WEBP"
+    if head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
+        return "TIFF"
+    if re.match(rb"P[1-6fF][\s#]", head):
+        return "PPM"
+    if head[4:8] == b"ftyp":  # also of films
+        brands = {head[place : place + 4] for place in range(8, min(len(head), int.from_bytes(head[:4])), 4)}
+        if brands & {b"avif", b"avis"}:
+            return "AVIF"
+        if brands & {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}:
+            return "HEIC"
+    return None

@@ -1,0 +1,58 @@
+"""Which images are held out for validation, where the data have no part for it."""
+
+import hashlib
+from dataclasses import replace
+
+import numpy as np
+
+from alexnet.data.errors import DataError
+from alexnet.data.source import LabeledImages
+from alexnet.recipe import Recipe
+
+
+def hold_out(source: LabeledImages, recipe: Recipe) -> tuple[LabeledImages, LabeledImages]:
+    """Hold out `validation_split` of each class, one image at least, and leave one at least for training."""
+    choose = _by_name if recipe.split_by == "name" else _ByOrder(recipe.seed)
+    held_out = np.zeros(len(source), bool)
+    few = []
+    for label, name in enumerate(source.class_names):
+        members = np.flatnonzero(source.labels == label)
+        if len(members) < 2:
+            raise DataError(f"data_dir: class {name} has one image; two are needed to hold one out for validation.")
+        chosen, enough = choose(source, members, name, recipe)
+        held_out[chosen] = True
+        if not enough:
+            few.append(name)
+    share = f"{recipe.validation_split:.3g} of each class held out, split_by {recipe.split_by}"
+    training, validation = source.take(np.flatnonzero(~held_out)), source.take(np.flatnonzero(held_out))
+    return training, replace(validation, origin=share, few=tuple(few), passed_over=(), notes=())
+
+
+def _by_name(source, members, class_name, recipe):
+    """Members that are held out by a hash of class and name, and whether the hash alone decided: an image stays where
+    it is when others come or go. Of a class so small that no hash is below the share, the lowest one is taken."""
+    hashes = np.array([_hash(recipe.seed, class_name, source.key(index)) for index in members.tolist()])
+    chosen = hashes < recipe.validation_split
+    if chosen.any() and not chosen.all():
+        return members[chosen], True
+    if not chosen.any():
+        return members[[hashes.argmin()]], False
+    return np.delete(members, hashes.argmax()), False
+
+
+def _hash(seed, class_name, key):
+    """A number in [0, 1), the same on every machine."""
+    text = f"{seed}\n{class_name}\n{key}".encode(errors="surrogateescape")
+    return int.from_bytes(hashlib.sha256(text).digest()[:7], "big") / 2**56
+
+
+class _ByOrder:
+    """Members drawn by their place in the list, as runs before `split_by` did: a new image moves others."""
+
+    def __init__(self, seed):
+        self._rng = np.random.default_rng(seed)
+
+    def __call__(self, source, members, class_name, recipe):
+        members = self._rng.permutation(members)
+        count = min(max(1, round(len(members) * recipe.validation_split)), len(members) - 1)
+        return members[:count], True

@@ -353,14 +353,11 @@ class LocallyConnected2D(keras.layers.Layer):
         return (input_shape[0], *sides, self.filters)
 
     def get_config(self):
+        names = ("filters", "kernel_size", "strides", "padding", "use_bias")
         return {
             **super().get_config(),
-            "filters": self.filters,
-            "kernel_size": self.kernel_size,
-            "strides": self.strides,
-            "padding": self.padding,
+            **{name: getattr(self, name) for name in names},
             "activation": keras.activations.serialize(self.activation),
-            "use_bias": self.use_bias,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "bias_initializer": keras.initializers.serialize(self.bias_initializer),
         }

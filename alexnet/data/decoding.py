@@ -1,11 +1,9 @@
 """Image files to RGB pixels: the shorter side resized, the central square cut out."""
 
 import contextlib
-import ctypes
 import math
 import re
 import struct
-import sys
 import threading
 import warnings
 import zlib
@@ -16,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, TiffImagePlugin
 
+from alexnet._compat import trim_memory
 from alexnet.data.errors import ImageError, Refused
 from alexnet.data.formats import JPEG, PNG, open_image
 from alexnet.data.white_level import Depth, white_of
@@ -113,9 +112,6 @@ def _require(width, height, max_pixels):
         )
 
 
-_LIBC = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
-
-
 class _Gate:
     """Lets large images be decoded one after the other, so that many threads need no more memory than one."""
 
@@ -135,8 +131,7 @@ class _Gate:
         try:
             yield
         finally:
-            if hasattr(_LIBC, "malloc_trim"):  # glibc keeps what one thread freed from the others
-                _LIBC.malloc_trim(0)
+            trim_memory()  # glibc keeps what one thread freed from the others
             with self.changed:
                 self.free += pixels
                 self.changed.notify_all()

@@ -1,6 +1,5 @@
 """Formats of image files: which are read, how a file tells its own, and Pillow's reader of each."""
 
-import contextlib
 import importlib
 import importlib.util
 import io
@@ -8,18 +7,13 @@ import re
 
 from PIL import Image, ImageFile, JpegImagePlugin, TiffImagePlugin
 
+from alexnet._compat import pillow_reads_avif
 from alexnet.data.errors import Refused
 
 JPEG, PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"  # how such a file begins
 
 
-def _installed(module):
-    with contextlib.suppress(ImportError):
-        return importlib.util.find_spec(module) is not None
-    return False
-
-
-_AVIF, _HEIF = _installed("PIL._avif"), _installed("pillow_heif")
+_AVIF, _HEIF = pillow_reads_avif(), importlib.util.find_spec("pillow_heif") is not None
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM") + ("AVIF",) * _AVIF + ("HEIC",) * _HEIF
 # What counts as an image by its name; the content decides how it is read.
 EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import tempfile
 import time
 import zipfile
 import zlib
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from alexnet.atomic import atomic_write
 from alexnet.data.formats import EXTENSIONS
 from alexnet.data.packed_strings import PackedStrings
 from alexnet.data.source import ENDING, HIDDEN
@@ -208,13 +208,7 @@ def remember(cache, path, **arrays):
         return
     try:
         os.makedirs(cache, exist_ok=True)
-        handle, unfinished = tempfile.mkstemp(suffix=".tmp", dir=cache)
-        try:
-            with open(handle, "wb") as file:
-                np.savez(file, **arrays)
-            os.replace(unfinished, _file(cache, path))
-        except BaseException:
-            os.unlink(unfinished)
-            raise
+        with atomic_write(_file(cache, path)) as unfinished:
+            np.savez(unfinished, **arrays)
     except OSError:
         pass

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from alexnet.atomic import atomic_write, flush_folder, remove_unfinished, write_text
 from alexnet.data.bad_images import BadImages
 from alexnet.data.errors import DataError, ImageError
 from alexnet.data.packed_strings import PackedStrings
@@ -86,6 +87,7 @@ class PackWriter:
         unreadable = dict(row for source in sources.values() for row in source.unreadable)
         self.skipped = BadImages(self.images, recipe.max_skipped, unreadable)
         self._check_spec()
+        remove_unfinished(self.folder)
         self.shards = list(self._shards())
         self._done = self._finished_shards()
         for shard_metadata in self._done.values():
@@ -105,7 +107,7 @@ class PackWriter:
         """
         remaining = [shard for shard in self.shards if shard not in self._done]
         if remaining:
-            _write_whole(self.folder / SPEC, _json(self.spec))
+            write_text(self.folder / SPEC, _json(self.spec), durable=True)
         with ThreadPoolExecutor(self.workers) as pool:
             records = progress(self._records(pool, remaining), self.remaining, "packing", verbose)
             try:
@@ -240,10 +242,10 @@ class PackWriter:
         }
         if num_written:
             os.replace(unfinished, path)
-            _sync(self.folder)
+            flush_folder(self.folder)
         else:
             unfinished.unlink()
-        _write_whole(self._metadata_path(shard), _json(shard_metadata))
+        write_text(self._metadata_path(shard), _json(shard_metadata), durable=True)
         self._done[shard] = shard_metadata
 
     def _write_manifest(self):
@@ -269,19 +271,15 @@ class PackWriter:
             "skipped": len(self.skipped),
             "parts": parts,
         }
-        _write_whole(self.folder / MANIFEST, _json(manifest))
+        write_text(self.folder / MANIFEST, _json(manifest), durable=True)
 
     def _write_labels(self, part, source):
         file = f"{part}.npz"
         names = [source.name(index) for index in range(len(source))]
         root = os.path.dirname(os.path.commonprefix(names[:1] + names[-1:])) + os.sep
         names = PackedStrings.of(f"{part}/{name.removeprefix(root)}" for name in names)
-        unfinished = self.folder / f"{file}.tmp"
-        with unfinished.open("wb") as stream:
-            np.savez(stream, labels=source.labels, text=np.frombuffer(names.text, np.uint8), ends=names.ends)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(unfinished, self.folder / file)
+        with atomic_write(self.folder / file, durable=True) as unfinished:
+            np.savez(unfinished, labels=source.labels, text=np.frombuffer(names.text, np.uint8), ends=names.ends)
         return {"file": file, "bytes": size_of(self.folder / file), "sha256": sha256_of(self.folder / file)}
 
 
@@ -328,29 +326,9 @@ def _write_records(path, records):
         raise
     except RuntimeError as error:
         raise OSError(f"{path} cannot be written ({error})") from None
-    _sync(path)
-    return count
-
-
-def _write_whole(path, text):
-    """Write a file so that it is whole or not there."""
-    unfinished = path.with_name(path.name + ".tmp")
-    with unfinished.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
+    with open(path, "rb+") as file:
         os.fsync(file.fileno())
-    os.replace(unfinished, path)
-    _sync(path.parent)
-
-
-def _sync(path):
-    """Have the system put a file, or a folder's list of files, onto the disk."""
-    with contextlib.suppress(PermissionError):  # Windows opens no folders
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    return count
 
 
 def _json(value):

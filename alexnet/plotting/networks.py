@@ -56,7 +56,8 @@ def network(rows, columns_of):
             drawn.
     """
     drawn = [{**row, "color": color} for row in rows if (color := _color(row["kind"]))]
-    figure, axes = plt.subplots(figsize=(11, 4.2))
+    high = 2.75 if max(columns_of.values(), default=1) > 1 else 1.4  # of the names above
+    figure, axes = plt.subplots(figsize=(11, 1.5 * high))
     bare(axes)
     x, previous = 0.0, None
     lanes = (1.35, -1.35) if max(columns_of.values(), default=1) > 1 else (0.0,)
@@ -85,12 +86,12 @@ def network(rows, columns_of):
                             )
                         )
         text = f"{size}×{size}\n{channels}" if size else f"{channels}"
-        axes.text(x + width / 2, 2.75, row["layer"], ha="center", fontweight="bold", fontsize=9)
-        axes.text(x + width / 2, -2.65, text, ha="center", va="top", fontsize=9)
+        axes.text(x + width / 2, high, row["layer"], ha="center", fontweight="bold", fontsize=9)
+        axes.text(x + width / 2, 0.1 - high, text, ha="center", va="top", fontsize=9)
         previous = (x + width, halves)
         x += width + 0.62
     axes.set_xlim(-0.2, x - 0.4)
-    axes.set_ylim(-3.5, 3.1)
+    axes.set_ylim(-high - 0.75, high + 0.35)
     return figure
 
 

@@ -17,6 +17,7 @@ from keras import ops
 
 from alexnet._compat import sync_variables
 from alexnet.atomic import atomic_write, remove_unfinished
+from alexnet.data.dataset import ImageDataset
 from alexnet.recipe import NON_MODEL_FIELDS, Recipe
 from alexnet.training.stopping import LossError, RunError
 from alexnet.training.system_info import computed_by, versions
@@ -283,7 +284,7 @@ def find_resumable(recipe: Recipe, folder: Path, data: Mapping[str, Any]) -> Che
     return checkpoint
 
 
-def dataset_fingerprint(training, validation):
+def dataset_fingerprint(training: ImageDataset, validation: ImageDataset) -> dict[str, Any]:
     """What a run says of its images; two runs on the same ones say the same."""
     return {
         "source": training.source.layout,

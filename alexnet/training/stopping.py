@@ -7,6 +7,8 @@ import types
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
+from alexnet.data.dataset import ImageDataset
+
 T = TypeVar("T")
 
 
@@ -80,7 +82,7 @@ class Signals:
         self.received = number
 
 
-def interruptible(images, signals):
+def interruptible(images: ImageDataset, signals: Signals) -> types.SimpleNamespace:
     """Images for `alexnet.evaluate`, with a `Signals.check` between their batches."""
     return types.SimpleNamespace(
         class_names=images.class_names,

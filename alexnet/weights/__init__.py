@@ -5,8 +5,9 @@ Nothing in a file is executed: pickles are read by loaders that know arrays and 
 
 from alexnet.weights.checkpoint import FORMATS, Checkpoint, CheckpointError, recognize
 from alexnet.weights.keras_config import from_config
+from alexnet.weights.onnx_writing import write_onnx
 from alexnet.weights.reading import read_checkpoint
-from alexnet.weights.writing import write_checkpoint, write_onnx, write_state_dict
+from alexnet.weights.writing import write_checkpoint, write_state_dict
 
 __all__ = [
     "FORMATS",

@@ -15,7 +15,7 @@ from alexnet.networks.alexnets import CAFFE
 from alexnet.weights.caffe import read_caffe
 from alexnet.weights.checkpoint import FORMATS, Checkpoint, CheckpointError, as_network, listing, recognize
 from alexnet.weights.keras_config import from_config
-from alexnet.weights.onnx_graph import read_onnx
+from alexnet.weights.onnx_reading import read_onnx
 
 WRAPPERS = ("module", "_orig_mod")  # what DataParallel and torch.compile put into names
 NESTED = ("state_dict", "model", "model_state_dict", "model_state", "net", "network", "weights", "params")

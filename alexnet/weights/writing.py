@@ -9,54 +9,7 @@ import numpy as np
 
 from alexnet.atomic import atomic_write
 from alexnet.weights.checkpoint import to_channels_first
-from alexnet.weights.keras_config import from_config
-from alexnet.weights.onnx_graph import PRODUCER, Graph, add_layer
 from alexnet.weights.reading import TORCHVISION
-
-OPSET = 18
-
-
-def write_onnx(model: Any, path: Path, network: str | None = None) -> None:
-    """An AlexNet as one ONNX file.
-
-    Its input `pixels` is the model's own: float32 `(batch, height, width, 3)`, RGB 0-255. Its outputs are the logits,
-    called as their layer, `fc8`, and `prob` where the model ends in a softmax. The graph is written node by node, the
-    same on every backend.
-    """
-    import onnx
-
-    if branches := [each for each in from_config(model.get_config()).layers if each.kind.startswith("branch")]:
-        raise ValueError(f"ONNX export knows one layer after the other. Received: a {branches[0].kind}")
-    graph, maps, logits = Graph("pixels"), None, None
-    for layer in model.layers[1:]:
-        kind, weights = type(layer).__name__, _arrays(layer)
-        if kind == "Flatten":
-            maps = layer.input.shape[-1]
-        elif kind == "Dense":
-            weights[0], maps = to_channels_first(weights[0], maps), None
-        elif kind == "AverageMaps":
-            weights = layer.matrices(layer.input.shape)
-        add_layer(graph, kind, layer.name, layer.get_config(), weights)
-        logits = layer.name if weights and kind != "AverageMaps" else logits
-    value = onnx.helper.make_tensor_value_info
-    outputs = dict.fromkeys((logits, graph.value))
-    classes = model.output.shape[-1]
-    made = onnx.helper.make_model(
-        onnx.helper.make_graph(
-            graph.nodes,
-            model.name,
-            [value("pixels", onnx.TensorProto.FLOAT, ["batch", *model.input.shape[1:]])],
-            [value(name, onnx.TensorProto.FLOAT, ["batch", classes]) for name in outputs],
-            graph.arrays,
-        ),
-        producer_name=PRODUCER,
-        opset_imports=[onnx.helper.make_opsetid("", OPSET)],
-        ir_version=8,
-    )
-    if network:
-        onnx.helper.set_model_props(made, {"network": network})
-    onnx.checker.check_model(made)
-    onnx.save(made, path)
 
 
 def write_state_dict(model: Any, path: Path, network: str | None = None) -> None:
@@ -72,7 +25,7 @@ def write_state_dict(model: Any, path: Path, network: str | None = None) -> None
             maps = layer.input.shape[-1]
         if getattr(layer, "kernel", None) is None:
             continue
-        (kernel, bias), name = _arrays(layer), names.get(layer.name, layer.name)
+        (kernel, bias), name = arrays_of(layer), names.get(layer.name, layer.name)
         if kernel.ndim == 2:
             kernel, maps = to_channels_first(kernel, maps), None
         else:
@@ -90,7 +43,7 @@ def write_state_dict(model: Any, path: Path, network: str | None = None) -> None
             torch.save({name: torch.from_numpy(values) for name, values in arrays.items()}, file)
 
 
-def _arrays(layer):
+def arrays_of(layer):
     """Kernel and bias of a layer, with what LoRA adds to the kernel; nothing of one without."""
     from keras import ops
 

@@ -1,4 +1,4 @@
-"""ONNX: the graph of an AlexNet, read and written."""
+"""ONNX: the graph of an AlexNet, read from its output back to its pixels."""
 
 import math
 from pathlib import Path
@@ -8,7 +8,7 @@ import numpy as np
 from alexnet.networks import NETWORKS, weighted_names
 from alexnet.networks.alexnets import CAFFE
 from alexnet.weights.architecture import Architecture, Layer, activation, convolution, lrn, padding, pool
-from alexnet.weights.checkpoint import Checkpoint, CheckpointError, as_network, to_channels_first
+from alexnet.weights.checkpoint import Checkpoint, CheckpointError, as_network
 
 PRODUCER = "alexnet"
 LARGEST = 2**27  # numbers in an array that a graph computes from constants
@@ -448,144 +448,3 @@ def _attribute(node, name, default):
     import onnx
 
     return next((onnx.helper.get_attribute_value(a) for a in node.attribute if a.name == name), default)
-
-
-class Graph:
-    """An ONNX graph under construction: a chain of nodes, one after the other."""
-
-    def __init__(self, value):
-        self.nodes, self.arrays, self.value = [], [], value
-
-    def array(self, name, values):
-        import onnx
-
-        values = np.ascontiguousarray(values)
-        self.arrays.append(onnx.numpy_helper.from_array(values, name))
-        return name
-
-    def add(self, kind, output, *others, inputs=None, **attributes):
-        """A node on the chain's last value, or on `inputs`, whose output goes on."""
-        import onnx
-
-        inputs = [self.value, *others] if inputs is None else inputs
-        outputs = [output] if isinstance(output, str) else output
-        self.nodes.append(onnx.helper.make_node(kind, inputs, outputs, name=outputs[0], **attributes))
-        self.value = outputs[0]
-        return self.value
-
-
-def add_layer(graph, kind, name, settings, weights):
-    """The nodes of one Keras layer, on images with channels first.
-
-    Args:
-        kind: The class of the layer.
-        settings: Its `get_config()`.
-        weights: Its arrays; of `AverageMaps` the matrices of both axes.
-    """
-    if kind == "PixelNormalization":
-        graph.add("Sub", f"{name}_centred", graph.array(f"{name}.mean", np.asarray(settings["mean"], "float32")))
-        if settings["std"] != 1.0:
-            graph.add("Div", f"{name}_scaled", graph.array(f"{name}.std", np.asarray(settings["std"], "float32")))
-        graph.add("Transpose", name, perm=[0, 3, 1, 2])
-    elif kind == "GroupedConv2D":
-        same = settings["padding"] == "same"
-        if (same and set(settings["strides"]) != {1}) or set(settings["dilation_rate"]) != {1}:
-            raise ValueError(f"ONNX export knows no dilation, and no stride with padding='same' ({name}).")
-        pads = [(side - 1) // 2 if same else 0 for side in settings["kernel_size"]]
-        pads += [(side - 1) - (side - 1) // 2 if same else 0 for side in settings["kernel_size"]]
-        kernel = graph.array(f"{name}.weight", to_channels_first(weights[0]))
-        bias = [graph.array(f"{name}.bias", values) for values in weights[1:]]
-        strides = list(settings["strides"])
-        graph.add("Conv", name, kernel, *bias, group=settings["groups"], strides=strides, pads=pads)
-        _add_activation(graph, f"{name}_activation", settings["activation"], "relu")
-    elif kind == "ZeroPadding2D":
-        (top, bottom), (left, right) = settings["padding"]
-        pads = np.array([0, 0, top, left, 0, 0, bottom, right])
-        graph.add("Pad", name, graph.array(f"{name}.pads", pads))
-    elif kind == "ReLU":
-        if any(settings.get(key) for key in ("max_value", "negative_slope", "threshold")):
-            raise ValueError(f"ONNX export knows no ReLU with a bound or a slope ({name}).")
-        graph.add("Relu", name)
-    elif kind == "LocalResponseNormalization":
-        _add_lrn(graph, name, settings)
-    elif kind == "WithinChannelLRN":
-        _add_same_map(graph, name, settings)
-    elif kind == "MaxPooling2D":
-        _add_pool(graph, "MaxPool", name, settings)
-    elif kind == "AveragePooling2D":
-        _add_pool(graph, "AveragePool", name, settings)
-    elif kind == "AverageMaps":
-        _add_average(graph, name, weights)
-    elif kind == "Flatten":
-        graph.add("Flatten", name)
-    elif kind == "Dense":
-        bias = [graph.array(f"{name}.bias", values) for values in weights[1:]]
-        graph.add("Gemm", name, graph.array(f"{name}.weight", weights[0]), *bias, transB=1)
-        _add_activation(graph, f"{name}_activation", settings["activation"], "relu")
-    elif kind == "Activation":
-        _add_activation(graph, name, settings["activation"], "relu", *ACTIVATIONS.values())
-    elif kind != "Dropout":
-        raise ValueError(f"ONNX export knows no layer of the kind {kind} ({name}).")
-
-
-def _add_activation(graph, name, activation, *known):
-    if activation in (None, "linear"):
-        return
-    if activation not in known:
-        raise ValueError(f"ONNX export knows {', '.join(known)} here. Received: activation={activation!r} ({name})")
-    kind = next((kind for kind, keras_name in ACTIVATIONS.items() if keras_name == activation), "Relu")
-    graph.add(kind, name, **({"axis": -1} if kind.endswith("Softmax") else {}))
-
-
-def _add_pool(graph, kind, name, settings):
-    if settings["padding"] != "valid":
-        raise ValueError(f"ONNX export knows no pooling with padding={settings['padding']!r} ({name}).")
-    graph.add(
-        kind,
-        name,
-        kernel_shape=list(settings["pool_size"]),
-        strides=list(settings["strides"]),
-        **({"ceil_mode": 1} if settings.get("rounding") == "ceil" else {}),
-    )
-
-
-def _add_lrn(graph, name, settings):
-    size = 2 * (settings["n"] // 2) + 1
-    lrn = {"size": size, "alpha": size * settings["alpha"], "beta": settings["beta"], "bias": settings["k"]}
-    groups = settings["groups"]
-    if groups == 1:
-        graph.add("LRN", name, **lrn)
-        return
-    parts = [f"{name}_{i}" for i in range(groups)]
-    graph.add("Split", parts, axis=1, num_outputs=groups)
-    normalized = [graph.add("LRN", f"{part}_lrn", inputs=[part], **lrn) for part in parts]
-    graph.add("Concat", name, inputs=normalized, axis=1)
-
-
-def _add_same_map(graph, name, settings):
-    x, size = graph.value, settings["size"]
-    square = graph.add("Mul", f"{name}_squares", x)
-    mean = graph.add(
-        "AveragePool",
-        f"{name}_means",
-        inputs=[square],
-        kernel_shape=[size, size],
-        pads=[size // 2] * 4,
-        count_include_pad=1,
-    )
-    scaled = graph.add(
-        "Mul",
-        f"{name}_sums",
-        inputs=[mean, graph.array(f"{name}.alpha", np.float32(settings["alpha"] * size**2))],
-    )
-    base = graph.add("Add", f"{name}_base", inputs=[scaled, graph.array(f"{name}.k", np.float32(settings["k"]))])
-    power = graph.array(f"{name}.beta", np.float32(settings["beta"]))
-    divisor = graph.add("Pow", f"{name}_divisor", inputs=[base, power])
-    graph.add("Div", name, inputs=[x, divisor])
-
-
-def _add_average(graph, name, matrices):
-    """An average over windows of changing size, as two products with fixed matrices."""
-    rows, columns = graph.array(f"{name}.rows", matrices[0].T), graph.array(f"{name}.columns", matrices[1])
-    graph.add("MatMul", f"{name}_rows", inputs=[rows, graph.value])
-    graph.add("MatMul", name, columns)

@@ -93,4 +93,4 @@ $(INSTALLED): requirements.txt pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) runs data/shapes data/signs
+	rm -rf $(VENV) runs site data/shapes data/signs

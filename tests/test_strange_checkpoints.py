@@ -609,7 +609,7 @@ ENDINGS = (".keras", ".weights.h5", ".onnx", ".safetensors", ".pth")
 
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_what_lora_has_learned_is_saved(ending, tmp_path):
-    model = AlexNet("paper", **SMALL, initializer="zeros")
+    model = AlexNet("paper", **SMALL)
     set_numpy_weights(model)
     images = pixels(2, SIDE)
     for name in ("conv3", "fc7"):

@@ -41,7 +41,7 @@ def atomic_write(path: str | os.PathLike, durable: bool = False) -> Iterator[Pat
                 os.fsync(file.fileno())
         _replace(path, unfinished)
         if durable:
-            flush_folder(path.parent)
+            _flush_folder(path.parent)
     finally:
         shutil.rmtree(room, ignore_errors=True)
 
@@ -65,7 +65,7 @@ def remove_unfinished(folder: str | os.PathLike) -> None:
         shutil.rmtree(room, ignore_errors=True)
 
 
-def flush_folder(folder: str | os.PathLike) -> None:
+def _flush_folder(folder: str | os.PathLike) -> None:
     """Make a rename last through a loss of power, where the system knows how."""
     if hasattr(os, "O_DIRECTORY"):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

@@ -1,10 +1,12 @@
 """Files are whole or not there."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -95,3 +97,10 @@ def test_tables(tmp_path):
     write_list(path, ["name"], [])
     write_list(path, ["name"], [])
     assert os.listdir(tmp_path) == []
+
+
+def test_nothing_else_replaces_files():
+    """But for what papermill has written, and a drawn data set, which replaces nothing."""
+    package = Path(atomic.__file__).parent
+    found = {path.name for path in package.rglob("*.py") if re.search(r"os\.(replace|rename)\(", path.read_text())}
+    assert found == {"atomic.py", "runner.py", "shapes.py"}

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from alexnet.atomic import atomic_write, flush_folder, remove_unfinished, write_text
+from alexnet.atomic import atomic_write, remove_unfinished, write_text
 from alexnet.data.bad_images import BadImages
 from alexnet.data.errors import DataError, ImageError
 from alexnet.data.packed_strings import PackedStrings
@@ -230,21 +230,18 @@ class PackWriter:
                     yield record
 
         path = self.folder / shard.file
-        unfinished = path.with_name(path.name + ".tmp")
-        num_written = _write_records(unfinished, readable())
-        shard_metadata = {
-            "file": shard.file,
-            "images": num_written,
-            "bytes": unfinished.stat().st_size,
-            "sha256": sha256_of(unfinished),
-            "skipped": left_out,
-            "moments": moments.to_json(),
-        }
-        if num_written:
-            os.replace(unfinished, path)
-            flush_folder(self.folder)
-        else:
-            unfinished.unlink()
+        with atomic_write(path, durable=True) as unfinished:
+            num_written = _write_records(unfinished, readable())
+            shard_metadata = {
+                "file": shard.file,
+                "images": num_written,
+                "bytes": unfinished.stat().st_size,
+                "sha256": sha256_of(unfinished),
+                "skipped": left_out,
+                "moments": moments.to_json(),
+            }
+        if not num_written:
+            path.unlink()
         write_text(self._metadata_path(shard), _json(shard_metadata), durable=True)
         self._done[shard] = shard_metadata
 
@@ -311,7 +308,7 @@ def bounded_map(pool: ThreadPoolExecutor, function: Callable, tasks: Iterable, d
 
 
 def _write_records(path, records):
-    """Write a file that is safely on the disk when this returns; how many records it has."""
+    """Write a file; how many records it has."""
     array_record = array_record_module()
     count = 0
     try:
@@ -326,8 +323,6 @@ def _write_records(path, records):
         raise
     except RuntimeError as error:
         raise OSError(f"{path} cannot be written ({error})") from None
-    with open(path, "rb+") as file:
-        os.fsync(file.fileno())
     return count
 
 

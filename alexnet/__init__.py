@@ -9,7 +9,7 @@ import importlib.util
 import sys
 import threading
 
-_HOMES = {
+_LAZY_ATTRS = {
     "AlexNet": "model",
     "CheckpointError": "weights",
     "summarize_layers": "model",
@@ -19,7 +19,6 @@ _HOMES = {
     "NETWORKS": "networks",
     "Network": "networks",
     "register_network": "networks",
-    "PROJECT": "recipe",
     "AveragePooling2D": "layers",
     "GroupedConv2D": "layers",
     "LocallyConnected2D": "layers",
@@ -32,7 +31,6 @@ _HOMES = {
     "Recipe": "recipe",
     "RecipeError": "recipe",
     "check_parameters": "recipe",
-    "resolve": "recipe",
     "DataError": "data",
     "ImageError": "data",
     "load_data": "data",
@@ -49,14 +47,14 @@ _HOMES = {
     "train": "training",
 }
 
-__all__ = sorted(_HOMES)
+__all__ = sorted(_LAZY_ATTRS)
 __version__ = "0.1.0"
 
 
 def __getattr__(name):
-    if name not in _HOMES:
+    if name not in _LAZY_ATTRS:
         raise AttributeError(f"module 'alexnet' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"alexnet.{_HOMES[name]}"), name)
+    return getattr(importlib.import_module(f"alexnet.{_LAZY_ATTRS[name]}"), name)
 
 
 def __dir__():

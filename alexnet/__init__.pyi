@@ -19,11 +19,9 @@ from alexnet.model import without_softmax as without_softmax
 from alexnet.networks import NETWORKS as NETWORKS
 from alexnet.networks import Network as Network
 from alexnet.networks import register_network as register_network
-from alexnet.recipe import PROJECT as PROJECT
 from alexnet.recipe import Recipe as Recipe
 from alexnet.recipe import RecipeError as RecipeError
 from alexnet.recipe import check_parameters as check_parameters
-from alexnet.recipe import resolve as resolve
 from alexnet.runtime import BackendError as BackendError
 from alexnet.runtime import import_keras as import_keras
 from alexnet.runtime import restore_process as restore_process

@@ -21,7 +21,7 @@ from alexnet.ops import (
 class LocalResponseNormalization(keras.layers.Layer):
     """Response normalization across neighbouring channels (section 3.3 of the paper).
 
-    Each activity is divided by a power of its neighbours' energy:
+    Each activation is divided by a power of its neighbours' squared sum:
 
         b[i] = a[i] / (k + alpha * sum(a[j] ** 2)) ** beta
         j from max(0, i - n // 2) to min(N - 1, i + n // 2), N channels in all
@@ -38,7 +38,7 @@ class LocalResponseNormalization(keras.layers.Layer):
 
     where w = 2 * (n // 2) + 1 is the window's width (n itself when n is odd).
 
-    The sum of squares is kept in float32 when the activities are float16 or bfloat16.
+    The sum of squares is kept in float32 when the activations are float16 or bfloat16.
 
     Args:
         n: Window of neighbouring channels, a whole number >= 1.
@@ -461,8 +461,8 @@ class PixelNormalization(keras.layers.Layer):
 
     def call(self, inputs):
         pixels = ops.cast(inputs, "float32")
-        centred = pixels - ops.convert_to_tensor(self.mean, "float32")
-        return centred if self.std == 1.0 else centred / ops.convert_to_tensor(self.std, "float32")
+        centered = pixels - ops.convert_to_tensor(self.mean, "float32")
+        return centered if self.std == 1.0 else centered / ops.convert_to_tensor(self.std, "float32")
 
     def compute_output_shape(self, input_shape):
         return tuple(input_shape)
@@ -474,8 +474,8 @@ class PixelNormalization(keras.layers.Layer):
 def _normalized(layer, inputs, axis, *settings):
     """Response normalization in float32 or better, in the dtype of the inputs, or the layer's for whole numbers."""
     dtype = keras.backend.standardize_dtype(inputs.dtype)
-    activities = ops.cast(inputs, keras.backend.result_type(dtype, "float32"))
-    outputs = local_response_normalization(activities, axis, *settings)
+    activations = ops.cast(inputs, keras.backend.result_type(dtype, "float32"))
+    outputs = local_response_normalization(activations, axis, *settings)
     return ops.cast(outputs, dtype if keras.backend.is_float_dtype(dtype) else layer.compute_dtype)
 
 

@@ -47,7 +47,7 @@ def AlexNet(
     | network | filters | columns | after conv1 | after conv2 | a, k of LRN | parameters |
     |---|---|---|---|---|---|---|
     | `paper` | 96-256-384-384-256 | 2 | ReLU, LRN, pool | ReLU, LRN, pool | 1e-4, 2 | 60,965,224 |
-    | `krizhevsky2012` | 96-256-384-384-256 | 2 | LRN, pool, ReLU | ReLU, LRN, same-map, pool | 2e-5, 2 | 60,965,224 |
+    | `krizhevsky2012` | 96-256-384-384-256 | 2 | LRN, pool, ReLU | ReLU, LRN, map LRN, pool | 2e-5, 2 | 60,965,224 |
     | `caffe` | 96-256-384-384-256 | 2 | ReLU, LRN, pool | ReLU, LRN, pool | 2e-5, 1 | 60,965,224 |
     | `caffenet` | 96-256-384-384-256 | 2 | ReLU, pool, LRN | ReLU, pool, LRN | 2e-5, 1 | 60,965,224 |
     | `one_tower` | 64-192-384-256-256 | 1 | LRN, pool, ReLU | ReLU, LRN, pool | 2e-5, 2 | 61,100,840 |
@@ -72,7 +72,7 @@ def AlexNet(
             trained with, 227 pixels a side, 224 for `"torchvision"`, 32 or 24 for those of CIFAR-10.
         classes: Number of classes, the units of `fc8`.
         width: Factor of the number of filters and hidden units. The standard deviation of the paper's initial
-            values is multiplied by `1 / sqrt(width)`, so that activities keep their size.
+            values is multiplied by `1 / sqrt(width)`, so that activations keep their size.
         include_top: False ends the network after `pool5`.
         weights: None, or the path of a checkpoint in any format that `alexnet.load_checkpoint` reads. If it has
             another number of classes, its lower layers are taken and the last one keeps fresh initial values.

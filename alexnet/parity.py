@@ -56,7 +56,7 @@ class Gradients:
 
 
 def set_numpy_weights(model, seed=0):
-    """Give a model weights that are the same on every backend: kernels that keep activities' size, small biases."""
+    """Give a model weights that are the same on every backend: kernels that keep activations' size, small biases."""
     rng = np.random.default_rng(seed)
     for layer in model.layers:
         if getattr(layer, "kernel", None) is not None:

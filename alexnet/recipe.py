@@ -283,7 +283,7 @@ class Recipe(BaseModel):
         return cls(**values)
 
     @classmethod
-    def of(cls, variables: Mapping[str, Any]) -> "Recipe":
+    def from_notebook(cls, variables: Mapping[str, Any]) -> "Recipe":
         """The recipe in a notebook's `globals()`: every variable that bears a field's name.
 
         Raises:
@@ -386,9 +386,9 @@ def resolve(path: str | os.PathLike[str], start: Path = PROJECT) -> Path:
     """An absolute path; a relative one starts at the project's folder, or at `start`.
 
     Examples:
-        >>> alexnet.resolve("runs") == alexnet.PROJECT / "runs"
+        >>> alexnet.recipe.resolve("runs") == alexnet.recipe.PROJECT / "runs"
         True
-        >>> str(alexnet.resolve("/data/photos"))
+        >>> str(alexnet.recipe.resolve("/data/photos"))
         '/data/photos'
     """
     path = Path(os.path.expanduser(path))

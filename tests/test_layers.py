@@ -209,7 +209,7 @@ def test_windows_stay_in_their_group(groups, data_format):
 
 
 @pytest.mark.parametrize("size", [1, 3, 5, 21])
-def test_same_map_normalization(size):
+def test_within_channel_lrn(size):
     """Against PyTorch's average over a window, zeros counted: the same sum divided by the window's size."""
     setting = {"size": size, "k": 1.0, "alpha": 0.002, "beta": 0.75}
     x = activities((2, 9, 8, 4))
@@ -225,7 +225,7 @@ def test_same_map_normalization(size):
     assert {key: WithinChannelLRN.from_config(layer.get_config()).get_config()[key] for key in setting} == setting
 
 
-def test_same_map_normalization_refuses():
+def test_within_channel_lrn_refuses():
     for arguments in ({"size": 4}, {"size": 0}, {"k": 0}, {"alpha": -1}, {"beta": float("inf")}):
         with pytest.raises(ValueError, match=f"Received: {next(iter(arguments))}="):
             WithinChannelLRN(**arguments)

@@ -66,11 +66,11 @@ def draw(*shape, scale=1.0):
 def test_every_backend_has_forms_of_its_own():
     names = {"tensorflow": {"dense"}, "jax": {"convolution", "max_pooling"}, "torch": {"convolution", "dense"}}[BACKEND]
     for name in names | {"local_response_normalization"}:
-        assert getattr(fast_ops.fast, name) is not getattr(reference, name)
-    assert fast_ops.fast.on_cpu(tensor(draw(2)))
+        assert getattr(fast_ops.backend_ops, name) is not getattr(reference, name)
+    assert fast_ops.backend_ops.on_cpu(tensor(draw(2)))
 
 
-PAPER = {"axis": -1, "reach": 2, "k": 2.0, "alpha": 1e-4, "beta": 0.75}
+PAPER = {"axis": -1, "radius": 2, "k": 2.0, "alpha": 1e-4, "beta": 0.75}
 
 
 @pytest.mark.parametrize(
@@ -79,10 +79,10 @@ PAPER = {"axis": -1, "reach": 2, "k": 2.0, "alpha": 1e-4, "beta": 0.75}
         ((2, 5, 7, 96), {}),
         ((2, 5, 7, 96), {"groups": 2, "alpha": 0.01}),
         ((3, 10), {"alpha": 0.1}),
-        ((3, 4, 10), {"axis": 2, "beta": 0.6, "reach": 1, "alpha": 0.1}),
-        ((2, 3, 3, 8), {"reach": 9, "alpha": 0.05}),  # a window wider than the channels
+        ((3, 4, 10), {"axis": 2, "beta": 0.6, "radius": 1, "alpha": 0.1}),
+        ((2, 3, 3, 8), {"radius": 9, "alpha": 0.05}),  # a window wider than the channels
         ((2, 8, 3, 5), {"axis": 1, "alpha": 0.05}),
-        ((2, 3, 3, 1), {"reach": 0, "alpha": 0.05}),
+        ((2, 3, 3, 1), {"radius": 0, "alpha": 0.05}),
         ((64, 40, 40, 96), {"alpha": 0.01}),  # more than one part on PyTorch, the last one smaller
     ],
 )

@@ -97,7 +97,7 @@ def test_every_public_name_is_in_the_reference_and_typed():
         if isinstance(node, ast.ImportFrom)
         for each in node.names
     ]
-    homes = alexnet._HOMES.items()
+    homes = alexnet._LAZY_ATTRS.items()
     assert sorted(named) == sorted((name, name, f"alexnet.{home}") for name, home in homes)
 
 

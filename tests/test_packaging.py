@@ -102,7 +102,7 @@ def test_the_wheel_works_without_a_checkout(installed, tmp_path):
         return found.stdout
 
     before = sorted(path for path in site.rglob("*") if "__pycache__" not in path.parts)
-    program = "import alexnet; print(alexnet.__file__, alexnet.PROJECT)"
+    program = "import alexnet.recipe; print(alexnet.__file__, alexnet.recipe.PROJECT)"
     assert run(sys.executable, "-c", program).split() == [str(site / "alexnet" / "__init__.py"), str(tmp_path)]
     command = site / "bin" / "alexnet"
     assert (

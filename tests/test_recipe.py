@@ -171,7 +171,7 @@ def test_yaml_round_trip_and_paths(tmp_path):
 
 def test_a_notebooks_variables():
     variables = {"epochs": 7, "recipe": "something else", "In": []}
-    assert Recipe.of(variables) == Recipe(epochs=7)
+    assert Recipe.from_notebook(variables) == Recipe(epochs=7)
 
 
 @pytest.mark.parametrize("text", ["007", "1.10", "1e3", "2026-11-25", "1_000", "'on'"])
@@ -220,9 +220,9 @@ def test_papermill_s_names_are_compared_with_the_notebook_s(cells, message):
     variables = {"In": ["", *cells], "epochs": 1}
     if message is None:
         check_parameters(variables)
-        assert Recipe.of(variables).epochs == 1
+        assert Recipe.from_notebook(variables).epochs == 1
     else:
-        for check in (check_parameters, Recipe.of):
+        for check in (check_parameters, Recipe.from_notebook):
             with pytest.raises(RecipeError) as error:
                 check(variables)
             assert message in str(error.value)

@@ -253,7 +253,9 @@ def test_a_batch_that_is_stopped_goes_on_where_it_was(tiny, tmp_path):
     """SIGTERM to the batch: the kernel saves its state, and the same command finishes the run."""
     fields = {**tiny, "epochs": 12, "backend": "torch"}
     parameters = "\n".join(f"{name} = {value!r}" for name, value in {**fields, "resume": True}.items())
-    training = "import alexnet\nalexnet.import_keras(backend)\nrun = alexnet.train(alexnet.Recipe.of(globals()))"
+    training = (
+        "import alexnet\nalexnet.import_keras(backend)\nrun = alexnet.train(alexnet.Recipe.from_notebook(globals()))"
+    )
     cells = [nbformat.v4.new_code_cell(source) for source in (parameters, training)]
     cells[0].metadata["tags"] = ["parameters"]
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}

@@ -30,7 +30,7 @@ def inspect(recipe: Recipe, decode_all: bool = False, verbose: int | None = None
         recipe: Of its fields those that say what `data_dir` is taken for matter, how images are held out, and `seed`,
             which draws the sample.
         decode_all: Whether every image is decoded instead.
-        verbose: As `progress.track` takes it.
+        verbose: As `progress.progress` takes it.
 
     Raises:
         DataError: nothing there that could be understood.

@@ -13,16 +13,16 @@ import keras
 
 from alexnet.ops import reference
 
-fast = importlib.import_module(f"alexnet.ops.{keras.backend.backend()}_ops")
+backend_ops = importlib.import_module(f"alexnet.ops.{keras.backend.backend()}_ops")
 
 
 def _chosen(name):
-    plain, form = getattr(reference, name), getattr(fast, name, None)
-    if form is None:
+    plain, impl = getattr(reference, name), getattr(backend_ops, name, None)
+    if impl is None:
         return plain
 
     def operation(x, *arguments, **settings):
-        return (form if fast.on_cpu(x) else plain)(x, *arguments, **settings)
+        return (impl if backend_ops.on_cpu(x) else plain)(x, *arguments, **settings)
 
     operation.__name__, operation.__doc__ = name, plain.__doc__
     return operation
@@ -40,6 +40,6 @@ momentum_step = _chosen("momentum_step")
 def convolution_library():
     """Which one XLA computes convolutions with in this process; None on the other backends. `alexnet.tune_process`
     chooses it where JAX has computed nothing yet, and the last digits depend on it."""
-    if not hasattr(fast, "fuses_convolutions"):
+    if not hasattr(backend_ops, "fuses_convolutions"):
         return None
-    return "YNNPACK" if fast.fuses_convolutions() else "Eigen"
+    return "YNNPACK" if backend_ops.fuses_convolutions() else "Eigen"

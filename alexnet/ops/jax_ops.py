@@ -92,9 +92,11 @@ class _Linear:
             sum(each[1:], each[0]) for each in zip(*parts, strict=True)
         ]
 
-    def _transpose(self, upstream, *arrays, kept, transposed, settings):
-        upstream = map(_JAX.instantiate_zeros, upstream)
-        found = self.primitive.bind(*arrays[:kept], *upstream, kept=kept, transposed=not transposed, settings=settings)
+    def _transpose(self, cotangents, *arrays, kept, transposed, settings):
+        cotangents = map(_JAX.instantiate_zeros, cotangents)
+        found = self.primitive.bind(
+            *arrays[:kept], *cotangents, kept=kept, transposed=not transposed, settings=settings
+        )
         wanted = map(_JAX.is_undefined_primal, arrays[kept:])
         return [None] * kept + [each if want else None for each, want in zip(found, wanted, strict=True)]
 
@@ -103,14 +105,14 @@ class _Linear:
         return found, [0] * len(found)
 
 
-def local_response_normalization(activities, axis, reach, k, alpha, beta, groups=1):
+def local_response_normalization(activations, axis, radius, k, alpha, beta, groups=1):
     """In one loop each way."""
-    return _normalize(activities, (axis, reach, k, alpha, beta, groups))
+    return _normalize(activations, (axis, radius, k, alpha, beta, groups))
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
-def _normalize(activities, settings):
-    return reference.local_response_normalization(activities, *settings)
+def _normalize(activations, settings):
+    return reference.local_response_normalization(activations, *settings)
 
 
 @_normalize.defjvp
@@ -121,24 +123,28 @@ def _normalize_jvp(settings, primals, tangents):
 _normalize_linear = _Linear(
     "normalize",
     lambda kept, linear, settings: [reference.normalization_tangent(*kept, *linear, *settings)],
-    lambda kept, upstream, settings: [
-        _once(lambda *arrays: reference.normalization_gradient(*arrays, *settings), *kept, *upstream)
+    lambda kept, cotangents, settings: [
+        _fusion_barrier(lambda *arrays: reference.normalization_gradient(*arrays, *settings), *kept, *cotangents)
     ],
 )
 
 
-def _once(function, *arrays):
-    """`function(*arrays)`, computed once and kept. XLA on a CPU would fuse it into each of its uses, and compute it in
-    each of them anew; into a branch it does not look. The other branch is never taken: nothing is below -inf.
+def _fusion_barrier(function, *arrays):
+    """`function(*arrays)` behind a fusion barrier: XLA on a CPU copies cheap producers into every consumer, and
+    computes them in each anew, but does not fuse across `cond`. The other branch is never taken: nothing is below -inf.
     """
 
     def never(*arrays):
         return jax.tree.map(jnp.zeros_like, jax.eval_shape(function, *arrays))
 
-    return lax.cond(_false(arrays[0]), never, function, *arrays) if 0 not in arrays[0].shape else function(*arrays)
+    return (
+        lax.cond(_dependent_false(arrays[0]), never, function, *arrays)
+        if 0 not in arrays[0].shape
+        else function(*arrays)
+    )
 
 
-def _false(values):
+def _dependent_false(values):
     """False, which XLA cannot know before `values`."""
     return values.ravel()[0] < -jnp.inf
 
@@ -151,29 +157,29 @@ def max_pooling(inputs, size, stride):
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
 def _pool(inputs, size, stride):
-    return _largest(inputs, size, stride)[0]
+    return _max_pool_with_argmax(inputs, size, stride)[0]
 
 
 @_pool.defjvp
 def _pool_jvp(size, stride, primals, tangents):
-    best, place = _pool_with_place(*primals, size, stride)
-    return best, _pick([place], tangents, (size, stride, primals[0].shape[1:3]))[0]
+    best, argmax = _pool_with_argmax(*primals, size, stride)
+    return best, _pick([argmax], tangents, (size, stride, primals[0].shape[1:3]))[0]
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
-def _pool_with_place(inputs, size, stride):
-    return _once(lambda inputs: _largest(inputs, size, stride), inputs)
+def _pool_with_argmax(inputs, size, stride):
+    return _fusion_barrier(lambda inputs: _max_pool_with_argmax(inputs, size, stride), inputs)
 
 
-@_pool_with_place.defjvp
-def _pool_with_place_jvp(size, stride, primals, tangents):
-    best, place = _pool_with_place(*primals, size, stride)
-    moved = _pick([place], tangents, (size, stride, primals[0].shape[1:3]))[0]
-    return (best, place), (moved, np.zeros(place.shape, jax.dtypes.float0))
+@_pool_with_argmax.defjvp
+def _pool_with_argmax_jvp(size, stride, primals, tangents):
+    best, argmax = _pool_with_argmax(*primals, size, stride)
+    moved = _pick([argmax], tangents, (size, stride, primals[0].shape[1:3]))[0]
+    return (best, argmax), (moved, np.zeros(argmax.shape, jax.dtypes.float0))
 
 
-def _of_each_place(inputs, size, stride):
-    """For each pixel of a square, that pixel of all squares."""
+def _windows(inputs, size, stride):
+    """For each pixel of a window, that pixel of all windows."""
     rows, columns = ((side - size) // stride + 1 for side in inputs.shape[1:3])
     for number in range(size * size):
         top, left = divmod(number, size)
@@ -181,46 +187,46 @@ def _of_each_place(inputs, size, stride):
         yield number, values[:, :, left : left + stride * (columns - 1) + 1 : stride]
 
 
-def _largest(inputs, size, stride):
+def _max_pool_with_argmax(inputs, size, stride):
     """The largest value of each square, and which of the square's pixels has it, uint8."""
-    best = place = None
-    for number, values in _of_each_place(inputs, size, stride):
+    best = argmax = None
+    for number, values in _windows(inputs, size, stride):
         if best is None:
-            best, place = values, jnp.zeros(values.shape, jnp.uint8)
+            best, argmax = values, jnp.zeros(values.shape, jnp.uint8)
         else:
-            place = jnp.where(values > best, jnp.uint8(number), place)
+            argmax = jnp.where(values > best, jnp.uint8(number), argmax)
             best = jnp.maximum(values, best)
-    return best, place
+    return best, argmax
 
 
-def _spread(place, upstream, size, stride, sides):
+def _unpool(argmax, cotangent, size, stride, sides):
     """Each gradient at the place of its largest value, in maps of `sides`."""
     found = 0
     for number in range(size * size):
         first = divmod(number, size)
         edges = [
             (start, side - start - stride * (count - 1) - 1, stride - 1)
-            for start, side, count in zip(first, sides, upstream.shape[1:3], strict=True)
+            for start, side, count in zip(first, sides, cotangent.shape[1:3], strict=True)
         ]
-        part = jnp.where(place == number, upstream, 0)
+        part = jnp.where(argmax == number, cotangent, 0)
         found += lax.pad(part, jnp.zeros((), part.dtype), [(0, 0, 0), *edges, (0, 0, 0)])
     return found
 
 
 def _picked(kept, linear, settings):
     """What `tangent` is at the place of each largest value."""
-    (place,), (tangent,), (size, stride, _) = kept, linear, settings
+    (argmax,), (tangent,), (size, stride, _) = kept, linear, settings
     found = 0
-    for number, values in _of_each_place(tangent, size, stride):
-        found += jnp.where(place == number, values, 0)
+    for number, values in _windows(tangent, size, stride):
+        found += jnp.where(argmax == number, values, 0)
     return [found]
 
 
 _pick = _Linear(
     "pick",
     _picked,
-    lambda kept, upstream, settings: [
-        _once(lambda upstream, place: _spread(place, upstream, *settings), *upstream, *kept)
+    lambda kept, cotangents, settings: [
+        _fusion_barrier(lambda cotangent, argmax: _unpool(argmax, cotangent, *settings), *cotangents, *kept)
     ],
 )
 
@@ -230,27 +236,27 @@ def convolution(inputs, kernel, bias=None, strides=(1, 1), padding="valid", grou
     outputs = reference.convolution(inputs, kernel, None, strides, padding, groups)
     if bias is None or bias.dtype != outputs.dtype:
         return outputs if bias is None else outputs + bias
-    return _plus(outputs, bias)
+    return _bias_add(outputs, bias)
 
 
 @jax.custom_jvp
-def _plus(maps, bias):
+def _bias_add(maps, bias):
     return maps + bias
 
 
-@functools.partial(_plus.defjvp, symbolic_zeros=True)
-def _plus_jvp(primals, tangents):
+@functools.partial(_bias_add.defjvp, symbolic_zeros=True)
+def _bias_add_jvp(primals, tangents):
     maps, bias = (None if isinstance(each, SymbolicZero) else each for each in tangents)
-    outputs = _plus(*primals)
-    spread = 0 if bias is None else _spread_bias([], [bias], outputs.shape)[0]
+    outputs = _bias_add(*primals)
+    spread = 0 if bias is None else _broadcast_bias([], [bias], outputs.shape)[0]
     return outputs, spread if maps is None else maps + spread
 
 
-_spread_bias = _Linear(
-    "spread_bias",
+_broadcast_bias = _Linear(
+    "broadcast_bias",
     lambda _, linear, shape: [jnp.broadcast_to(linear[0], shape)],
-    lambda _, upstream, shape: [
-        jnp.ones(math.prod(shape[:-1]), upstream[0].dtype) @ upstream[0].reshape(-1, shape[-1])
+    lambda _, cotangents, shape: [
+        jnp.ones(math.prod(shape[:-1]), cotangents[0].dtype) @ cotangents[0].reshape(-1, shape[-1])
     ],
 )
 
@@ -260,17 +266,17 @@ def dense(inputs, kernel, bias=None):
     XLA copies it first if something may still read it."""
     if inputs.dtype != kernel.dtype or 0 in inputs.shape:
         return reference.dense(inputs, kernel, bias)
-    outputs = _product(inputs, kernel)
+    outputs = _matmul(inputs, kernel)
     return outputs if bias is None else outputs + bias
 
 
 @jax.custom_jvp
-def _product(inputs, kernel):
+def _matmul(inputs, kernel):
     return inputs @ kernel
 
 
-@functools.partial(_product.defjvp, symbolic_zeros=True)
-def _product_jvp(primals, tangents):
+@functools.partial(_matmul.defjvp, symbolic_zeros=True)
+def _matmul_jvp(primals, tangents):
     inputs, kernel = primals
     still = [isinstance(each, SymbolicZero) for each in tangents]
     if still[1]:
@@ -278,16 +284,16 @@ def _product_jvp(primals, tangents):
     elif still[0]:
         moved = inputs @ tangents[1]
     else:
-        moved = _product_linear(primals, tangents)[0]
-    return _product(inputs, kernel), moved
+        moved = _matmul_linear(primals, tangents)[0]
+    return _matmul(inputs, kernel), moved
 
 
-def _product_gradient(kept, upstream, _):
-    (inputs, kernel), (upstream,) = kept, upstream
-    below = upstream @ kernel.T
-    return below, inputs.T @ upstream + _false(below)  # XLA on a CPU heeds no other order
+def _matmul_gradient(kept, cotangents, _):
+    (inputs, kernel), (cotangent,) = kept, cotangents
+    below = cotangent @ kernel.T
+    return below, inputs.T @ cotangent + _dependent_false(below)  # XLA on a CPU heeds no other order
 
 
-_product_linear = _Linear(
-    "product", lambda kept, linear, _: [linear[0] @ kept[1] + kept[0] @ linear[1]], _product_gradient
+_matmul_linear = _Linear(
+    "matmul", lambda kept, linear, _: [linear[0] @ kept[1] + kept[0] @ linear[1]], _matmul_gradient
 )

@@ -7,38 +7,38 @@ import numpy as np
 from keras import ops
 
 
-def local_response_normalization(activities, axis, reach, k, alpha, beta, groups=1):
-    """`activities / (k + alpha * energy) ** beta`, the energy being the sum of squares of `reach` neighbours to both
+def local_response_normalization(activations, axis, radius, k, alpha, beta, groups=1):
+    """`activations / (k + alpha * squared_sum) ** beta`, the sum being that of squares of `radius` neighbours to both
     sides along `axis`, inside one of `groups` equal parts of it (section 3.3 of the paper).
 
     Args:
-        activities: float32 or float64, of rank 2 or more.
+        activations: float32 or float64, of rank 2 or more.
         axis: A number, or a tuple of them for a window over several axes.
     """
-    return activities * power(k + alpha * window_sum(ops.square(activities), axis, reach, groups), beta)
+    return activations * inverse_power(k + alpha * windowed_sum(ops.square(activations), axis, radius, groups), beta)
 
 
-def normalization_tangent(activities, tangent, axis, reach, k, alpha, beta, groups=1):
-    """How far the result moves when `activities` move by `tangent`:
+def normalization_tangent(activations, tangent, axis, radius, k, alpha, beta, groups=1):
+    """How far the result moves when `activations` move by `tangent`:
 
     db = da * s ** -beta - 2 alpha beta * a * s ** (-beta - 1) * window(a * da)      s = k + alpha * window(a ** 2)
     """
-    scale = k + alpha * window_sum(ops.square(activities), axis, reach, groups)
-    powers = power(scale, beta)
-    sums = window_sum(activities * tangent, axis, reach, groups)
-    return powers * tangent - 2 * alpha * beta * activities * powers / scale * sums
+    scale = k + alpha * windowed_sum(ops.square(activations), axis, radius, groups)
+    powers = inverse_power(scale, beta)
+    sums = windowed_sum(activations * tangent, axis, radius, groups)
+    return powers * tangent - 2 * alpha * beta * activations * powers / scale * sums
 
 
-def normalization_gradient(activities, upstream, axis, reach, k, alpha, beta, groups=1):
-    """The gradient of a loss by `activities`; `upstream` is that by the result. Written out because a framework would
-    keep five arrays for the way back, where the activities suffice.
+def normalization_gradient(activations, grad, axis, radius, k, alpha, beta, groups=1):
+    """The gradient of a loss by `activations`; `grad` is that by the result. Written out because a framework would
+    keep five arrays for the way back, where the activations suffice.
 
     da = db * s ** -beta - 2 alpha beta * a * window(db * a * s ** (-beta - 1))      s = k + alpha * window(a ** 2)
     """
-    scale = k + alpha * window_sum(ops.square(activities), axis, reach, groups)
-    shrunk = upstream * power(scale, beta)
-    sums = window_sum(shrunk * activities / scale, axis, reach, groups)
-    return shrunk - 2 * alpha * beta * activities * sums
+    scale = k + alpha * windowed_sum(ops.square(activations), axis, radius, groups)
+    shrunk = grad * inverse_power(scale, beta)
+    sums = windowed_sum(shrunk * activations / scale, axis, radius, groups)
+    return shrunk - 2 * alpha * beta * activations * sums
 
 
 def convolution(inputs, kernel, bias=None, strides=(1, 1), padding="valid", groups=1):
@@ -138,32 +138,32 @@ def momentum_step(variable, velocity, gradient, learning_rate, momentum, decay):
     variable.assign_add(velocity)
 
 
-def window_sum(values, axis, reach, groups=1):
-    """Each value's sum with its `reach` neighbours to both sides along `axis`, inside its own of `groups` equal parts.
+def windowed_sum(values, axis, radius, groups=1):
+    """Each value's sum with its `radius` neighbours to both sides along `axis`, inside its own of `groups` equal parts.
 
     Of shifted copies. A product with a band matrix of ones would be float32 in name only on a GPU (TF32: three digits),
     spread one infinity over all channels (0 * inf), and write past its memory in TensorFlow when a size is 1.
     """
     if isinstance(axis, tuple):
-        return functools.reduce(lambda sums, each: window_sum(sums, each, reach, groups), axis, values)
+        return functools.reduce(lambda sums, each: windowed_sum(sums, each, radius, groups), axis, values)
     axis %= len(values.shape)
     if groups > 1:
         parts = ops.split(values, groups, axis)
-        return ops.concatenate([window_sum(part, axis, reach) for part in parts], axis)
+        return ops.concatenate([windowed_sum(part, axis, radius) for part in parts], axis)
     size = values.shape[axis]
-    reach = min(reach, size - 1)
-    if reach < 1:
+    radius = min(radius, size - 1)
+    if radius < 1:
         return values
     before = (slice(None),) * axis
     edge = ops.zeros_like(
-        values[(*before, slice(reach))]
+        values[(*before, slice(radius))]
     )  # ops.pad numbers its calls: torch.compile compiles each anew
     padded = ops.concatenate([edge, values, edge], axis)
-    copies = (padded[(*before, slice(shift, shift + size))] for shift in range(2 * reach + 1))
+    copies = (padded[(*before, slice(shift, shift + size))] for shift in range(2 * radius + 1))
     return functools.reduce(operator.add, copies)
 
 
-def power(base, beta):
+def inverse_power(base, beta):
     """`base ** -beta` for a positive base; roots in place of the general power, which is slow on a CPU."""
     if beta == 0.75:
         root = ops.rsqrt(base)

@@ -19,18 +19,18 @@ def on_cpu(x):
     return _only_cpus()
 
 
-def local_response_normalization(activities, axis, reach, k, alpha, beta, groups=1):
+def local_response_normalization(activations, axis, radius, k, alpha, beta, groups=1):
     """As sums of shifted copies, which XLA makes one loop each way."""
-    settings = (axis, reach, k, alpha, beta, groups)
-    activities = tf.convert_to_tensor(activities)
-    if _has_tangents(activities):
-        return reference.local_response_normalization(activities, *settings)
+    settings = (axis, radius, k, alpha, beta, groups)
+    activations = tf.convert_to_tensor(activations)
+    if _has_tangents(activations):
+        return reference.local_response_normalization(activations, *settings)
 
     @tf.custom_gradient
-    def normalize(activities):
-        return _forward(activities, *settings), lambda upstream: _backward(activities, upstream, *settings)
+    def normalize(activations):
+        return _forward(activations, *settings), lambda grad: _backward(activations, grad, *settings)
 
-    return normalize(activities)
+    return normalize(activations)
 
 
 _forward = tf.function(reference.local_response_normalization, jit_compile=True)
@@ -38,22 +38,22 @@ _backward = tf.function(reference.normalization_gradient, jit_compile=True)
 
 
 def dense(inputs, kernel, bias=None):
-    """With the gradient of `inputs` as kernel times upstream, which reads the kernel as it lies in memory."""
+    """With the gradient of `inputs` as kernel times the gradient above, which reads the kernel as it lies in memory."""
     if inputs.dtype != kernel.dtype:
         return reference.dense(inputs, kernel, bias)
 
     @tf.custom_gradient
-    def product(inputs, kernel):
-        def gradient(upstream):
+    def matmul(inputs, kernel):
+        def gradient(grad):
             return (
-                tf.transpose(tf.matmul(kernel, upstream, transpose_b=True)),
-                tf.matmul(inputs, upstream, transpose_a=True),
+                tf.transpose(tf.matmul(kernel, grad, transpose_b=True)),
+                tf.matmul(inputs, grad, transpose_a=True),
             )
 
         return tf.matmul(inputs, kernel), gradient
 
     # Called eagerly, `tf.custom_gradient` takes no `tf.Variable`.
-    outputs = product(tf.convert_to_tensor(inputs), tf.convert_to_tensor(kernel))
+    outputs = matmul(tf.convert_to_tensor(inputs), tf.convert_to_tensor(kernel))
     return outputs if bias is None else tf.nn.bias_add(outputs, bias)
 
 

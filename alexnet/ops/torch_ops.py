@@ -6,7 +6,7 @@ from alexnet._compat import torch_fused_sgd, torch_is_transformed
 from alexnet.ops import reference
 
 _is_transformed, _fused_sgd = torch_is_transformed(), torch_fused_sgd()
-PART = 1 << 18  # activities that are normalized at a time: what is made of them on the way stays in the cache
+CHUNK = 1 << 18  # activations that are normalized at a time: what is made of them on the way stays in the cache
 
 
 def on_cpu(x):
@@ -28,67 +28,67 @@ def _computes(*tensors):
     )
 
 
-def local_response_normalization(activities, axis, reach, k, alpha, beta, groups=1):
-    """Part by part in the cache, with the gradient written out: ten passes through memory less."""
-    if axis not in (-1, activities.ndim - 1) or activities.numel() == 0 or not _computes(activities):
-        return reference.local_response_normalization(activities, axis, reach, k, alpha, beta, groups)
-    return _Normalization.apply(activities, reach, k, alpha, beta, groups)
+def local_response_normalization(activations, axis, radius, k, alpha, beta, groups=1):
+    """Chunk by chunk in the cache, with the gradient written out: ten passes through memory less."""
+    if axis not in (-1, activations.ndim - 1) or activations.numel() == 0 or not _computes(activations):
+        return reference.local_response_normalization(activations, axis, radius, k, alpha, beta, groups)
+    return _Normalization.apply(activations, radius, k, alpha, beta, groups)
 
 
 class _Normalization(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, activities, *settings):
-        ctx.save_for_backward(activities)
+    def forward(ctx, activations, *settings):
+        ctx.save_for_backward(activations)
         ctx.settings = settings
-        rows, outputs, room = _rooms(activities, *settings)
-        for part in _parts(rows):
-            powers, _ = room.powers(rows[part])
-            torch.mul(powers, rows[part], out=outputs[part])
-        return outputs.view(activities.shape)
+        rows, outputs, workspace = _workspace_for(activations, *settings)
+        for chunk in _chunks(rows):
+            powers, _ = workspace.powers(rows[chunk])
+            torch.mul(powers, rows[chunk], out=outputs[chunk])
+        return outputs.view(activations.shape)
 
     @staticmethod
-    def backward(ctx, upstream):
-        (activities,) = ctx.saved_tensors
-        if torch.is_grad_enabled() or not _computes(activities, upstream):  # it may be differentiated once more
-            gradient = reference.normalization_gradient(activities, upstream, -1, *ctx.settings)
+    def backward(ctx, grad):
+        (activations,) = ctx.saved_tensors
+        if torch.is_grad_enabled() or not _computes(activations, grad):  # it may be differentiated once more
+            gradient = reference.normalization_gradient(activations, grad, -1, *ctx.settings)
             return gradient, *[None] * len(ctx.settings)
         _, _, alpha, beta, _ = ctx.settings
-        rows, outputs, room = _rooms(activities, *ctx.settings)
-        upstream = upstream.reshape(rows.shape)
-        for part in _parts(rows):
-            powers, scale = room.powers(rows[part])
-            shrunk = torch.mul(upstream[part], powers, out=outputs[part])
-            sums = room.window(torch.mul(shrunk, rows[part], out=powers).div_(scale))
-            shrunk.addcmul_(sums, rows[part], value=-2 * alpha * beta)
-        return outputs.view(activities.shape), *[None] * len(ctx.settings)
+        rows, outputs, workspace = _workspace_for(activations, *ctx.settings)
+        grad = grad.reshape(rows.shape)
+        for chunk in _chunks(rows):
+            powers, scale = workspace.powers(rows[chunk])
+            shrunk = torch.mul(grad[chunk], powers, out=outputs[chunk])
+            sums = workspace.window(torch.mul(shrunk, rows[chunk], out=powers).div_(scale))
+            shrunk.addcmul_(sums, rows[chunk], value=-2 * alpha * beta)
+        return outputs.view(activations.shape), *[None] * len(ctx.settings)
 
 
-def _rooms(activities, *settings):
-    rows = activities.reshape(-1, activities.shape[-1])
-    return rows, torch.empty_like(rows), _Room(rows, *settings)
+def _workspace_for(activations, *settings):
+    rows = activations.reshape(-1, activations.shape[-1])
+    return rows, torch.empty_like(rows), _Workspace(rows, *settings)
 
 
-def _parts(rows):
-    height = max(1, PART // rows.shape[1])
+def _chunks(rows):
+    height = max(1, CHUNK // rows.shape[1])
     return [slice(first, first + height) for first in range(0, len(rows), height)]
 
 
-class _Room:
-    """The memory for one part of the activities, used for one part after the other."""
+class _Workspace:
+    """The memory for one chunk of the activations, used for one chunk after the other."""
 
-    def __init__(self, rows, reach, k, alpha, beta, groups):
-        height, channels = min(len(rows), max(1, PART // rows.shape[1])), rows.shape[1]
-        self.reach, self.k, self.alpha, self.beta = reach, k, alpha, beta
-        self._padded = rows.new_zeros(height, groups, channels // groups + 2 * reach)
+    def __init__(self, rows, radius, k, alpha, beta, groups):
+        height, channels = min(len(rows), max(1, CHUNK // rows.shape[1])), rows.shape[1]
+        self.radius, self.k, self.alpha, self.beta = radius, k, alpha, beta
+        self._padded = rows.new_zeros(height, groups, channels // groups + 2 * radius)
         self._sums, self._powers, self._scale = rows.new_empty(3, height, groups, channels // groups)
 
     def window(self, values, out=None):
         """The sum of each value and its neighbours."""
         out = self._sums if out is None else out
         channels, padded, out = out.shape[-1], self._padded[: len(values)], out[: len(values)]
-        padded[..., self.reach : self.reach + channels].copy_(values.view(out.shape))
+        padded[..., self.radius : self.radius + channels].copy_(values.view(out.shape))
         out.copy_(padded[..., :channels])
-        for shift in range(1, 2 * self.reach + 1):
+        for shift in range(1, 2 * self.radius + 1):
             out.add_(padded[..., shift : shift + channels])
         return out.view(values.shape)
 
@@ -120,23 +120,23 @@ def max_pooling(inputs, size, stride):
 
 
 def dense(inputs, kernel, bias=None):
-    """With the gradient of `inputs` as kernel times upstream, which reads the kernel as it lies in memory."""
+    """With the gradient of `inputs` as kernel times the gradient above, which reads the kernel as it lies in memory."""
     if inputs.dtype != kernel.dtype or not _computes(inputs, kernel):
         return reference.dense(inputs, kernel, bias)
-    outputs = _Product.apply(inputs, kernel)
+    outputs = _Matmul.apply(inputs, kernel)
     return outputs if bias is None else outputs.add_(bias)
 
 
-class _Product(torch.autograd.Function):
+class _Matmul(torch.autograd.Function):
     @staticmethod
     def forward(ctx, inputs, kernel):
         ctx.save_for_backward(inputs, kernel)
         return inputs @ kernel
 
     @staticmethod
-    def backward(ctx, upstream):
+    def backward(ctx, grad):
         inputs, kernel = ctx.saved_tensors
-        return (kernel @ upstream.T).T if ctx.needs_input_grad[0] else None, inputs.T @ upstream
+        return (kernel @ grad.T).T if ctx.needs_input_grad[0] else None, inputs.T @ grad
 
 
 def momentum_step(variable, velocity, gradient, learning_rate, momentum, decay):

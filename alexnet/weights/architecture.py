@@ -14,7 +14,7 @@ SETTINGS = {
     "relu": (),
     "tanh": (),
     "lrn": ("n", "k", "alpha", "beta", "groups"),
-    "same_map": ("size", "k", "alpha", "beta"),
+    "within_channel_lrn": ("size", "k", "alpha", "beta"),
     "pool": ("size", "strides", "padding", "dilation"),
     "average_pool": ("size", "strides", "padding", "dilation"),
     "average": ("size",),
@@ -22,7 +22,7 @@ SETTINGS = {
     "dense": (),
 }
 NAMES = {"conv": "conv", "local": "local", "dense": "fc", "relu": "relu", "tanh": "tanh", "lrn": "norm"}
-NAMES |= {"same_map": "map_norm", "pool": "pool", "average_pool": "average_pool"}
+NAMES |= {"within_channel_lrn": "map_norm", "pool": "pool", "average_pool": "average_pool"}
 WITH_WEIGHTS = ("conv", "local", "dense")
 WINDOWED = ("conv", "local", "pool", "average_pool")
 
@@ -170,7 +170,7 @@ def _layer(spec):
     if isinstance(spec, specs.LRN):
         return lrn(**{**specs.settings(spec), "n": 2 * (spec.n // 2) + 1})
     if isinstance(spec, specs.WithinChannelLRN):
-        return Layer("same_map", specs.settings(spec))
+        return Layer("within_channel_lrn", specs.settings(spec))
     if isinstance(spec, specs.AdaptivePool):
         return Layer("average", {"size": spec.size})
     return Layer({specs.Dense: "dense", specs.Flatten: "flatten"}.get(type(spec)) or spec.function)
@@ -216,7 +216,7 @@ def _fold(layers):
             sides = tuple((a + c, b + d) for (a, b), (c, d) in sides)
             layer = replace(layer, settings={**layer.settings, "padding": sides})
         folded.append(layer)
-        positive = layer.kind == "relu" or (positive and layer.kind in ("lrn", "same_map", "pool", "padding"))
+        positive = layer.kind == "relu" or (positive and layer.kind in ("lrn", "within_channel_lrn", "pool", "padding"))
     return folded
 
 

@@ -263,7 +263,7 @@ def _layer(layer, kind, blobs, told):
         size, alpha = given.local_size, given.alpha
         if given.norm_region:
             settings = {"size": size, "k": given.k, "alpha": alpha / max(size, 1) ** 2, "beta": given.beta}
-            return Layer("same_map", settings, name)
+            return Layer("within_channel_lrn", settings, name)
         return lrn(size, given.k, alpha / max(size, 1), given.beta, name=name)
     if kind in ("Softmax", "SoftmaxWithLoss"):
         return activation("softmax", name)

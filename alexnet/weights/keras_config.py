@@ -78,7 +78,7 @@ def _layers(kind, settings, name):
         window = 2 * (settings["n"] // 2) + 1
         yield lrn(window, settings["k"], settings["alpha"], settings["beta"], settings["groups"], name)
     elif kind in ("WithinChannelLRN", "SameMapNormalization"):  # the second in models that were saved before
-        yield Layer("same_map", {key: settings[key] for key in ("size", "k", "alpha", "beta")}, name)
+        yield Layer("within_channel_lrn", {key: settings[key] for key in ("size", "k", "alpha", "beta")}, name)
     elif kind == "AverageMaps":
         yield Layer("average", {"size": settings["size"]}, name)
     elif kind == "Flatten":

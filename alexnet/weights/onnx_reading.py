@@ -299,7 +299,7 @@ class _Trace:
         if node.op_type == "Concat" and _attribute(node, "axis", 0) == 1:
             return self._grouped_lrn(node, strange)
         if node.op_type == "Div":
-            return self._same_map(node, strange)
+            return self._within_channel_lrn(node, strange)
         return None
 
     def _grouped_lrn(self, node, strange):
@@ -320,7 +320,7 @@ class _Trace:
             return None
         return lrn(*settings.pop(), groups=len(parts), name=strange.name), split.input[0]
 
-    def _same_map(self, node, strange):
+    def _within_channel_lrn(self, node, strange):
         """x / (k + alpha * sum of squares) ** beta, the sum taken as a mean times its number."""
 
         def constant(node, kind):
@@ -346,7 +346,7 @@ class _Trace:
         if squares is None or squares.op_type != "Mul" or list(squares.input) != [x, x]:
             return None
         settings = {"size": size[0], "k": k, "alpha": factor / size[0] ** 2, "beta": beta}
-        return Layer("same_map", settings, strange.name), x
+        return Layer("within_channel_lrn", settings, strange.name), x
 
     def _without_normalization(self, layers):
         """What is done to the pixels is taken off the beginning, and kept as `factor` and `shift`."""

@@ -115,7 +115,7 @@ def add_layer(graph, kind, name, settings, weights):
     elif kind == "LocalResponseNormalization":
         _add_lrn(graph, name, settings)
     elif kind == "WithinChannelLRN":
-        _add_same_map(graph, name, settings)
+        _add_within_channel_lrn(graph, name, settings)
     elif kind == "MaxPooling2D":
         _add_pool(graph, "MaxPool", name, settings)
     elif kind == "AveragePooling2D":
@@ -168,7 +168,7 @@ def _add_lrn(graph, name, settings):
     graph.add("Concat", name, inputs=normalized, axis=1)
 
 
-def _add_same_map(graph, name, settings):
+def _add_within_channel_lrn(graph, name, settings):
     x, size = graph.value, settings["size"]
     square = graph.add("Mul", f"{name}_squares", x)
     mean = graph.add(

@@ -66,7 +66,7 @@ params: $(INSTALLED)
 	$(BIN)/python docs/write_parameters.py
 
 bench: $(INSTALLED)
-	@$(BIN)/python -m benchmarks --growth
+	@$(BIN)/python -m benchmarks --scaling
 
 wheel lowest: BACKEND ?= jax
 wheel lowest:

@@ -1,7 +1,7 @@
 """What is private to other libraries, or true of certain versions of them, in one place.
 
 Each part says why it is needed and what happens when a library no longer has it. `tests/test_compat.py` tests each.
-What belongs to one framework is asked for when the first operation is made there, so that nothing is imported here.
+Each part imports its framework only when it is called, so that importing this file imports none.
 """
 
 import contextlib
@@ -140,12 +140,12 @@ def jax_primitives():
         return None
 
 
-_FUSIONS = "--xla_cpu_experimental_ynn_fusion_type"
-_SLOWER = ("INDIVIDUAL_CONVOLUTION", "REDUCE")  # of its values, than XLA without them
+_FUSIONS = "--xla_cpu_experimental_ynn_fusion_type"  # the XLA flag that says what YNNPACK computes
+_SLOWER = ("INDIVIDUAL_CONVOLUTION", "REDUCE")  # kinds of work that YNNPACK does more slowly than XLA
 
 
 def choose_xla_fusions():
-    """Start XLA with the flag for it, as long as JAX has computed nothing and the user has not set it himself.
+    """Start XLA with that flag, unless JAX has computed something or the user has set the flag.
 
     jaxlib 0.10.2 computes with YNNPACK what it can. Convolutions: the first layer takes four times as long as with
     Eigen, the gradients of the second one twice. Reductions: softmax draws the fully connected layers and

@@ -44,10 +44,10 @@ def AlexNet(
 ):
     """AlexNet as a `keras.Model`, built as section 3 of the paper describes it, or as others have built it.
 
-    | network | filters | columns | after conv1 | after conv2 | a, k of LRN | parameters |
+    | network | filters | columns | after conv1 | after conv2 | alpha, k of LRN | parameters |
     |---|---|---|---|---|---|---|
     | `paper` | 96-256-384-384-256 | 2 | ReLU, LRN, pool | ReLU, LRN, pool | 1e-4, 2 | 60,965,224 |
-    | `krizhevsky2012` | 96-256-384-384-256 | 2 | LRN, pool, ReLU | ReLU, LRN, map LRN, pool | 2e-5, 2 | 60,965,224 |
+    | `krizhevsky2012` | 96-256-384-384-256 | 2 | LRN, pool, ReLU | ReLU, both LRNs, pool | 2e-5, 2 | 60,965,224 |
     | `caffe` | 96-256-384-384-256 | 2 | ReLU, LRN, pool | ReLU, LRN, pool | 2e-5, 1 | 60,965,224 |
     | `caffenet` | 96-256-384-384-256 | 2 | ReLU, pool, LRN | ReLU, pool, LRN | 2e-5, 1 | 60,965,224 |
     | `one_tower` | 64-192-384-256-256 | 1 | LRN, pool, ReLU | ReLU, LRN, pool | 2e-5, 2 | 61,100,840 |
@@ -124,7 +124,7 @@ def AlexNet(
     for spec in row.layers:
         if isinstance(spec, specs.Flatten) and not include_top:
             break
-        x = _LAYERS[type(spec)](spec, x, build)
+        x = _BUILDERS[type(spec)](spec, x, build)
     if include_top and classifier_activation is not None:
         x = keras.layers.Activation(classifier_activation, dtype="float32", name="prob")(x)
     model = keras.Model(pixels, x, name=name or f"alexnet_{network}")
@@ -234,7 +234,7 @@ def _dropout(spec, x, build):
     return keras.layers.Dropout(build.dropout, seed=random.randrange(2**31), name=spec.name)(x)
 
 
-_LAYERS = {
+_BUILDERS = {
     specs.Conv: _convolution,
     specs.LocallyConnected: _locally_connected,
     specs.Dense: _dense,
@@ -407,7 +407,7 @@ def _refuse_the_size(model, checkpoint, row):
     inputs = checkpoint.layers[first][0].shape[0]
     side = math.isqrt(inputs // maps)
     height, width = model.input.shape[1:3]
-    sides = row.sides(side) if side * side * maps == inputs else None
+    sides = row.input_sides(side) if side * side * maps == inputs else None
     fitting = f"images of {sides[0]} to {sides[-1]} pixels a side" if sides else "others"
     raise CheckpointError(
         f"weights: {checkpoint.path} ({FORMATS[checkpoint.format]}) does not fit images of {height} x "

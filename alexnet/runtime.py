@@ -1,6 +1,6 @@
 """What is decided for a whole process: the backend that Keras starts on, and settings that make training faster.
 
-Importing the package changes nothing; what is here does, when it is called.
+Importing the package changes no settings; the functions here do, when they are called.
 """
 
 import contextlib
@@ -118,8 +118,8 @@ def tune_process():
 
     - glibc keeps freed memory for the next step, until `restore_process` (on Linux; a user's own `MALLOC_...` in the
       environment wins).
-    - On JAX, if it has computed nothing yet, XLA leaves convolutions to Eigen. That cannot be taken back; the flag
-      that says so is in the environment only until XLA has read it.
+    - On JAX, if it has computed nothing yet, XLA keeps convolutions and reductions from YNNPACK. That
+      cannot be taken back; the flag that says so is in the environment only until XLA has read it.
 
     Examples:
         >>> alexnet.tune_process()

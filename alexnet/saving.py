@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from alexnet.model import ZEROS, AlexNet, functional, require_the_network
-from alexnet.networks import LAYERS, NETWORKS, weighted_as
+from alexnet.networks import LAYERS, NETWORKS, layers_by_names
 from alexnet.runtime import trim_memory, without
 from alexnet.weights import (
     FORMATS,
@@ -207,7 +207,7 @@ def _load_keras(path, network):
 def _missing(model):
     """Names of layers that a network of these names has and a model lacks; of the eight, where no network has such."""
     names = [layer.name for layer in getattr(model, "layers", []) if getattr(layer, "kernel", None) is not None]
-    if weighted_as(names) or (names and detect_network(functional(model))):
+    if layers_by_names(names) or (names and detect_network(functional(model))):
         return []
     return [name for name in LAYERS if name not in names]
 

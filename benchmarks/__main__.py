@@ -1,4 +1,4 @@
-"""Our network beside hand-written ones in each framework: `python -m benchmarks`, or `make bench` with `--growth`."""
+"""Our network beside hand-written ones in each framework: `python -m benchmarks`, or `make bench` with `--scaling`."""
 
 import sys
 from pathlib import Path
@@ -16,7 +16,7 @@ def build_parser():
     parser = Parser(
         prog="python -m benchmarks",
         description="Train and ask our network and the baselines of benchmarks/baselines in turn, round by round, and "
-        "print the median and the spread of the ratios. At full size this takes half an hour, with --growth three "
+        "print the median and the spread of the ratios. At full size this takes half an hour, with --scaling three "
         "quarters.",
         epilog="example: python -m benchmarks --backends jax torch --rounds 5",
         allow_abbrev=False,
@@ -30,7 +30,7 @@ def build_parser():
     parser.add_argument("--image_size", type=int, default=227, metavar="N", help="pixels a side (default 227)")
     parser.add_argument("--width", type=float, default=1.0, metavar="VALUE", help="factor of filters (default 1)")
     parser.add_argument(
-        "--growth", action="store_true", help="and how the cost grows with batch_size, image_size and width"
+        "--scaling", action="store_true", help="and how the cost scales with batch_size, image_size and width"
     )
     parser.add_argument(
         "--output", metavar="FOLDER", help="write bench.json and pictures there (default benchmarks/results)"
@@ -77,7 +77,7 @@ def bench(parser, options):
     try:
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
-        record = suite.run(backends, rounds, **sizes, scaling=options.growth, report=Report())
+        record = suite.run(backends, rounds, **sizes, scaling=options.scaling, report=Report())
         print_targets(record["targets"])
         if folder is not None:
             write(record, folder)

@@ -329,7 +329,7 @@ def test_bad_usage_is_one_sentence():
 @pytest.mark.once
 def test_help_is_worth_reading():
     found = subprocess.run([sys.executable, "-m", "benchmarks", "--help"], cwd=ROOT, capture_output=True, text=True)
-    words = ["--rounds", "--growth", "default benchmarks/results", "example:"]
+    words = ["--rounds", "--scaling", "default benchmarks/results", "example:"]
     assert found.returncode == 0 and all(word in " ".join(found.stdout.split()) for word in words)
 
 

@@ -17,6 +17,7 @@ import yaml
 from helpers import to_numpy, write_class_folders
 
 from alexnet import training
+from alexnet._compat import sync_variables
 from alexnet.data import DataError, TooManyBadImagesError
 from alexnet.evaluation import label_rank
 from alexnet.locking import FolderLock
@@ -661,6 +662,31 @@ def test_the_last_good_weights_are_kept(tiny, monkeypatch):
     path = recipe.run_folder / BACKEND / "last_good.keras"
     assert str(path) in str(error.value)
     for ours, theirs in zip(keras.saving.load_model(path).get_weights(), kept, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+class ExplodeIn(keras.callbacks.Callback):
+    """Makes one step of the first epoch so large that the loss of the next one is no number."""
+
+    def __init__(self, step):
+        super().__init__()
+        self.step = step
+        self.states = {}
+
+    def on_train_batch_begin(self, batch, logs=None):
+        sync_variables(self.model)
+        self.states[batch] = self.model.get_weights()
+        if batch == self.step - 1:
+            self.model.optimizer.learning_rate = 1e12
+
+
+def test_a_state_that_led_to_no_number_is_not_the_last_good_one(tiny):
+    """The loss of a step is looked at in the step after it, and the state between them may have been saved."""
+    recipe, explode = Recipe(**{**tiny, "save_steps": 2, "batch_size": 4}), ExplodeIn(4)
+    with pytest.raises(RunError, match="in step 5 of epoch 1"):
+        train(recipe, callbacks=[explode], verbose=0)
+    kept = keras.saving.load_model(recipe.run_folder / BACKEND / "last_good.keras").get_weights()
+    for ours, theirs in zip(kept, explode.states[2], strict=False):  # what steps 1 and 2 had made
         np.testing.assert_array_equal(ours, theirs)
 
 

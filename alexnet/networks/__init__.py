@@ -5,7 +5,7 @@ from alexnet.networks.alexnets import LAYERS as LAYERS
 from alexnet.networks.specs import IMAGENET_MEAN as IMAGENET_MEAN
 from alexnet.networks.specs import Conv, Dense, LocallyConnected, Network
 
-KINDS = (Conv, LocallyConnected, Dense)  # of layers with weights
+WEIGHTED_SPECS = (Conv, LocallyConnected, Dense)  # of layers with weights
 INITIALIZERS = ("paper", "he_normal")
 
 NETWORKS = {
@@ -25,7 +25,7 @@ NETWORKS = {
     "cifar10_13pct_lrn": cifar.CIFAR10_13PCT_LRN,
     "cifar10_11pct": cifar.CIFAR10_11PCT,
 }
-PUBLISHED = tuple(NETWORKS)[:6]  # the AlexNets that people hold checkpoints of
+PUBLISHED = ("paper", "krizhevsky2012", "caffe", "caffenet", "one_tower", "torchvision")  # those called AlexNet
 
 
 def find_network(name):
@@ -86,19 +86,19 @@ def register_network(name, network):
     return network
 
 
-def weighted_as(names):
-    """The layers with weights of the first network whose are called so, in order; None if there is none."""
+def layers_by_names(names):
+    """The layers with weights of the first network in which they have these names, in this order; None without one."""
     for network in NETWORKS.values():
         if [layer.name for layer in network.weighted] == list(names):
             return network.weighted
     return None
 
 
-def weighted_names(convolutions, local, dense):
+def names_by_counts(convolutions, local, dense):
     """Names of the layers with weights, by kind, in the first network that has so many of each kind; None if there is
     none."""
     for network in NETWORKS.values():
-        kinds = [[layer.name for layer in network.weighted if isinstance(layer, kind)] for kind in KINDS]
+        kinds = [[layer.name for layer in network.weighted if isinstance(layer, kind)] for kind in WEIGHTED_SPECS]
         if [len(kind) for kind in kinds] == [convolutions, local, dense]:
             return kinds
     return None

@@ -45,7 +45,6 @@ PAPER = Network(
     overhang="conv1",
 )
 
-CONVOLUTIONS = ("conv1", "conv2", "conv3", "conv4", "conv5")
 LAYERS = tuple(layer.name for layer in PAPER.weighted)  # the eight that every published AlexNet has
 
 
@@ -58,12 +57,12 @@ _FAST_BIASES = _all(learning_rate_factors=(1.0, 2.0))
 
 # What was really trained: net 145 of the source code that the Computer History Museum released. Its LRN stays in each
 # column.
-_SCALE = 1e-4 / 5
+_ALPHA_OVER_N = 1e-4 / 5  # these programs divide alpha by the size of the window
 KRIZHEVSKY2012 = (
     PAPER.changed(_FAST_BIASES)
     .changed(
         {
-            **_all(("norm1", "norm2"), alpha=_SCALE, groups=2),
+            **_all(("norm1", "norm2"), alpha=_ALPHA_OVER_N, groups=2),
             **_all(("conv3", "conv4", "conv5"), init_std=0.03),
         },
         title="net 145 of the 2012 code",
@@ -85,8 +84,10 @@ NET147 = KRIZHEVSKY2012.changed(
 NET148 = KRIZHEVSKY2012.without("norm1", "norm2", "map_norm2").changed(
     title="net 148 of the 2012 code: no response normalization"
 )
-# Between the convolutions, that is. fc6 and fc7 see both columns; no source at hand says how they were connected.
-NET150 = KRIZHEVSKY2012.changed({"conv3": {"groups": 2}}, title="net 150 of the 2012 code: the columns do not meet")
+# Its convolutional columns do not meet. fc6 and fc7 see both; no source at hand says how they were connected.
+NET150 = KRIZHEVSKY2012.changed(
+    {"conv3": {"groups": 2}}, title="net 150 of the 2012 code: the columns first meet in fc6"
+)
 NET145_HALF = KRIZHEVSKY2012.changed(
     {
         **_all(("norm1", "norm2"), groups=1),
@@ -101,7 +102,7 @@ NET145_HALF = KRIZHEVSKY2012.changed(
 
 CAFFE = PAPER.changed(_FAST_BIASES).changed(
     {
-        **_all(("norm1", "norm2"), k=1.0, alpha=1e-4 / 5),
+        **_all(("norm1", "norm2"), k=1.0, alpha=_ALPHA_OVER_N),
         **_all(("conv2", "conv4", "conv5"), init_bias=0.1),
         **_all(("fc6", "fc7"), init_bias=0.1, init_std=0.005),
     },
@@ -123,7 +124,7 @@ ONE_TOWER = (
     PAPER.changed(_FAST_BIASES)
     .changed(
         {
-            **_all(("norm1", "norm2"), alpha=_SCALE),
+            **_all(("norm1", "norm2"), alpha=_ALPHA_OVER_N),
             "conv1": {"filters": 64},
             "conv2": {"filters": 192, "groups": 1},
             "conv3": {"init_std": 0.03},

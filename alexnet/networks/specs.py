@@ -164,7 +164,7 @@ class Network:
         last = self.layers[-1] if self.layers else None
         if not isinstance(last, Dense) or last.units is not None:
             raise ValueError(f"{self.title}: the last layer must be Dense with units=None, the logits. Found: {last!r}")
-        flat, maps = False, 3
+        flat, channels = False, 3
         for layer in self.layers:
             if isinstance(layer, Flatten):
                 flat = True
@@ -173,10 +173,12 @@ class Network:
                 raise ValueError(f"{self.title}: {layer.name} cannot come {where} Flatten.")
             if isinstance(layer, Pool) and layer.stride > layer.size:
                 raise ValueError(f"{self.title}: {layer.name} leaves out what lies between its windows.")
-            if isinstance(layer, Conv | LRN) and (layer.groups > 1) and maps % layer.groups:
-                raise ValueError(f"{self.title}: {layer.name} cannot cut {maps} feature maps into {layer.groups}.")
+            if isinstance(layer, Conv | LRN) and layer.groups > 1 and channels % layer.groups:
+                raise ValueError(f"{self.title}: {layer.name} cannot cut {channels} feature maps into {layer.groups}.")
             if isinstance(layer, Conv | LocallyConnected):
-                maps = layer.filters
+                channels = layer.filters
+        if not self.output_side(self.image_size):
+            raise ValueError(f"{self.title}: nothing is left of an image of {self.image_size} pixels (image_size).")
         if self.overhang is not None and self.overhang not in names:
             object.__setattr__(self, "overhang", None)  # of a row without that layer
 
@@ -193,7 +195,7 @@ class Network:
     @property
     def smallest_input(self):
         """Pixels a side below which nothing is left for some layer."""
-        return next(side for side in range(1, self.image_size + 1) if self.maps(side))
+        return next(side for side in range(1, self.image_size + 1) if self.output_side(side))
 
     def layer(self, name):
         """The layer of that name.
@@ -211,7 +213,7 @@ class Network:
         place = self.layers.index(self.layer(name)) + 1
         return tuple(_until_weighted(self.layers[place:]))
 
-    def maps(self, side):
+    def output_side(self, side):
         """Rows of the feature maps that the first dense layer sees of an image of `side` rows; 0 if none is left."""
         overhang = self.overhanging(side)
         for layer in self.layers:
@@ -228,9 +230,9 @@ class Network:
                 return 0
         return side
 
-    def sides(self, maps):
-        """The sides of square images that end in feature maps of `maps` rows, smallest first; none beyond 2048."""
-        return [side for side in range(1, 2049) if self.maps(side) == maps]
+    def input_sides(self, output_side):
+        """The sides of square images that end in feature maps of `output_side` rows, smallest first, up to 2048."""
+        return [side for side in range(1, 2049) if self.output_side(side) == output_side]
 
     def overhanging(self, side):
         """Rows of zeros behind the input of the layer `overhang`, for an image of `side` rows."""
@@ -256,7 +258,7 @@ class Network:
         return replace(self, layers=_insert(self.layers, layer, self.layer(after)))
 
     def without(self, *names):
-        """This network without some layers: what the paper's sections 3.5 and 4 remove one by one.
+        """This network without some layers: section 7 of the paper asks what a layer is worth.
 
         A layer with weights takes the activation that follows it along, and a dense one a dropout beside it.
 

@@ -30,14 +30,15 @@ def _only_cpus():
 
 
 def on_cpu(x):
+    """Whether this process has no other device: while it traces, JAX does not tell where `x` is."""
     return _only_cpus()
 
 
 class _Linear:
-    """A function that is linear in its last arrays, with the gradient by them written out.
+    """A function that is linear in its last arrays, as a JAX primitive with a transpose rule of its own, `backward`.
 
-    `jax.custom_vjp` does as much, and forbids every other derivative: `jax.jvp`, `jax.hessian`, `jax.linearize`. This
-    has all of them. Differentiated by the other arrays, `kept`, and under `jax.vmap` it is the plain function.
+    Unlike `jax.custom_vjp` it keeps forward mode and second derivatives: `jax.jvp`, `jax.hessian`, `jax.linearize`.
+    `kept` are the other arrays, the residuals: derivatives by them, and `jax.vmap`, use the plain function.
 
     Args:
         forward: From `kept`, the arrays it is linear in and `settings` (hashable) to a tuple of arrays.
@@ -106,7 +107,7 @@ class _Linear:
 
 
 def local_response_normalization(activations, axis, radius, k, alpha, beta, groups=1):
-    """In one loop each way."""
+    """The reference, with a gradient of its own that XLA compiles to one loop and that keeps only the activations."""
     return _normalize(activations, (axis, radius, k, alpha, beta, groups))
 
 

@@ -16,6 +16,7 @@ def _only_cpus():
 
 
 def on_cpu(x):
+    """Whether this process has no other device: in a graph, TensorFlow does not tell where `x` will be."""
     return _only_cpus()
 
 

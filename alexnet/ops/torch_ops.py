@@ -136,7 +136,8 @@ class _Matmul(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):
         inputs, kernel = ctx.saved_tensors
-        return (kernel @ grad.T).T if ctx.needs_input_grad[0] else None, inputs.T @ grad
+        below = (kernel @ grad.T).T if ctx.needs_input_grad[0] else None
+        return below, inputs.T @ grad if ctx.needs_input_grad[1] else None
 
 
 def momentum_step(variable, velocity, gradient, learning_rate, momentum, decay):

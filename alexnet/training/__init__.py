@@ -17,7 +17,14 @@ from alexnet.model import AlexNet, without_softmax
 from alexnet.progress import is_interactive
 from alexnet.recipe import Recipe, RecipeError, resolve
 from alexnet.runtime import trim_memory, tuned_process
-from alexnet.training import callbacks
+from alexnet.training.callbacks import (
+    CheckpointCallback,
+    EpochLogger,
+    HistoryLogger,
+    StepMonitor,
+    TrimMemory,
+    ValidationCallback,
+)
 from alexnet.training.metrics import TopK
 from alexnet.training.optimizer import SGD, ReduceLROnPlateau, update_factors
 from alexnet.training.run_dir import HISTORY_FIELDS, Run, RunDir, only_run, read_history
@@ -64,9 +71,11 @@ def train(
 
     Returns:
         `Run`. Its folder holds `params.yaml`, `metrics.json`, `history.csv`, `model.keras`, `skipped.csv` if images
-        were left out, `last_good.keras` after a loss that is no number, and, until the run is finished,
+        were left out, `passed_over.csv` if files were no images, `last_good.keras` after a loss that is no number, and,
+        until the run is finished,
         `checkpoints/`, from which a later call with the same recipe goes on: on the same machine to the same weights,
-        bit for bit, that it would have come to without a pause.
+        bit for bit, that it would have come to without a pause. A finished run of the same name is removed and trained
+        anew; `load_or_train` keeps it.
 
     Raises:
         DataError, CheckpointError: data or weights that cannot be used; nothing is written then.
@@ -167,16 +176,16 @@ def _fit(run_dir, users, signals, verbose):
     run, state = run_dir.run, run_dir.state
     training_model = state.training_model
     steps_per_epoch = run.training.steps_per_epoch
-    steps = callbacks.StepMonitor(run_dir, signals)
+    steps = StepMonitor(run_dir, signals)
     after_epoch = [
         steps,
-        callbacks.TrimMemory(),
-        callbacks.ValidationCallback(run.model, run.validation, signals),
-        callbacks.HistoryLogger(run_dir),
-        *([callbacks.EpochLogger(run.recipe.epochs)] if verbose == 2 else []),
+        TrimMemory(),
+        ValidationCallback(run.model, run.validation, signals),
+        HistoryLogger(run_dir),
+        *([EpochLogger(run.recipe.epochs)] if verbose == 2 else []),
         state.schedule,
         *users,
-        callbacks.CheckpointCallback(run_dir, signals),
+        CheckpointCallback(run_dir, signals),
     ]
 
     def fit(first, epochs, count):
@@ -241,11 +250,11 @@ def load_or_train(recipe: Recipe, matching: Iterable[str] = (), verbose: Literal
     return folder
 
 
-def build_model(recipe: Recipe, classes: int, colors: PixelStats | None = None) -> keras.Model:
+def build_model(recipe: Recipe, classes: int, pixel_stats: PixelStats | None = None) -> keras.Model:
     """The network that a recipe asks for, with `classes` classes: the values that its training starts from.
 
     Args:
-        colors: `PixelStats`, whose mean is subtracted where the recipe asks for the training images' own.
+        pixel_stats: `PixelStats`, whose mean is subtracted where the recipe asks for the training images' own.
 
     Examples:
         >>> alexnet.build_model(alexnet.Recipe(width=1 / 16), classes=3).output.shape
@@ -254,8 +263,8 @@ def build_model(recipe: Recipe, classes: int, colors: PixelStats | None = None) 
     if recipe.freeze and recipe.weights is None:
         raise RecipeError(f"freeze: {recipe.freeze} layers cannot stay as weights has them, because weights is None.")
     mean = None
-    if colors is not None and recipe.color_statistics == "training" and recipe.weights is None:
-        mean = colors.mean.tolist()
+    if pixel_stats is not None and recipe.color_statistics == "training" and recipe.weights is None:
+        mean = pixel_stats.mean.tolist()
     with kept_random_states(), keras_settings(recipe.dtype_policy):
         # Keras draws the seeds of initializers and dropout from Python's generator. Its own set_random_seed would
         # import TensorFlow on every backend.

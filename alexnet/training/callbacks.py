@@ -67,6 +67,7 @@ class StepMonitor(keras.callbacks.Callback):
         loss = float(ops.convert_to_numpy(loss))
         if np.isfinite(loss):
             return
+        self.state.bad_step = self.state.epoch * self.run_dir.run.training.steps_per_epoch + step
         sync_variables(self.model)
         rate = float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
         raise LossError(
@@ -128,7 +129,7 @@ class HistoryLogger(keras.callbacks.Callback):
 
 
 class EpochLogger(keras.callbacks.Callback):
-    """One line for each epoch, for a log file and a notebook without a reader."""
+    """Prints one line for each epoch, for a log file or a notebook that nobody watches."""
 
     def __init__(self, epochs: int):
         super().__init__()

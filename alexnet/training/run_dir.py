@@ -241,8 +241,9 @@ class RunDir:
         Returns:
             Its path, or None where no such state was saved.
         """
-        # The loss of this step was wrong, so the weights after the one before may be wrong already.
-        checkpoint = self.checkpoints.newest(most=self.state.global_step - 2)
+        # A step's loss comes from the weights after the step before, so those may be wrong already.
+        bad = self.state.global_step if self.state.bad_step is None else self.state.bad_step
+        checkpoint = self.checkpoints.newest(most=bad - 2)
         if checkpoint is None:
             return None
         self.state.restore_weights(checkpoint)
@@ -287,7 +288,7 @@ class RunDir:
 
     def _clear(self):
         names = ("metrics.json", "history.csv", "model.keras", "last_good.keras", "skipped.csv", "passed_over.csv")
-        names += ("unfinished.keras",)  # which a killed run of before 2026-11-26 may have left
+        names += ("unfinished.keras",)  # a killed run of an earlier version may have left it
         for name in names:
             (self.folder / name).unlink(missing_ok=True)
         self.checkpoints.clear()

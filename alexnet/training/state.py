@@ -40,11 +40,12 @@ class TrainState:
         data: As `dataset_fingerprint` returns it.
 
     Attributes:
-        epoch, step: Whole epochs, and steps of the one after them.
+        epoch, step: Epochs that are finished, and steps made in the current one.
+        bad_step: Number, in the whole run, of the step whose loss was no finite number; None while there is none.
         saved: The `(epoch, step)` that was saved last, or None.
-        epoch_began: When the epoch under way did, as `time.perf_counter` has it, or None.
-        earlier_seconds: Of the epoch under way, before the run was interrupted.
-        training_seconds: Of the epoch under way, once all its steps are made.
+        epoch_began: `time.perf_counter()` when the current epoch began, or None.
+        earlier_seconds: Seconds of the current epoch before the run was interrupted.
+        training_seconds: Seconds of the current epoch once all its steps are made.
     """
 
     def __init__(self, run, training_model, schedule, data):
@@ -52,7 +53,7 @@ class TrainState:
         self.training_model = training_model
         self.schedule = schedule
         self.data = data
-        self.epoch, self.step, self.saved = 0, 0, None
+        self.epoch, self.step, self.saved, self.bad_step = 0, 0, None, None
         self.epoch_began, self.earlier_seconds, self.training_seconds = None, 0.0, None
         self._metrics = None
 
@@ -134,7 +135,8 @@ class TrainState:
                 variable.assign(arrays[name])
 
     def _variables(self):
-        # The model's hold the random state of dropout too, the optimizer's the learning rate and the step.
+        # Names in the file: m, the model's variables (with dropout's random state); o, the optimizer's (with learning
+        # rate and step); s, the metrics'.
         model = self.training_model
         groups = {"m": model.variables, "o": model.optimizer.variables, "s": model.metrics_variables}
         return {f"{group}{i}": variable for group, found in groups.items() for i, variable in enumerate(found)}
@@ -159,8 +161,8 @@ class Checkpoint:
 
 
 class CheckpointManager:
-    """The folder `checkpoints/` of a run. States of a run from before 2026-11-26 are in `saves/`, and are read and
-    removed there, too.
+    """The folder `checkpoints/` of a run. Earlier versions kept states in `saves/`; they are read and removed there,
+    too.
 
     Args:
         folder: The run's folder.

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from alexnet.networks import LAYERS, specs, weighted_names
+from alexnet.networks import LAYERS, names_by_counts, specs
 from alexnet.networks.alexnets import CAFFE
 from alexnet.weights.architecture import Architecture, Layer, activation, convolution, lrn, pool
 from alexnet.weights.checkpoint import FORMATS, Checkpoint, CheckpointError, as_network
@@ -148,7 +148,7 @@ def read_caffe(path: Path) -> Checkpoint:
         if kind in kernels and layer.blobs:
             kernels[kind].append(layer.name)
     theirs = [*kernels["Convolution"], *kernels["InnerProduct"]]
-    found = weighted_names(len(kernels["Convolution"]), 0, len(kernels["InnerProduct"]))
+    found = names_by_counts(len(kernels["Convolution"]), 0, len(kernels["InnerProduct"]))
     ours = [name for part in found for name in part] if found else LAYERS
     if not found:
         theirs = list(LAYERS)  # those that are not there will be named

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from alexnet.networks import NETWORKS, specs, weighted_as
+from alexnet.networks import NETWORKS, layers_by_names, specs
 from alexnet.weights.architecture import Architecture
 
 FORMATS = {
@@ -72,7 +72,7 @@ class Checkpoint:
     @property
     def width(self) -> float:
         """Share of the filters and hidden units that the network of that name has; the largest layer tells it best."""
-        weighted = NETWORKS[self.network].weighted if self.network else weighted_as(self.layers)
+        weighted = NETWORKS[self.network].weighted if self.network else layers_by_names(self.layers)
         sizes = [spec.units if isinstance(spec, specs.Dense) else spec.filters for spec in weighted]
         size, name = max((size, spec.name) for size, spec in zip(sizes, weighted, strict=True) if size)
         return self.layers[name][1].shape[-1] / size
@@ -95,9 +95,9 @@ class Checkpoint:
         first, maps = self.first_dense
         side = math.isqrt(self.layers[first][0].shape[0] // maps)
         row = NETWORKS[self.network or "paper"]
-        if row.maps(row.image_size) == side and self.network:
+        if row.output_side(row.image_size) == side and self.network:
             return row.image_size
-        fitting = [each for each in row.sides(side) if not row.overhanging(each)]
+        fitting = [each for each in row.input_sides(side) if not row.overhanging(each)]
         return fitting[0] if fitting else row.image_size
 
     @property
@@ -336,7 +336,7 @@ def as_network(path, format, blobs, names, network=None, bgr=False, channels_fir
         CheckpointError: arrays are missing or have a rank that no layer has, or there are others; all are listed.
     """
     problems = []
-    for spec in weighted_as(names):
+    for spec in layers_by_names(names):
         layer, ranks = spec.name, _RANKS[type(spec)]
         for name, rank in zip(names[layer], ranks, strict=True):
             if name not in blobs:

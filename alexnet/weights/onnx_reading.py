@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from alexnet.networks import NETWORKS, weighted_names
+from alexnet.networks import NETWORKS, names_by_counts
 from alexnet.networks.alexnets import CAFFE
 from alexnet.weights.architecture import Architecture, Layer, activation, convolution, lrn, padding, pool
 from alexnet.weights.checkpoint import Checkpoint, CheckpointError, as_network
@@ -37,7 +37,7 @@ def read_onnx(path: Path) -> Checkpoint:
     trace = _Trace(model.graph)
     architecture = trace.architecture()
     kinds = [layer.kind for layer in architecture.layers]
-    layers = weighted_names(kinds.count("conv"), 0, kinds.count("dense"))
+    layers = names_by_counts(kinds.count("conv"), 0, kinds.count("dense"))
     if layers is None:
         found = sorted({node.op_type for node in model.graph.node})
         raise CheckpointError(

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from alexnet.networks import LAYERS, NETWORKS, weighted_names
+from alexnet.networks import LAYERS, NETWORKS, names_by_counts
 from alexnet.networks.alexnets import CAFFE
 from alexnet.weights.caffe import read_caffe
 from alexnet.weights.checkpoint import FORMATS, Checkpoint, CheckpointError, as_network, listing, recognize
@@ -89,7 +89,7 @@ def _from_groups(path, format, groups, config):
         ranks = [values.ndim for values in group.values()][:2]
         if ranks and ranks[0] in (2, 4):
             kinds["dense" if ranks[0] == 2 else "local" if ranks[1:] == [3] else "conv"].append(group)
-    layers = weighted_names(*map(len, kinds.values()))
+    layers = names_by_counts(*map(len, kinds.values()))
     if layers is None:
         found = f"{len(kinds['conv']) + len(kinds['local'])} and {len(kinds['dense'])}"
         raise listing(path, format, [f"expected 5 kernels of 4 axes and 3 of 2, found {found}"], blobs)

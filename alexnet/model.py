@@ -374,7 +374,7 @@ def _assign_weights(model, checkpoint, network, row):
     last = row.weighted[-1].name
     names = [layer.name for layer in row.weighted]
     if others := [name for name in checkpoint.layers if name not in names]:
-        problems.append(f"no layer of {network} is called {', '.join(others)}")
+        problems.append(f"the network here has no layer called {', '.join(others)}")
     problems += [f"{name}: expected a kernel and a bias, found none" for name in names if name not in checkpoint.layers]
     if others or len(names) != len(checkpoint.layers):
         _refuse(checkpoint, network, problems)

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from alexnet.model import ZEROS, AlexNet, functional, require_the_network
-from alexnet.networks import LAYERS, NETWORKS, layers_by_names
+from alexnet.networks import LAYERS, NETWORKS
 from alexnet.runtime import trim_memory, without
 from alexnet.weights import (
     FORMATS,
@@ -174,7 +174,7 @@ def _load_keras(path, network):
                 "defines and registers it first."
             ) from None
         raise CheckpointError(f"weights: {path} is damaged or not safe to load ({reason}).") from None
-    missing = _missing(model)
+    missing = _missing(model, without_some=True)
     if missing and all(name.startswith("fc") for name in missing):
         raise CheckpointError(
             f"weights: {path} holds an AlexNet without {', '.join(missing)}. keras.saving.load_model loads it as it is."
@@ -182,7 +182,8 @@ def _load_keras(path, network):
     if missing:
         raise CheckpointError(
             f"weights: {path} does not hold an AlexNet: expected layers {', '.join(LAYERS)}, "
-            f"found none called {', '.join(missing)}."
+            f"found none called {', '.join(missing)}. A network of your own is known once it has been given to "
+            "alexnet.register_network."
         )
     first = next(layer for layer in model.layers if type(layer).__name__ not in ("InputLayer", "ZeroPadding2D"))
     if getattr(first, "kernel", None) is not None:
@@ -204,11 +205,17 @@ def _load_keras(path, network):
     return model
 
 
-def _missing(model):
-    """Names of layers that a network of these names has and a model lacks; of the eight, where no network has such."""
+def _missing(model, without_some=False):
+    """Which of the eight layers a model lacks, whose layers are not called as those of any network.
+
+    Args:
+        without_some: Whether a network may lack some, as `AlexNet(without=...)` builds it.
+    """
     names = [layer.name for layer in getattr(model, "layers", []) if getattr(layer, "kernel", None) is not None]
-    if layers_by_names(names) or (names and detect_network(functional(model))):
-        return []
+    for network in NETWORKS.values():
+        known = [layer.name for layer in network.weighted]
+        if names == known or (without_some and names[-1:] == known[-1:] and names == [n for n in known if n in names]):
+            return []
     return [name for name in LAYERS if name not in names]
 
 

@@ -161,6 +161,26 @@ def test_a_layer_left_out(network, without, expected):
 
 
 @pytest.mark.once
+def test_a_model_without_a_layer_is_saved_and_loaded(tmp_path):
+    model = AlexNet(without=("conv4", "fc7"), input_shape=(67, 67, 3), width=0.0625, classes=3)
+    save_checkpoint(model, tmp_path / "model.keras")
+    loaded = load_checkpoint(tmp_path / "model.keras")
+    images = pixels(2, 67)
+    np.testing.assert_allclose(
+        to_numpy(loaded.predict_on_batch(images)), to_numpy(model.predict_on_batch(images)), rtol=1e-5
+    )
+    with pytest.raises(ValueError, match="this format holds whole networks"):
+        save_checkpoint(model, tmp_path / "model.weights.h5")
+    with pytest.raises(CheckpointError, match="the network here has no layer called conv4"):
+        AlexNet(without="conv4", input_shape=(67, 67, 3), width=0.0625, weights=_whole(tmp_path))
+
+
+def _whole(folder):
+    save_checkpoint(AlexNet(input_shape=(67, 67, 3), width=0.0625, initializer="zeros"), folder / "whole.keras")
+    return folder / "whole.keras"
+
+
+@pytest.mark.once
 def test_what_a_network_cannot_do_without():
     with pytest.raises(ValueError, match="has no layer 'conv9'. It has: conv1, relu1"):
         AlexNet(without="conv9")

@@ -112,7 +112,7 @@ def test_factors_reach_kernels_and_biases():
     before = [to_numpy(variable) + 1 for variable in model.trainable_variables]
     model.set_weights(before)
     optimizer.build(model.trainable_variables)
-    optimizer.apply([keras.ops.ones_like(variable) for variable in model.trainable_variables])
+    optimizer.apply([keras.ops.ones(variable.shape) for variable in model.trainable_variables])
     rates, decays = (0.2, 0.3, 0.1, 0.1), (2.0, 0.5, 0.5, 0.0)
     for old, new, rate, decay in zip(before, model.get_weights(), rates, decays, strict=True):
         np.testing.assert_allclose(new, old - rate * (1 + decay * old), rtol=1e-5)

@@ -199,7 +199,7 @@ def test_every_notebook_is_compared_somewhere():
     shares = {name: set(listed.split()) for name, listed in re.findall(r"^NOTEBOOKS_(\w+) := (.*)$", makefile, re.M)}
     assert set(shares) == {"tensorflow", "jax", "torch"}
     assert set.union(*shares.values()) == {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
-    assert set.intersection(*shares.values()) == {"02_train"}
+    assert set.intersection(*shares.values()) == {"01_architecture", "02_train"}
 
 
 def test_readme_shows_what_lies_in_the_repository():

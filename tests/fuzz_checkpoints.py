@@ -13,8 +13,10 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
+from strange_helpers import SIDE, SMALL, arrays, caffe
 from test_checkpoints import CAFFE_BGR, pixels
-from test_strange_checkpoints import SIDE, SMALL, arrays, caffe, graph, layers_by_hand, state
+from test_saved_checkpoints import state
+from test_strange_checkpoints import graph, layers_by_hand
 from torch.nn import functional as F
 
 from alexnet.model import AlexNet, without_softmax

@@ -14,68 +14,19 @@ import onnxruntime
 import pytest
 import torch
 import torch_alexnet
+from checkpoint_helpers import CLASSES, WIDTH, Torchvision, close, logits, pixels
 from torch import nn
 
-from alexnet.model import AlexNet, without_softmax
-from alexnet.networks import NETWORKS, PUBLISHED
+from alexnet.model import AlexNet
+from alexnet.networks import NETWORKS
 from alexnet.parity import set_numpy_weights
 from alexnet.saving import detect_network, load_checkpoint, save_checkpoint
 from alexnet.weights import CheckpointError, recognize
 
-CLASSES, WIDTH = 7, 1 / 8
-# Files are read and written by NumPy; on each backend it is enough that arrays come and go, of one column and of two.
-FILES = [
-    name if name in ("krizhevsky2012", "torchvision") else pytest.param(name, marks=pytest.mark.once)
-    for name in PUBLISHED
-]
 TWO_COLUMNS = [(96, 3), (256, 48), (384, 256), (384, 192), (256, 192)]  # filters and channels seen
+
+
 CAFFE_BGR = (104.007, 116.669, 122.679)
-
-
-def pixels(count, side):
-    return np.random.default_rng(5).integers(0, 256, (count, side, side, 3), dtype="uint8")
-
-
-def close(found, expected):
-    """Relative to the largest logit, as the issue of parity has it."""
-    assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
-    assert np.abs(expected).max() > 0.1  # something was computed
-
-
-def logits(model, images):
-    return without_softmax(model).predict_on_batch(images)
-
-
-# --- PyTorch ---------------------------------------------------------------------------------------------------------
-
-
-class Torchvision(nn.Module):
-    """A module with the names and the arithmetic of torchvision's alexnet, in an eighth of its width."""
-
-    def __init__(self, classes=CLASSES, width=WIDTH):
-        super().__init__()
-        a, b, c, d, f = (int(size * width) for size in (64, 192, 384, 256, 4096))
-        self.features = nn.Sequential(
-            *[nn.Conv2d(3, a, 11, 4, 2), nn.ReLU(), nn.MaxPool2d(3, 2)],
-            *[nn.Conv2d(a, b, 5, padding=2), nn.ReLU(), nn.MaxPool2d(3, 2)],
-            *[nn.Conv2d(b, c, 3, padding=1), nn.ReLU(), nn.Conv2d(c, d, 3, padding=1), nn.ReLU()],
-            *[nn.Conv2d(d, d, 3, padding=1), nn.ReLU(), nn.MaxPool2d(3, 2)],
-        )
-        self.avgpool = nn.AdaptiveAvgPool2d((6, 6))
-        self.classifier = nn.Sequential(
-            *[nn.Dropout(), nn.Linear(d * 36, f), nn.ReLU()],
-            *[nn.Dropout(), nn.Linear(f, f), nn.ReLU(), nn.Linear(f, classes)],
-        )
-
-    def forward(self, x):
-        return self.classifier(torch.flatten(self.avgpool(self.features(x)), 1))
-
-    def logits(self, images):
-        """Of pixels 0-255, prepared as torchvision's transforms prepare them."""
-        x = torch.tensor(images.transpose(0, 3, 1, 2)).float() / 255
-        mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-        with torch.no_grad():
-            return self.eval()((x - mean.view(1, 3, 1, 1)) / std.view(1, 3, 1, 1)).numpy()
 
 
 @pytest.fixture(scope="module")
@@ -304,99 +255,6 @@ def test_an_lrn_of_nobodys_is_not_mistaken(tmp_path):
         load_checkpoint(tmp_path / "a.onnx")
     write_onnx(tmp_path / "b.onnx", caffe_arrays(), alpha=5e-4, k=2.0)
     assert detect_network(load_checkpoint(tmp_path / "b.onnx")) == "paper"
-
-
-# --- Keras, and there and back again ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("network", FILES)
-@pytest.mark.parametrize("ending", [".keras", ".weights.h5", ".safetensors", ".pth", ".onnx"])
-def test_there_and_back(network, ending, tmp_path):
-    model = AlexNet(network, classes=CLASSES, width=WIDTH, initializer="zeros")
-    set_numpy_weights(model)
-    path = tmp_path / f"model{ending}"
-    save_checkpoint(model, path)
-    assert [file.name for file in tmp_path.iterdir()] == [path.name]
-    told = ending in (".keras", ".safetensors", ".onnx") or (ending == ".pth" and network == "torchvision")
-    if not told:
-        with pytest.raises(CheckpointError, match=f"does not tell which network it holds.*{network}"):
-            load_checkpoint(path)
-    loaded = load_checkpoint(path, None if told else network)
-    assert detect_network(loaded) == network and loaded.input.shape == model.input.shape
-    for ours, theirs in zip(loaded.get_weights(), model.get_weights(), strict=True):
-        np.testing.assert_array_equal(ours, theirs)
-
-
-@pytest.mark.parametrize("network", FILES)
-def test_onnx_computes_the_same(network, tmp_path):
-    for side in (67, 227):
-        model = AlexNet(network, (side, side, 3), classes=CLASSES, width=WIDTH, initializer="zeros")
-        set_numpy_weights(model)
-        save_checkpoint(model, tmp_path / "model.onnx")
-        images = pixels(3, side)
-        session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
-        found = dict(
-            zip(("fc8", "prob"), session.run(["fc8", "prob"], {"pixels": images.astype("float32")}), strict=True)
-        )
-        close(found["fc8"], logits(model, images))
-        np.testing.assert_allclose(found["prob"].sum(1), 1, rtol=1e-5)
-
-
-def test_torch_takes_what_we_write(tmp_path):
-    """Into a module of torchvision's names, strictly."""
-    model = AlexNet("torchvision", classes=CLASSES, width=WIDTH, initializer="zeros")
-    set_numpy_weights(model)
-    module, images = Torchvision(), pixels(2, 224)
-    for name in ("model.pth", "model.safetensors"):
-        save_checkpoint(model, tmp_path / name)
-        if name.endswith("pth"):
-            state = torch.load(tmp_path / name, weights_only=True)
-        else:
-            from safetensors.torch import load_file
-
-            state = load_file(tmp_path / name)
-        module.load_state_dict(state, strict=True)
-        close(module.logits(images), logits(model, images))
-
-
-@pytest.mark.skipif(keras.backend.backend() == "torch", reason="Keras writes them on TensorFlow and JAX")
-def test_tensorflow_computes_the_same(tmp_path):
-    import tensorflow as tf
-
-    model = AlexNet("caffe", (67, 67, 3), classes=CLASSES, width=WIDTH, initializer="zeros")
-    set_numpy_weights(model)
-    images = pixels(2, 67)
-    save_checkpoint(model, tmp_path / "saved")
-    saved = tf.saved_model.load(tmp_path / "saved")
-    found = saved.serve(images.astype("float32"))
-    np.testing.assert_allclose(found, model.predict_on_batch(images), atol=1e-5)
-
-
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="Keras writes it on TensorFlow")
-@pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated")
-def test_litert_computes_the_same(tmp_path):
-    import tensorflow as tf
-
-    model = AlexNet("krizhevsky2012", (67, 67, 3), classes=CLASSES, width=WIDTH, initializer="zeros")
-    set_numpy_weights(model)
-    image = pixels(1, 67)
-    save_checkpoint(model, tmp_path / "model.tflite")
-    interpreter = tf.lite.Interpreter(str(tmp_path / "model.tflite"))
-    interpreter.allocate_tensors()
-    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], image.astype("float32"))
-    interpreter.invoke()
-    found = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
-    np.testing.assert_allclose(found, model.predict_on_batch(image), atol=1e-5)
-
-
-@pytest.mark.skipif(keras.backend.backend() != "torch", reason="the others can")
-def test_formats_that_torch_lacks_are_named(tmp_path):
-    model = AlexNet("caffe", (67, 67, 3), classes=CLASSES, width=WIDTH)
-    for name, backends in (("saved", "tensorflow and jax"), ("model.tflite", "tensorflow")):
-        with pytest.raises(ValueError, match=f"on {backends}. This process runs on torch"):
-            save_checkpoint(model, tmp_path / name)
-    with pytest.raises(ValueError, match="the ending names the format"):
-        save_checkpoint(model, tmp_path / "model.h5")
 
 
 # --- What is refused -------------------------------------------------------------------------------------------------

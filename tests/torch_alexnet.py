@@ -198,6 +198,22 @@ def gradients(network, images, labels):
     return found
 
 
+def assert_equal_gradients(compute, network, images, labels):
+    """Those of each of three images, by `compute(image, label)` and by PyTorch."""
+    errors = []
+    for image, label in zip(images, labels, strict=True):
+        expected, found = gradients(network, image[None], label[None]), compute(image[None], label[None])
+        errors.append(
+            max(
+                np.linalg.norm(ours - theirs) / np.linalg.norm(theirs)
+                for name in expected
+                for ours, theirs in zip(found[name], expected[name], strict=True)
+            )
+        )
+    # An activation that rounding puts on the other side of a ReLU may spoil one image. A wrong gradient spoils all.
+    assert sorted(errors)[1] <= 1e-3, errors
+
+
 def train(network, images, labels, steps, learning_rate, momentum, decay, factors=None):
     """Losses of some steps of the paper's update rule, written out: decay inside the momentum, none on biases.
 

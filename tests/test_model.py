@@ -176,9 +176,9 @@ def test_initial_values_of_he(network):
             expected = init_gain(NETWORKS[network]) * (2 / np.prod(kernel.shape[:-1])) ** 0.5
             assert np.std(kernel) == pytest.approx(expected, rel=0.05), layer.name
             assert not bias.any()
-    # The purpose of the gain: pixels come out as logits of about one.
+    # The purpose of the gain: pixels come out as logits of about one, by chance .5 to 6. The paper's are 25 without it.
     natural = np.clip(np.random.default_rng(0).normal(120, 75, (16, 67, 67, 3)), 0, 255)
-    assert 0.05 < np.std(without_softmax(model).predict_on_batch(natural)) < 5
+    assert 0.05 < np.std(without_softmax(model).predict_on_batch(natural)) < 10
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])

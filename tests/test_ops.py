@@ -67,7 +67,7 @@ def test_every_backend_has_forms_of_its_own():
     names = {"tensorflow": {"dense"}, "jax": {"convolution", "max_pooling"}, "torch": {"convolution", "dense"}}[BACKEND]
     for name in names | {"local_response_normalization"}:
         assert getattr(fast_ops.backend_ops, name) is not getattr(reference, name)
-    assert fast_ops.backend_ops.on_cpu(tensor(draw(2)))
+    assert fast_ops.backend_ops.is_measured(tensor(draw(2)))
 
 
 PAPER = {"axis": -1, "radius": 2, "k": 2.0, "alpha": 1e-4, "beta": 0.75}

@@ -1,8 +1,8 @@
 """The operations that take a step's time, each in the form that was measured to be fast where Keras runs.
 
 `reference` has all of them in plain `keras.ops`. Beside it, `tensorflow_ops`, `jax_ops` and `torch_ops` have those that
-their framework computes faster in another form on a CPU; the tests compare each with its reference, results and
-gradients. On other devices everything is the reference: nothing else has been measured there.
+their framework computes faster in another form on a CPU, those of `torch_ops` on CUDA, too; the tests compare each with
+its reference, results and gradients. On other devices everything is the reference: nothing else has been measured there.
 
 `python -m benchmarks` measures what it is worth.
 """
@@ -22,7 +22,7 @@ def _chosen(name):
         return plain
 
     def operation(x, *arguments, **settings):
-        return (impl if backend_ops.on_cpu(x) else plain)(x, *arguments, **settings)
+        return (impl if backend_ops.is_measured(x) else plain)(x, *arguments, **settings)
 
     operation.__name__, operation.__doc__ = name, plain.__doc__
     return operation
@@ -38,8 +38,8 @@ momentum_step = _chosen("momentum_step")
 
 
 def convolution_library():
-    """Which one XLA computes convolutions with in this process; None on the other backends. `alexnet.tune_process`
-    chooses it where JAX has computed nothing yet, and the last digits depend on it."""
-    if not hasattr(backend_ops, "fuses_convolutions"):
+    """Which one XLA computes convolutions with on a CPU in this process; None on a GPU and on the other backends.
+    `alexnet.tune_process` chooses it where JAX has computed nothing yet, and the last digits depend on it."""
+    if not hasattr(backend_ops, "fuses_convolutions") or not backend_ops.is_measured(None):
         return None
     return "YNNPACK" if backend_ops.fuses_convolutions() else "Eigen"

@@ -29,7 +29,7 @@ def _only_cpus():
     return jax.default_backend() == "cpu"
 
 
-def on_cpu(x):
+def is_measured(x):
     """Whether this process has no other device: while it traces, JAX does not tell where `x` is."""
     return _only_cpus()
 

@@ -15,7 +15,7 @@ def _only_cpus():
     return not tf.config.list_physical_devices("GPU")
 
 
-def on_cpu(x):
+def is_measured(x):
     """Whether this process has no other device: in a graph, TensorFlow does not tell where `x` will be."""
     return _only_cpus()
 

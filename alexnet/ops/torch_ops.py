@@ -1,4 +1,7 @@
-"""PyTorch on a CPU."""
+"""PyTorch on a CPU and on CUDA."""
+
+import functools
+import logging
 
 import torch
 
@@ -6,11 +9,16 @@ from alexnet._compat import torch_fused_sgd, torch_is_transformed
 from alexnet.ops import reference
 
 _is_transformed, _fused_sgd = torch_is_transformed(), torch_fused_sgd()
+WORTH_COMPILING = 1 << 22  # activations: for fewer, the seconds that compiling takes do not come back
 CHUNK = 1 << 18  # activations that are normalized at a time: what is made of them on the way stays in the cache
 
 
-def on_cpu(x):
-    return getattr(x, "value", x).device.type == "cpu"
+_logger = logging.getLogger(__name__)
+
+
+def is_measured(x):
+    """Whether the forms below were measured on the device of `x`."""
+    return getattr(x, "value", x).device.type in ("cpu", "cuda")
 
 
 def _computes(*tensors):
@@ -22,15 +30,18 @@ def _computes(*tensors):
     return not (
         torch.compiler.is_compiling()
         or torch.jit.is_tracing()
-        or torch.is_autocast_enabled("cpu")
+        or torch.is_autocast_enabled(tensors[0].device.type)
         or any(type(each) not in (torch.Tensor, torch.nn.Parameter) for each in tensors)
         or _is_transformed(tensors)
     )
 
 
 def local_response_normalization(activations, axis, radius, k, alpha, beta, groups=1):
-    """Chunk by chunk in the cache, with the gradient written out: ten passes through memory less."""
-    if axis not in (-1, activations.ndim - 1) or activations.numel() == 0 or not _computes(activations):
+    """With the gradient written out: on a CPU chunk by chunk in the cache, ten passes through memory less; on CUDA
+    compiled to one kernel, where there is a compiler and enough to do."""
+    count = activations.numel()
+    too_few = count == 0 or (activations.device.type == "cuda" and count < WORTH_COMPILING)
+    if axis not in (-1, activations.ndim - 1) or too_few or not _computes(activations):
         return reference.local_response_normalization(activations, axis, radius, k, alpha, beta, groups)
     return _Normalization.apply(activations, radius, k, alpha, beta, groups)
 
@@ -40,32 +51,61 @@ class _Normalization(torch.autograd.Function):
     def forward(ctx, activations, *settings):
         ctx.save_for_backward(activations)
         ctx.settings = settings
-        rows, outputs, workspace = _workspace_for(activations, *settings)
-        for chunk in _chunks(rows):
-            powers, _ = workspace.powers(rows[chunk])
-            torch.mul(powers, rows[chunk], out=outputs[chunk])
+        rows = activations.reshape(-1, activations.shape[-1])
+        if activations.device.type == "cpu":
+            outputs = _normalize_chunks(rows, *settings)
+        else:
+            outputs = _compiled("local_response_normalization")(rows, -1, *settings)
         return outputs.view(activations.shape)
 
     @staticmethod
     def backward(ctx, grad):
-        (activations,) = ctx.saved_tensors
-        if torch.is_grad_enabled() or not _computes(activations, grad):  # it may be differentiated once more
-            gradient = reference.normalization_gradient(activations, grad, -1, *ctx.settings)
-            return gradient, *[None] * len(ctx.settings)
-        _, _, alpha, beta, _ = ctx.settings
-        rows, outputs, workspace = _workspace_for(activations, *ctx.settings)
+        (activations,), settings = ctx.saved_tensors, ctx.settings
+        rows = activations.reshape(-1, activations.shape[-1])
         grad = grad.reshape(rows.shape)
-        for chunk in _chunks(rows):
-            powers, scale = workspace.powers(rows[chunk])
-            shrunk = torch.mul(grad[chunk], powers, out=outputs[chunk])
-            sums = workspace.window(torch.mul(shrunk, rows[chunk], out=powers).div_(scale))
-            shrunk.addcmul_(sums, rows[chunk], value=-2 * alpha * beta)
-        return outputs.view(activations.shape), *[None] * len(ctx.settings)
+        if torch.is_grad_enabled() or not _computes(activations, grad):  # it may be differentiated once more
+            gradient = reference.normalization_gradient(rows, grad, -1, *settings)
+        elif activations.device.type == "cpu":
+            gradient = _gradient_chunks(rows, grad, *settings)
+        else:
+            gradient = _compiled("normalization_gradient")(rows, grad, -1, *settings)
+        return gradient.view(activations.shape), *[None] * len(settings)
 
 
-def _workspace_for(activations, *settings):
-    rows = activations.reshape(-1, activations.shape[-1])
-    return rows, torch.empty_like(rows), _Workspace(rows, *settings)
+@functools.cache
+def _compiled(name):
+    """An operation of `reference` as one kernel of CUDA; the operation itself where PyTorch has no compiler."""
+    return torch.compile(getattr(reference, name)) if _compiles() else getattr(reference, name)
+
+
+@functools.cache
+def _compiles():
+    try:
+        torch.compile(torch.square)(torch.ones(2, device="cuda"))
+    except Exception as error:  # whatever a missing or broken compiler, or a GPU that is too old, may raise
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        _logger.warning("PyTorch cannot compile for this GPU, so response normalization is slower: %s", reason)
+        return False
+    return True
+
+
+def _normalize_chunks(rows, *settings):
+    outputs, workspace = torch.empty_like(rows), _Workspace(rows, *settings)
+    for chunk in _chunks(rows):
+        powers, _ = workspace.powers(rows[chunk])
+        torch.mul(powers, rows[chunk], out=outputs[chunk])
+    return outputs
+
+
+def _gradient_chunks(rows, grad, *settings):
+    _, _, alpha, beta, _ = settings
+    outputs, workspace = torch.empty_like(rows), _Workspace(rows, *settings)
+    for chunk in _chunks(rows):
+        powers, scale = workspace.powers(rows[chunk])
+        shrunk = torch.mul(grad[chunk], powers, out=outputs[chunk])
+        sums = workspace.window(torch.mul(shrunk, rows[chunk], out=powers).div_(scale))
+        shrunk.addcmul_(sums, rows[chunk], value=-2 * alpha * beta)
+    return outputs
 
 
 def _chunks(rows):

@@ -51,11 +51,14 @@ def normalization(candidate, activities, above):
     if keras.backend.backend() == "torch":
         import torch
 
-        x, above = torch.from_numpy(activities).requires_grad_(), torch.from_numpy(above)
+        from benchmarks.baselines.plain_torch import DEVICE, wait_for
+
+        x, above = (torch.from_numpy(array).to(DEVICE) for array in (activities, above))
+        x.requires_grad_()
 
         def run():
             output = norm(x)
-            return output, *torch.autograd.grad(output, x, above)
+            return wait_for(output, *torch.autograd.grad(output, x, above))
 
         return run
     if keras.backend.backend() == "jax":

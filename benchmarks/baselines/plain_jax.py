@@ -129,7 +129,7 @@ class Network:
 
     def batch(self, images, labels):
         """NumPy images `(batch, size, size, 3)` and labels `(batch,)` as a data loader would deliver them."""
-        return jax.device_put(images), jax.device_put(labels)
+        return images, labels
 
     def train(self, batch, steps):
         """So many steps on a batch; returns the last one's loss, and the seconds of all."""

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 CANDIDATES = ("eager", "channels_last", "compile")
 NORMALIZATIONS = ("LocalResponseNorm",)
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 class AlexNet(nn.Module):
@@ -67,7 +68,7 @@ class Network:
     def __init__(self, candidate, image_size=227, width=1.0, classes=1000, dropout=0.5, learning_rate=0.01):
         torch.manual_seed(0)
         self.layout = torch.contiguous_format if candidate == "eager" else torch.channels_last
-        self.model = AlexNet(image_size, width, classes, dropout).to(memory_format=self.layout)
+        self.model = AlexNet(image_size, width, classes, dropout).to(DEVICE, memory_format=self.layout)
         kernels = [weight for weight in self.model.parameters() if weight.ndim > 1]
         biases = [weight for weight in self.model.parameters() if weight.ndim == 1]
         groups = [{"params": kernels, "weight_decay": 5e-4}, {"params": biases}]
@@ -85,10 +86,10 @@ class Network:
 
     def train(self, batch, steps):
         """So many steps on a batch; returns the last one's loss, and the seconds of all."""
-        images, labels = batch
         self.model.train()
         began = time.perf_counter()
         for _ in range(steps):
+            images, labels = (each.to(DEVICE) for each in batch)
             self.optimizer.zero_grad()
             loss = F.cross_entropy(self.call(images), labels)
             loss.backward()
@@ -99,7 +100,7 @@ class Network:
     def predict(self, batch):
         """Probabilities `(batch, classes)` as NumPy."""
         self.model.eval()
-        return self.call(batch[0]).softmax(1).numpy()
+        return self.call(batch[0].to(DEVICE)).softmax(1).cpu().numpy()
 
     def set_weights(self, weights):
         """Kernels `(rows, columns, in, out)` or `(in, out)`, and biases, by layer, as TensorFlow lays them out."""
@@ -114,17 +115,24 @@ class Network:
                 layer.bias.copy_(torch.tensor(bias))
 
 
+def wait_for(*tensors):
+    """The same tensors when they are computed: a GPU goes on while the program does."""
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+    return tensors
+
+
 def normalization(candidate, activities, above):
     """The normalization alone: activities and a gradient from above, NumPy `(batch, rows, columns, channels)`.
 
     Returns a function without arguments: the normalized activities and the gradient below.
     """
     norm = local_response_norm()
-    x, above = (torch.from_numpy(array).permute(0, 3, 1, 2).contiguous() for array in (activities, above))
+    x, above = (torch.from_numpy(array).permute(0, 3, 1, 2).contiguous().to(DEVICE) for array in (activities, above))
     x.requires_grad_()
 
     def run():
         output = norm(x)
-        return output, *torch.autograd.grad(output, x, above)
+        return wait_for(output, *torch.autograd.grad(output, x, above))
 
     return run

@@ -57,6 +57,9 @@ class Candidate:
             # Nothing compiled before, so that the first step is a user's first; and no compilers that wait in memory.
             "TORCHINDUCTOR_CACHE_DIR": str(Path(self._folder.name) / "inductor"),
             "TORCHINDUCTOR_COMPILE_THREADS": "1",
+            # Several candidates hold a GPU's memory at a time: none may take all of it.
+            "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+            "TF_FORCE_GPU_ALLOW_GROWTH": "true",
         }
         # A group of its own, so that Ctrl-C reaches this process alone, which closes it.
         self._process = subprocess.Popen(

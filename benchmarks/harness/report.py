@@ -2,6 +2,7 @@
 
 import json
 import statistics
+import sys
 
 from alexnet.atomic import write_text
 
@@ -93,3 +94,4 @@ def _show(table):
     from rich.console import Console
 
     Console().print(table)
+    sys.stdout.flush()  # into a pipe as well: what is measured stays if the measurement is stopped

@@ -42,8 +42,7 @@ def find_mount(name: str) -> Path | None:
         MountError: several things of that name are attached.
     """
     parts = name.split("/")
-    named = parts[: 2 if len(parts) > 1 else 1]
-    if not all(map(_SLUG.fullmatch, named)) or any(part in ("", ".", "..") for part in parts):
+    if not _SLUG.fullmatch(parts[0]) or any(part in ("", ".", "..") for part in parts):
         return None
     for places in (_with_owner(parts), _by_slug(parts)):
         # Both layouts may be there at once, one as links to the other.
@@ -62,7 +61,7 @@ def _with_owner(parts: Sequence[str]) -> Iterator[Path]:
         yield INPUT.joinpath(kind, *parts)
     if len(parts) > 2:
         yield INPUT.joinpath("models", *parts[:2], parts[2].lower(), *parts[3:])  # `PyTorch` is mounted as `pytorch`
-    if parts[0] in KINDS:
+    if parts[0] in KINDS and len(parts) > 1:
         yield INPUT.joinpath(*parts)
 
 

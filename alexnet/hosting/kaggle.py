@@ -11,7 +11,14 @@ from typing import Any
 from alexnet.atomic import write_text
 from alexnet.data.readers import NAMED
 from alexnet.data.readers.arrays import KERAS_DATASETS
-from alexnet.hosting.notebook import HostingError, default_parameters, find_notebook, read_notebook, self_contained
+from alexnet.hosting.notebook import (
+    HostingError,
+    checked_parameters,
+    default_parameters,
+    find_notebook,
+    read_notebook,
+    self_contained,
+)
 
 METADATA = "kernel-metadata.json"
 _NAME = r"[A-Za-z0-9][A-Za-z0-9_-]*"
@@ -114,11 +121,11 @@ def write_kernel(
         raise HostingError(f"--title: no address can be made of {title!r}. Use letters of the English alphabet.")
     if foreign := sorted(each.name for each in _contents(folder) if each.name not in (METADATA, path.name)):
         raise HostingError(f"{folder} holds other files ({', '.join(foreign[:3])}). Give an empty or a new folder.")
-    values = dict(values)
-    own = default_parameters(read_notebook(path))
-    _choose_data(values, own, options)
-    text = self_contained(path, values, options.gpu, repository)
+    page = read_notebook(path)
+    own = default_parameters(page)
+    values = checked_parameters(page, {**_chosen_data(values, own, options), **values}, path.name)
     _require_attached({**own, **values}, options)
+    text = self_contained(path, values, options.gpu, repository)
     content = metadata(options, title, path.name)
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / path.name, text)
@@ -132,28 +139,28 @@ def _contents(folder):
     return folder.iterdir() if folder.is_dir() else ()
 
 
-def _choose_data(values, own, options):
+def _chosen_data(values, own, options):
     """`data_dir` is what is attached, if nothing else was said and there is no choice."""
     attached = [*options.data, *options.competition]
     if "data_dir" in values or "data_dir" not in own or not attached:
-        return
+        return {}
     if len(attached) > 1:
         raise HostingError(f"{len(attached)} sources of data are attached; say which is trained on: -p data_dir SLUG.")
-    values["data_dir"] = attached[0]
+    return {"data_dir": attached[0]}
 
 
 def _require_attached(values, options):
     """What a notebook reads on Kaggle is attached, drawn there, or downloaded with the internet that it has."""
     attached = [*options.data, *options.competition, *options.kernel, *options.model]
-    names = [f"{slug}/" for source in attached for slug in (source, source.partition("/")[2]) if slug]
+    names = [f"{slug}/".lower() for source in attached for slug in (source, source.partition("/")[2]) if slug]
+    if values.get("data_dir") in KERAS_DATASETS and not options.internet:
+        raise HostingError(f"data_dir: {values['data_dir']} is downloaded, which takes --internet.")
     for name in ("data_dir", "weights"):
         value = values.get(name)
-        if value is None or (name == "data_dir" and value in NAMED and value not in KERAS_DATASETS):
+        if value is None or (name == "data_dir" and value in NAMED):
             continue
-        if value in KERAS_DATASETS and name == "data_dir":
-            if not options.internet:
-                raise HostingError(f"data_dir: {value} is downloaded, which takes --internet.")
-        elif not value.startswith(("/kaggle/", *names)) and not any(n.startswith(f"{value}/") for n in names):
+        wanted = f"{value}/".lower()
+        if not wanted.startswith(("/kaggle/", *names)) and not any(each.startswith(wanted) for each in names):
             raise HostingError(
                 f"{name}: {value} is not attached, and Kaggle does not see this machine's files. "
                 "Attach it with --data, --competition, --kernel or --model."

@@ -111,7 +111,15 @@ def checked_parameters(content: Mapping[str, Any], values: Mapping[str, Any], ti
             raise HostingError(f"{name}: unknown parameter of {title}.{near}")
     fields = {name: value for name, value in {**own, **values}.items() if name in Recipe.model_fields}
     recipe = Recipe(**fields)
-    return {name: getattr(recipe, name) if name in fields else value for name, value in values.items()}
+    return {name: getattr(recipe, name) if name in fields else _literal(value) for name, value in values.items()}
+
+
+def _literal(value):
+    """What a flag's text stands for, where no field of `Recipe` says what it is."""
+    try:
+        return ast.literal_eval(value) if isinstance(value, str) else value
+    except (ValueError, SyntaxError):
+        return value
 
 
 def self_contained(path: Path, values: Mapping[str, Any], gpu: bool = False, repository: str = "") -> str:

@@ -1,6 +1,6 @@
 """A session on Kaggle without Kaggle: its folders, its variables and no network, as far as Linux lets a user pretend.
 
-python tests/hosted/session.py 02_train --backends tensorflow jax torch [-p NAME VALUE] [--keep FOLDER]
+python tests/hosted_session.py 02_train --backends tensorflow jax torch [-p NAME VALUE] [--keep FOLDER]
 
 makes the folder of `python -m alexnet kaggle` and runs its notebook for each backend as Kaggle would: papermill in
 /kaggle/working, which alone can be written; /kaggle/input read-only; no network but loopback; a user's folder that is
@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 NAMESPACES = ["unshare", "--user", "--map-root-user", "--mount", "--net", "--pid", "--fork", "--kill-child"]
 # What a new root has of this machine: programs, and nothing that is the user's.
 SHOWN = ("bin", "etc", "lib", "lib32", "lib64", "opt", "sbin", "usr", "dev", "sys")
@@ -56,7 +56,7 @@ def can_isolate() -> bool:
 
 def environment(backend):
     """The variables of a session; of this process's own those that make Python and its libraries what they are here."""
-    kept = {name: os.environ[name] for name in ("PATH", "LANG", "JAX_COMPILATION_CACHE_DIR") if name in os.environ}
+    kept = {name: os.environ[name] for name in ("PATH", "LANG", "OMP_WAIT_POLICY") if name in os.environ}
     return {
         **kept,
         "HOME": "/root",
@@ -65,7 +65,6 @@ def environment(backend):
         "KERAS_BACKEND": backend,
         "MPLBACKEND": "agg",
         "TF_CPP_MIN_LOG_LEVEL": "3",
-        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "ACTIVE"),
     }
 
 

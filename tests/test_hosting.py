@@ -100,9 +100,9 @@ def test_paths_start_in_the_shells_folder(tmp_path):
 def test_a_changed_package_is_not_run(tmp_path):
     _, notebook = make(tmp_path / "out")
     source = cell(notebook, "package").source
-    middle = source.index("\n\n", 400) if "\n\n" in source[400:] else 5000
-    with pytest.raises(RuntimeError, match="was changed or cut off"):
-        exec(source[:middle] + source[middle + 80 :], {})
+    for changed in (source[:5000] + source[5077:], source[:5000] + source[6000:], source[:5000] + "x" + source[5001:]):
+        with pytest.raises(RuntimeError, match="was changed or cut off"):
+            exec(changed, {})
 
 
 def test_parameters_are_written_as_papermill_writes_them(tmp_path):
@@ -243,7 +243,7 @@ def test_a_session_on_kaggle(tmp_path, tiny, monkeypatch):
     assert found.returncode == 0, found.stderr[-3000:]
     check_session(tmp_path)
     output = nbformat.read(tmp_path / "working" / "out.ipynb", as_version=4).cells[-1].outputs[0].text
-    assert output.split() == ["/kaggle/working", "True", "Read-only", "Network", "True", "True"]
+    assert output.split() == ["/kaggle/working", "True", "Read-only", "Network", "True"]
 
 
 # What a cell sees of the session: its folder, where the package is, that input and network are closed, no repository.
@@ -255,7 +255,7 @@ for attempt in (lambda: open("/kaggle/input/x", "w"), lambda: socket.create_conn
         print("done", attempt())
     except OSError as error:
         print(error.strerror.split()[0])
-print(not pathlib.Path({str(PROJECT)!r}, "alexnet").exists(), not any(pathlib.Path.home().glob("*")))
+print(not pathlib.Path({str(PROJECT)!r}, "alexnet").exists())
 """
 
 

@@ -30,14 +30,15 @@ _UNPACK = '''\
 #@title The package alexnet {version}, in {kilobytes} kB of text. Run this cell; there is nothing to read in it.
 import base64, hashlib, io, lzma, os, sys, tempfile, zipfile
 
-_archive = base64.b64decode("""
+_text = """
 {text}
-""")
-if hashlib.sha256(_archive).hexdigest() != "{digest}":
+""".strip()
+if hashlib.sha256(_text.encode()).hexdigest() != "{digest}":
     raise RuntimeError("The package in this cell was changed or cut off. Take the notebook as it was made.")
 if "alexnet" not in sys.modules:
     _unpacked = tempfile.TemporaryDirectory(prefix="alexnet-")  # goes with this kernel
-    zipfile.ZipFile(io.BytesIO(lzma.decompress(_archive))).extractall(_unpacked.name)
+    _archive = lzma.decompress(base64.b64decode(_text))
+    zipfile.ZipFile(io.BytesIO(_archive)).extractall(_unpacked.name)
     sys.path.insert(0, _unpacked.name)
     # So that `!python -m alexnet` and the processes of a measurement find it, too.
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [_unpacked.name, os.environ.get("PYTHONPATH")]))
@@ -225,12 +226,11 @@ def archive() -> bytes:
 
 
 def _unpacking_cell():
-    packed = archive()
-    text = base64.encodebytes(packed).decode().strip()
+    text = base64.encodebytes(archive()).decode().strip()
     source = _UNPACK.format(
         text=text,
         version=alexnet.__version__,
         kilobytes=len(text) // 1000,
-        digest=hashlib.sha256(packed).hexdigest(),
+        digest=hashlib.sha256(text.encode()).hexdigest(),
     )
     return _code(source, {"tags": ["package"], **_FOLDED})

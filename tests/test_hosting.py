@@ -14,7 +14,7 @@ import pytest
 from helpers import write_class_folders
 from runs_helpers import BACKEND, stop_after
 
-from alexnet import cli, mounts
+from alexnet import cli, hosting, mounts
 from alexnet.hosting.notebook import MAX_BYTES, archive
 from alexnet.recipe import PROJECT, Recipe
 from alexnet.training import train
@@ -295,3 +295,33 @@ def check_session(kaggle):
     text = (kaggle / "working" / "out.ipynb").read_text()
     assert "The run of an earlier session" in text and "Going on after epoch 1" in text
     assert sorted(path.name for path in (kaggle / "working").iterdir() if path.name[0] != ".") == ["out.ipynb", "runs"]
+
+
+# --- Badges
+
+
+def test_badges_once_the_repository_is_known(tmp_path, monkeypatch):
+    """One for each notebook and each host, of a notebook that needs nothing else; without an owner none at all."""
+    path = PROJECT / "docs" / "write_badges.py"
+    spec = importlib.util.spec_from_file_location("write_badges", path)
+    badges = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(badges)
+    text = (PROJECT / "README.md").read_text(encoding="utf-8")
+    plain = badges.readme(text, "")
+    assert "Open in" not in plain and badges.readme(text, hosting.repository()) == text
+    found = badges.readme(plain, "me/net")
+    assert badges.readme(found, "me/net") == found and badges.readme(found, "") == plain
+    for host, start in (("Colab", "https://colab.research.google.com/github/"), ("Kaggle", "https://kaggle.com/")):
+        links = re.findall(rf"\[!\[Open in {host}\]\(\S+\)\]\((\S+)\)", found)
+        assert [Path(link).stem for link in links] == NOTEBOOKS and all(link.startswith(start) for link in links)
+
+    for name in ("notebooks", "hosted"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "notebooks" / "02_train.ipynb").write_bytes((PROJECT / "notebooks" / "02_train.ipynb").read_bytes())
+    (tmp_path / "README.md").write_text(plain)
+    monkeypatch.setattr(badges, "ROOT", tmp_path)
+    monkeypatch.setattr(badges, "README", tmp_path / "README.md")
+    monkeypatch.setattr(badges, "repository", lambda: "me/net")
+    badges.main()
+    assert (tmp_path / "README.md").read_text() == found
+    cell(nbformat.read(tmp_path / "hosted" / "02_train.ipynb", as_version=4), "package")

@@ -1,13 +1,11 @@
 """`kaggle`."""
 
-import tomllib
-
 from alexnet.cli.common import BAD_USAGE, FAILED, fail, output_path, params_file
-from alexnet.recipe import PROJECT, read_yaml
+from alexnet.recipe import read_yaml
 
 
 def kaggle(options):
-    from alexnet.hosting import HostingError, KernelOptions, write_kernel
+    from alexnet.hosting import HostingError, KernelOptions, repository, write_kernel
 
     values = {}
     for path in options.params:
@@ -32,12 +30,3 @@ def kaggle(options):
     print(f"{file}: {file.stat().st_size / 1000:.0f} kB, with the package in it; Colab opens it as well")
     print(f"Push it to https://www.kaggle.com/code/{content['id']} with: kaggle kernels push -p {options.folder}")
     return 0
-
-
-def repository():
-    """Where the project is on GitHub, `OWNER/NAME`, as pyproject.toml says; an empty text where it says nothing."""
-    try:
-        content = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return ""
-    return content.get("tool", {}).get("alexnet", {}).get("repository", "")

@@ -5,6 +5,6 @@
 """
 
 from alexnet.hosting.kaggle import KernelOptions, write_kernel
-from alexnet.hosting.notebook import HostingError, self_contained
+from alexnet.hosting.notebook import HostingError, repository, self_contained
 
-__all__ = ["HostingError", "KernelOptions", "self_contained", "write_kernel"]
+__all__ = ["HostingError", "KernelOptions", "repository", "self_contained", "write_kernel"]

@@ -8,6 +8,7 @@ import json
 import lzma
 import os
 import re
+import tomllib
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -47,6 +48,15 @@ if "alexnet" not in sys.modules:
 
 class HostingError(ValueError):
     """What cannot be made into a notebook for Kaggle or Colab, in one sentence."""
+
+
+def repository() -> str:
+    """Where the project is on GitHub, `OWNER/NAME`, as pyproject.toml says; an empty text where it says nothing."""
+    try:
+        content = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ""
+    return content.get("tool", {}).get("alexnet", {}).get("repository", "")
 
 
 def find_notebook(name: str) -> Path:

@@ -230,7 +230,10 @@ def _in_folder(folder):
     inside = sorted(_checkpoints_in(folder))
     if len(inside) > 1:
         shown = ", ".join(map(str, inside[:5])) + (", ..." if len(inside) > 5 else "")
-        raise CheckpointError(f"weights: {folder} holds {len(inside)} checkpoints; give the path of one: {shown}.")
+        raise CheckpointError(
+            f"weights: {folder} is a folder without a model.keras that holds {len(inside)} other files; give the path "
+            f"of one: {shown}."
+        )
     if not inside:
         raise CheckpointError(f"weights: {folder} is a folder without a model.keras, or any other checkpoint in it.")
     return inside[0]

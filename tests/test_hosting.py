@@ -220,6 +220,15 @@ def test_kaggles_own_client_takes_the_folder(tmp_path):
     assert (request["enable_gpu"], request["enable_internet"], request["is_private"]) == (True, False, True)
 
 
+def test_a_run_on_colabs_drive_mounts_it_first(tmp_path):
+    _, notebook = make(tmp_path / "out", "-p", "run_dir", "/content/drive/MyDrive/runs")
+    tags = [tag for each in notebook.cells for tag in each.metadata.get("tags", [])]
+    assert tags[:4] == ["parameters", "injected-parameters", "package", "drive"]
+    assert 'drive.mount("/content/drive")' in cell(notebook, "drive").source
+    _, notebook = make(tmp_path / "out", "-p", "run_dir", "/content/runs")
+    assert "google" not in json.dumps([each.source for each in notebook.cells[:5]])
+
+
 # --- A session
 
 

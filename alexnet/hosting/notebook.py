@@ -45,6 +45,13 @@ if "alexnet" not in sys.modules:
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [_unpacked.name, os.environ.get("PYTHONPATH")]))
 '''
 
+_DRIVE = "/content/drive"
+_MOUNT = f'''\
+from google.colab import drive
+
+drive.mount("{_DRIVE}")  # otherwise run_dir would be a folder of this machine, which Colab removes
+'''
+
 
 class HostingError(ValueError):
     """What cannot be made into a notebook for Kaggle or Colab, in one sentence."""
@@ -154,6 +161,8 @@ def self_contained(path: Path, values: Mapping[str, Any], gpu: bool = False, rep
     if values:
         lines = [f"{name} = {value!r}\n" for name, value in values.items()]
         added.insert(0, _code("# Parameters\n" + "".join(lines), {"tags": ["injected-parameters"]}))
+    if str(values.get("run_dir", "")).startswith(f"{_DRIVE}/"):
+        added.append(_code(_MOUNT, {"tags": ["drive"]}))
     place = next(_parameters(content)) + 1
     cells[place:place] = added
     for number, cell in enumerate(cells):
@@ -181,7 +190,7 @@ def _require_what_it_reads(content, path):
 
 
 def _code(source, metadata):
-    return {"cell_type": "code", "execution_count": None, "metadata": metadata, "outputs": [], "source": source}
+    return {"cell_type": "code", "execution_count": None, "metadata": metadata, "outputs": [], "source": source.rstrip()}
 
 
 def _clean(cell, folder, repository):

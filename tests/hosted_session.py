@@ -10,6 +10,7 @@ empty; this repository nowhere to be seen. It prints the seconds that each took.
 import argparse
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -105,6 +106,12 @@ def make(notebook, folder, *arguments):
     return subprocess.run(command, cwd=folder.parent, env=variables, capture_output=True, text=True, timeout=60)
 
 
+def processor_seconds():
+    """What the processes that this one has started, and waited for, have taken in all."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("notebook")
@@ -124,9 +131,12 @@ def main(arguments=None):
         status = 0
         for backend in options.backends:
             (kept / backend).mkdir(exist_ok=True)
-            began = time.perf_counter()
+            began, used = time.perf_counter(), processor_seconds()
             found = run(kept / "kernel", kept / backend, backend)
-            print(f"{backend}: {time.perf_counter() - began:.0f} s, exit status {found.returncode}", flush=True)
+            seconds, used = time.perf_counter() - began, processor_seconds() - used
+            print(
+                f"{backend}: {seconds:.0f} s, of the processor {used:.0f} s, exit status {found.returncode}", flush=True
+            )
             if found.returncode:
                 print(found.stderr[-3000:])
                 status = 1

@@ -190,7 +190,13 @@ def _require_what_it_reads(content, path):
 
 
 def _code(source, metadata):
-    return {"cell_type": "code", "execution_count": None, "metadata": metadata, "outputs": [], "source": source.rstrip()}
+    return {
+        "cell_type": "code",
+        "execution_count": None,
+        "metadata": metadata,
+        "outputs": [],
+        "source": source.rstrip(),
+    }
 
 
 def _clean(cell, folder, repository):

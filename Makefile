@@ -5,7 +5,7 @@
 #   make quick      the tests of one backend that take no time, BACKEND=torch or another; pytest --lf works
 #   make test-notebooks  every notebook on every backend; `make test` trains on each and shares out the others
 #   make notebooks  execute the notebooks and store them as they are committed
-#   make params     write what Recipe says of its parameters into params, docs and the notebooks
+#   make params     write what Recipe says of its parameters into params, docs and the notebooks; badges, see docs/hosted.md
 #   make bench      our network beside hand-written ones in each framework, into benchmarks/results
 #   make docs       the pages of docs/ and a reference of the public names, into site/
 #   make lab        open the notebooks in JupyterLab
@@ -64,6 +64,7 @@ notebooks: $(INSTALLED)
 
 params: $(INSTALLED)
 	$(BIN)/python docs/write_parameters.py
+	$(BIN)/python docs/write_badges.py
 
 bench: $(INSTALLED)
 	@$(BIN)/python -m benchmarks --scaling

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import errno
 import os
 import shutil
 import tempfile
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 PREFIX, SUFFIX = ".unfinished-", ".tmp"
+# What a file system says that cannot do a thing, as Google Drive in Colab; not that it failed to.
+_UNSUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.EPERM, errno.EACCES}
 
 
 @contextlib.contextmanager
@@ -38,7 +41,7 @@ def atomic_write(path: str | os.PathLike, durable: bool = False) -> Iterator[Pat
         yield unfinished
         if durable:
             with unfinished.open("rb+") as file:
-                os.fsync(file.fileno())
+                _flush(file.fileno())
         _replace(path, unfinished)
         if durable:
             _flush_folder(path.parent)
@@ -70,9 +73,17 @@ def _flush_folder(folder: str | os.PathLike) -> None:
     if hasattr(os, "O_DIRECTORY"):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            os.fsync(descriptor)
+            _flush(descriptor)
         finally:
             os.close(descriptor)
+
+
+def _flush(descriptor):
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise
 
 
 def write_text(path: str | os.PathLike, text: str, errors: str = "strict", durable: bool = False) -> None:

@@ -13,6 +13,9 @@ except ImportError:  # Windows, where nothing is locked
 
 logger = logging.getLogger(__name__)
 
+# Somebody may remove the file between its opening and its locking, but not every time.
+_ATTEMPTS = 100
+
 
 class LockedError(RuntimeError):
     """Somebody else writes into the folder, in one sentence."""
@@ -40,6 +43,7 @@ class FolderLock:
     def __init__(self, folder, name=".lock"):
         self.path = Path(os.path.expanduser(folder)) / name
         self._descriptor = None
+        self._recognizable = True  # whether an open file and its path have the same number here
         self._made = []
 
     def __enter__(self):
@@ -54,7 +58,7 @@ class FolderLock:
     def __exit__(self, *_):
         if self._descriptor is not None:
             if self._is_there():
-                self.path.unlink()
+                self.path.unlink(missing_ok=True)
             self._close()
         self._remove_folders()
 
@@ -70,6 +74,7 @@ class FolderLock:
             self._acquire()
 
     def _acquire(self):
+        attempts = 0
         while fcntl is not None and self._descriptor is None:
             self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             try:
@@ -80,18 +85,27 @@ class FolderLock:
                 who = f" ({holder})" if holder else ""
                 raise LockedError(f"{self.path.parent} is in use by another process{who}.") from None
             except OSError as error:
-                logger.warning(
-                    f"{self.path.parent} cannot be locked ({error.strerror}): see that nothing else writes there."
-                )
+                self._recognizable = self._is_there()
+                self._warn(error.strerror)
                 return
             if not self._is_there():  # its last holder has removed it since it was opened
+                attempts += 1
+                self._recognizable = attempts < _ATTEMPTS
+                if not self._recognizable:  # a file system that numbers its files anew at each look
+                    self._warn("it does not recognize its own files")
+                    return
                 self._close()
         if self._descriptor is not None:
             with contextlib.suppress(OSError):  # who holds it is good to know, and a full disk no reason to stop
                 os.truncate(self._descriptor, 0)
                 os.write(self._descriptor, f"process {os.getpid()} on {platform.node()}\n".encode())
 
+    def _warn(self, reason):
+        logger.warning(f"{self.path.parent} cannot be locked ({reason}): see that nothing else writes there.")
+
     def _is_there(self):
+        if not self._recognizable:
+            return True
         try:
             return os.path.samestat(os.stat(self.path), os.fstat(self._descriptor))
         except OSError:

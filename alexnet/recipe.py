@@ -22,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 
+from alexnet import mounts
 from alexnet.networks import INITIALIZERS, NETWORKS, find_network, network_of
 
 BACKENDS = ("tensorflow", "jax", "torch")
@@ -47,9 +48,13 @@ _GROUPS = {
 }
 
 _PACKAGE_PARENT = Path(__file__).resolve().parents[1]
-# Where relative paths start: the checkout, wherever a notebook's kernel was started; without one, the shell's folder.
+# The checkout, with params and benchmarks; without one, the shell's folder.
 PROJECT = _PACKAGE_PARENT if (_PACKAGE_PARENT / "params" / "default.yaml").is_file() else Path.cwd()
-KAGGLE_WORKING = Path("/kaggle/working")
+# A self-contained notebook unpacks the package, params and benchmarks into a folder that goes with its kernel. This
+# file marks it.
+UNPACKED = "unpacked.txt"
+# Where relative paths start: the checkout, wherever a notebook's kernel was started; otherwise the shell's folder.
+START = Path.cwd() if (PROJECT / UNPACKED).is_file() else PROJECT
 
 
 class RecipeError(ValueError):
@@ -305,8 +310,7 @@ class Recipe(BaseModel):
 
         On Kaggle a relative `run_dir` starts at /kaggle/working, which is what a notebook there keeps.
         """
-        on_kaggle = "KAGGLE_KERNEL_RUN_TYPE" in os.environ and KAGGLE_WORKING.is_dir()
-        return resolve(self.run_dir, KAGGLE_WORKING if on_kaggle else PROJECT) / self.name
+        return _absolute(self.run_dir, mounts.WORKING if mounts.on_kaggle() else START) / self.name
 
 
 def check_parameters(variables: Mapping[str, Any]) -> None:
@@ -326,7 +330,7 @@ def check_parameters(variables: Mapping[str, Any]) -> None:
     """
     known: list[str] = []
     for source in variables.get("In", ()):  # IPython's record of the cells that were run
-        names = _assigned(source)
+        names = assigned_names(source)
         if known and source.lstrip().startswith("# Parameters\n"):  # so papermill's cell begins
             unknown = [name for name in names if name not in known]
             if unknown:
@@ -334,8 +338,8 @@ def check_parameters(variables: Mapping[str, Any]) -> None:
         known += names
 
 
-def _assigned(source):
-    """The names that a cell gives values to."""
+def assigned_names(source: str) -> list[str]:
+    """The names that a notebook's cell gives values to."""
     try:
         lines = ast.parse(source).body
     except SyntaxError:
@@ -382,8 +386,12 @@ def _parse(text):
         loader.dispose()
 
 
-def resolve(path: str | os.PathLike[str], start: Path = PROJECT) -> Path:
-    """An absolute path; a relative one starts at the project's folder, or at `start`.
+def resolve(path: str | os.PathLike[str]) -> Path:
+    """An absolute path of something to read. A relative one starts at the project's folder; on Kaggle, what is not
+    there may be the slug of something attached, see `alexnet.mounts`.
+
+    Raises:
+        RecipeError: a slug that several of the attached things have.
 
     Examples:
         >>> alexnet.recipe.resolve("runs") == alexnet.recipe.PROJECT / "runs"
@@ -391,6 +399,16 @@ def resolve(path: str | os.PathLike[str], start: Path = PROJECT) -> Path:
         >>> str(alexnet.recipe.resolve("/data/photos"))
         '/data/photos'
     """
+    found = _absolute(path, START)
+    if os.path.exists(found):  # unlike Path's, never an error
+        return found
+    try:
+        return mounts.find_mount(os.fspath(path)) or found
+    except mounts.MountError as error:
+        raise RecipeError(str(error)) from None
+
+
+def _absolute(path, start):
     path = Path(os.path.expanduser(path))
     return path if path.is_absolute() else start / path
 

@@ -16,9 +16,21 @@ pytestmark = pytest.mark.once
 
 ROOT = Path(__file__).resolve().parents[1]
 # A file imports only from those above it.
-ORDER = ["_compat", "atomic", "networks", "recipe", "packages", "runtime", "locking", "progress", "ops", "layers"]
+ORDER = [
+    "_compat",
+    "atomic",
+    "mounts",
+    "networks",
+    "recipe",
+    "packages",
+    "runtime",
+    "locking",
+    "progress",
+    "ops",
+    "layers",
+]
 ORDER += ["weights", "model", "saving", "data", "evaluation", "training", "parity", "profiling"]
-ORDER += ["plotting", "studies", "cli"]
+ORDER += ["plotting", "studies", "hosting", "cli"]
 
 
 def imported(path):

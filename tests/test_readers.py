@@ -11,6 +11,7 @@ import pytest
 from helpers import recipe, refused, write_class_folders
 from readers_helpers import WNIDS, fill, kaggle, named
 
+from alexnet import mounts
 from alexnet.data import DataError, ImageError, imagenet, load_data, load_test_data, readers
 from alexnet.data import listing as listings
 from alexnet.data.packed_strings import PackedStrings
@@ -341,7 +342,7 @@ def test_file_names_that_say_nothing(tmp_path, names):
     ],
 )
 def test_a_slug_on_kaggle(tmp_path, monkeypatch, place, data_dir):
-    monkeypatch.setattr(readers, "KAGGLE_INPUT", tmp_path)
+    monkeypatch.setattr(mounts, "INPUT", tmp_path)
     write_class_folders(tmp_path / place, {"": 2})
     assert load_test_data(recipe(data_dir)).path(0).startswith(f"{tmp_path / place}/cross/")
     for absent in ("../pets", "~nobody/pets", "a\0b", "x" * 5000):
@@ -350,13 +351,13 @@ def test_a_slug_on_kaggle(tmp_path, monkeypatch, place, data_dir):
 
 
 def test_runs_on_kaggle_lie_where_they_are_kept(tmp_path, monkeypatch):
-    monkeypatch.setattr("alexnet.recipe.KAGGLE_WORKING", tmp_path)
+    monkeypatch.setattr(mounts, "WORKING", tmp_path)
     monkeypatch.delenv("KAGGLE_KERNEL_RUN_TYPE", raising=False)
     assert Recipe().run_folder == PROJECT / "runs" / "default"
     monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Interactive")
     assert Recipe().run_folder == tmp_path / "runs" / "default"
     assert Recipe(run_dir="/elsewhere").run_folder == Path("/elsewhere/default")
-    monkeypatch.setattr("alexnet.recipe.KAGGLE_WORKING", tmp_path / "absent")
+    monkeypatch.setattr(mounts, "WORKING", tmp_path / "absent")
     assert Recipe().run_folder == PROJECT / "runs" / "default"
 
 

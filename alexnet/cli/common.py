@@ -5,6 +5,7 @@ import os
 import sys
 from pathlib import Path
 
+from alexnet.mounts import MountError, find_mount
 from alexnet.recipe import PROJECT, Recipe
 
 FAILED, BAD_USAGE, INTERRUPTED = 1, 2, 130
@@ -24,13 +25,21 @@ def params_file(path):
 
 def value_of(name, text):
     """A flag's text, which Recipe converts; paths start where the shell stands."""
-    from alexnet.data.readers import NAMED, kaggle_folder
+    from alexnet.data.readers import NAMED
 
-    if name == "data_dir" and not os.path.exists(text) and kaggle_folder(text):
+    if name in ("data_dir", "weights") and not os.path.exists(text) and _is_attached(text):
         return text
     if name in ("data_dir", "run_dir", "weights") and text not in (*NAMED, "", "None", "null"):
         return str(output_path(text))
     return text
+
+
+def _is_attached(text):
+    """Whether a notebook on Kaggle has something of this name attached; a name of several is refused later."""
+    try:
+        return find_mount(text) is not None
+    except MountError:
+        return True
 
 
 def output_path(text):

@@ -8,6 +8,7 @@ import alexnet
 from alexnet.cli.checkpoints import convert, parity
 from alexnet.cli.common import BAD_USAGE
 from alexnet.cli.evaluation import evaluate, predict
+from alexnet.cli.hosting import kaggle
 from alexnet.cli.inspection import FIELDS as INSPECTION_FIELDS
 from alexnet.cli.inspection import inspect
 from alexnet.cli.packing import FIELDS, pack
@@ -41,7 +42,7 @@ def build_parser():
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for add in (
         *(_add_train, _add_evaluate, _add_predict, _add_convert),
-        *(_add_inspect, _add_pack, _add_batch, _add_parity),
+        *(_add_inspect, _add_pack, _add_batch, _add_parity, _add_kaggle),
     ):
         add(commands)
     return parser
@@ -231,3 +232,36 @@ def _add_batch(commands):
     )
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at the same time (default 1)")
     parser.add_argument("--force", action="store_true", help="run again what has finished")
+
+
+def _add_kaggle(commands):
+    parser = _add_command(
+        commands,
+        "kaggle",
+        kaggle,
+        "a notebook that runs on Kaggle and Colab as it is, without installing anything",
+        "Write a folder for `kaggle kernels push -p OUT`: kernel-metadata.json, and the notebook with the package and "
+        "the parameters in it, which needs no internet. Colab opens the same notebook.",
+        "kaggle 02_train 02_on_kaggle --user NAME --gpu -p epochs 60",
+    )
+    parser.add_argument("notebook", metavar="NOTEBOOK", help="a path, or a name as 02_train")
+    parser.add_argument("folder", metavar="OUT", help="the folder to write")
+    parser.add_argument("--user", required=True, metavar="NAME", help="your name on Kaggle")
+    parser.add_argument("--title", help="the notebook's title there, from which its address is made")
+    parser.add_argument("--gpu", action="store_true", help="run with a GPU")
+    parser.add_argument("--internet", action="store_true", help="run with internet, for cifar10 and others that load")
+    parser.add_argument("--public", action="store_true", help="let everybody see it (default: only you)")
+    parser.add_argument(
+        "-f", "--params", action="append", default=[], metavar="FILE", help="a file of params/; may be repeated"
+    )
+    parser.add_argument(
+        "-p", "--set", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="one parameter"
+    )
+    for kind, shown, what in (
+        ("data", "OWNER/SLUG", "a data set; becomes data_dir unless that is given"),
+        ("competition", "SLUG", "a competition's data; becomes data_dir unless that is given"),
+        ("kernel", "OWNER/SLUG", "another notebook's output, such as an unfinished run to go on with"),
+        ("model", "OWNER/MODEL/FRAMEWORK/VARIATION/VERSION", "a model, for weights"),
+    ):
+        text = f"attach {what}; may be repeated"
+        parser.add_argument(f"--{kind}", action="append", default=[], metavar=shown, help=text)

@@ -6,6 +6,7 @@ Neither colour nor place tells the class, so a linear classifier of small thumbn
 finds edges and corners wherever they lie does not.
 """
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -174,7 +175,8 @@ def prepare(folder: str | os.PathLike, name: str = "shapes") -> Path:
     unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         write(unfinished, name)
-        unfinished.chmod(0o755)
+        with contextlib.suppress(PermissionError):  # a file system without modes
+            unfinished.chmod(0o755)
         os.rename(unfinished, folder)
     except OSError:
         if not folder.is_dir():  # otherwise another process was first

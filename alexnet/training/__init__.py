@@ -17,6 +17,7 @@ from alexnet.model import AlexNet, without_softmax
 from alexnet.progress import is_interactive
 from alexnet.recipe import Recipe, RecipeError, resolve
 from alexnet.runtime import trim_memory, tuned_process
+from alexnet.training.attached import fetch_attached
 from alexnet.training.callbacks import (
     CheckpointCallback,
     EpochLogger,
@@ -116,6 +117,7 @@ def _train(recipe, folder, users, verbose, stack):
     training, validation = load_data(recipe)
     data = dataset_fingerprint(training, validation)
     lock = stack.enter_context(only_run(folder))
+    fetch_attached(recipe, folder, verbose)
     checkpoint = find_resumable(recipe, folder, data)
     known = checkpoint and checkpoint.progress["colors"]
     training.pixel_stats = PixelStats.from_json(known) if known else compute_pixel_stats(recipe, training)
@@ -237,6 +239,9 @@ def load_or_train(recipe: Recipe, matching: Iterable[str] = (), verbose: Literal
         True
     """
     folder = recipe.run_folder / keras.backend.backend()
+    if not (folder / "model.keras").is_file():
+        with only_run(folder):
+            fetch_attached(recipe, folder, verbose, finished=True)
     if not (folder / "model.keras").is_file():
         train(recipe, verbose=verbose)
         return folder

@@ -3,7 +3,7 @@
 Nothing in a file is executed: pickles are read by loaders that know arrays and nothing else.
 """
 
-from alexnet.weights.checkpoint import FORMATS, Checkpoint, CheckpointError, recognize
+from alexnet.weights.checkpoint import FORMATS, Checkpoint, CheckpointError, find_weights, recognize
 from alexnet.weights.keras_config import from_config
 from alexnet.weights.onnx_writing import write_onnx
 from alexnet.weights.reading import read_checkpoint
@@ -13,6 +13,7 @@ __all__ = [
     "FORMATS",
     "Checkpoint",
     "CheckpointError",
+    "find_weights",
     "from_config",
     "read_checkpoint",
     "recognize",

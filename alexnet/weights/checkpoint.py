@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from alexnet.mounts import MountError, find_mount
 from alexnet.networks import NETWORKS, layers_by_names, specs
 from alexnet.weights.architecture import Architecture
 
@@ -176,12 +177,26 @@ def recognize(path: str | os.PathLike[str]) -> tuple[Path, str]:
     return path, found
 
 
+def find_weights(path: str | os.PathLike[str]) -> Path:
+    """Where a checkpoint is: its file, or the folder of its run, from anything that `load_checkpoint` takes.
+
+    Raises:
+        CheckpointError: there is none, or there are several.
+    """
+    file = _existing(path)
+    return file.parent if file.name == "model.keras" and (file.parent / "params.yaml").is_file() else file
+
+
 def _existing(path: str | os.PathLike[str]) -> Path:
     """The path of a file, from what a person may have given."""
     try:
         path = Path(path)
         found = path.expanduser()
+        if not os.path.exists(found):
+            found = find_mount(str(path)) or found
         is_folder, exists = found.is_dir(), found.exists()
+    except MountError as error:
+        raise CheckpointError(f"weights: {error}") from None
     except (TypeError, ValueError, RuntimeError):  # no path at all, a null byte, the home of nobody
         raise CheckpointError(f"weights: expected the path of a file. Received: {path!r}") from None
     except OSError as error:
@@ -212,7 +227,24 @@ def _in_folder(folder):
             f"weights: {folder} is a TensorFlow SavedModel, a program whose layers cannot be told. It is written here, "
             "not read: give the .keras, .onnx or .safetensors that was saved beside it."
         )
-    raise CheckpointError(f"weights: {folder} is a folder without a model.keras.")
+    inside = sorted(_checkpoints_in(folder))
+    if len(inside) > 1:
+        shown = ", ".join(map(str, inside[:5])) + (", ..." if len(inside) > 5 else "")
+        raise CheckpointError(
+            f"weights: {folder} is a folder without a model.keras that holds {len(inside)} other files; give the path "
+            f"of one: {shown}."
+        )
+    if not inside:
+        raise CheckpointError(f"weights: {folder} is a folder without a model.keras, or any other checkpoint in it.")
+    return inside[0]
+
+
+def _checkpoints_in(folder, depth=6):
+    """What ends like a checkpoint in a folder and below; so deep lies a run in another notebook's output."""
+    for place, folders, names in os.walk(folder):
+        deep = len(Path(place).relative_to(folder).parts) >= depth
+        folders[:] = [] if deep else [name for name in folders if not name.startswith(".")]
+        yield from (Path(place, name) for name in names if name.lower().endswith(WEIGHTS))
 
 
 def _recognize_zip(path):

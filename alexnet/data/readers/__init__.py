@@ -11,12 +11,12 @@ that decides. `DETECTORS` has all of them.
 """
 
 import os
-import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from alexnet import mounts
 from alexnet.data import shapes
 from alexnet.data.errors import DataError
 from alexnet.data.formats import EXTENSIONS, NOT_READ
@@ -26,13 +26,11 @@ from alexnet.data.readers.filesystem import DirectoryView, FolderView, ZipView
 from alexnet.data.readers.held_out import hold_out
 from alexnet.data.readers.naming import part_of
 from alexnet.data.source import ENDING, OTHER_SPLITS, LabeledImages, Parts, merge_passed_over
-from alexnet.recipe import PROJECT, Recipe, nearest, resolve
+from alexnet.recipe import PROJECT, UNPACKED, Recipe, RecipeError, nearest, resolve
 
 Detector = Callable[[DirectoryView, Recipe, bool], Parts | None]
 
 NAMED = (*shapes.SETS, *arrays.KERAS_DATASETS)
-KAGGLE_INPUT = Path("/kaggle/input")
-_SLUG = re.compile(r"(?:([A-Za-z0-9][\w.-]{0,99})/)?([A-Za-z0-9][\w.-]{0,99})")
 
 
 def find_sources(recipe: Recipe) -> tuple[LabeledImages, LabeledImages]:
@@ -116,19 +114,14 @@ def _find(recipe, test_only=False):
     """
     data_dir, cache = recipe.data_dir, recipe.run_folder.parent / ".listings"
     if data_dir in shapes.SETS:
-        try:
-            folder = shapes.prepare(PROJECT / "data" / data_dir, data_dir)
-        except OSError as error:
-            raise DataError(
-                f"data_dir: {data_dir} cannot be drawn into {PROJECT / 'data'} ({error.strerror})."
-            ) from None
-        return detect(FolderView(folder, cache), recipe, test_only)
+        return detect(FolderView(_drawn(data_dir), cache), recipe, test_only)
     if data_dir in arrays.KERAS_DATASETS:
         return arrays.load_keras_dataset(data_dir)
-    path = resolve(data_dir)
+    try:
+        path = resolve(data_dir)
+    except RecipeError as error:
+        raise DataError(f"data_dir: {error}") from None
     if not os.path.exists(path):  # unlike Path's, never an error
-        path = kaggle_folder(data_dir)
-    if path is None:
         raise DataError(
             f"data_dir: there is no folder {data_dir}, and no data set of that name ({', '.join(NAMED)})."
             + nearest(data_dir, NAMED)
@@ -142,18 +135,28 @@ def _find(recipe, test_only=False):
     raise DataError(f"data_dir: {data_dir} is a file; a folder of images, a .zip or an .npz is needed.")
 
 
-def kaggle_folder(data_dir: str) -> Path | None:
-    """The folder that a notebook on Kaggle sees `slug` or `owner/slug` in, None if there is none."""
-    match = _SLUG.fullmatch(data_dir)
-    if not match:
-        return None
-    owner, slug = match.groups()
-    datasets = KAGGLE_INPUT / "datasets"
-    if owner:
-        places = [datasets / owner / slug, KAGGLE_INPUT / slug]
-    else:
-        places = [KAGGLE_INPUT / slug, KAGGLE_INPUT / "competitions" / slug, *sorted(datasets.glob(f"*/{slug}"))]
-    return next((place for place in places if place.is_dir()), None)
+def _drawn(name):
+    """The folder of an embedded data set, drawn now where it is nowhere yet, in the first place that can be written."""
+    places = drawing_places()
+    for place in places:
+        if (place / name).is_dir():
+            return place / name
+    for place in places:
+        try:
+            return shapes.prepare(place / name, name)
+        except OSError as error:
+            problem = error
+    listed = ", ".join(map(str, places))
+    raise DataError(f"data_dir: {name} cannot be drawn into any of {listed} ({problem.strerror}).")
+
+
+def drawing_places() -> list[Path]:
+    """Where the embedded data sets may lie: `data` in the project's folder, unless that goes with a notebook's kernel;
+    the user's cache, which on Kaggle is no part of a notebook's output; `data` in Kaggle's working folder, or in the
+    shell's folder elsewhere."""
+    here = [] if (PROJECT / UNPACKED).is_file() else [PROJECT / "data"]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
+    return [*here, cache / "alexnet" / "data", (mounts.WORKING if mounts.on_kaggle() else Path.cwd()) / "data"]
 
 
 # --- Layouts

@@ -42,16 +42,20 @@ test-jax test-tensorflow: ONLY := -m "not once"
 PYTEST := OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest tests --ignore=tests/notebooks -n 2 --dist worksteal
 NBVAL := $(BIN)/python -m pytest -c tests/notebooks/nbval.ini --nbval --nbval-kernel-name python3
 # 01 and 02 are compared on every backend, the others on one; 03 and 04 go on with the run of 02.
-SOLUTIONS_torch := solutions/01_architecture solutions/02_train solutions/05_backends
-NOTEBOOKS_torch := 01_architecture 02_train 05_backends $(SOLUTIONS_torch)
-NOTEBOOKS_jax := 01_architecture 02_train 03_evaluate solutions/03_evaluate
-NOTEBOOKS_tensorflow := 01_architecture 02_train 04_finetune solutions/04_finetune
+NOTEBOOKS_torch := 01_architecture 02_train 05_backends
+NOTEBOOKS_jax := 01_architecture 02_train 03_evaluate
+NOTEBOOKS_tensorflow := 01_architecture 02_train 04_finetune
+# The solutions of a notebook's exercises, on one backend.
+SOLUTIONS_torch := 01_architecture 02_train 05_backends
+SOLUTIONS_jax := 03_evaluate
+SOLUTIONS_tensorflow := 04_finetune
 # XLA would compile the same small networks again and again; a test finds what an earlier one compiled.
 test-jax quick: export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/$(VENV)/compiled
 test-jax quick: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0.1
 $(BACKENDS:%=test-%): test-%: $(INSTALLED)
 	KERAS_BACKEND=$* $(PYTEST) $(ONLY)
-	KERAS_BACKEND=$* $(NBVAL) $(NOTEBOOKS_$*:%=notebooks/%.ipynb) tests/notebooks
+	KERAS_BACKEND=$* $(NBVAL) $(NOTEBOOKS_$*:%=notebooks/%.ipynb) \
+		$(SOLUTIONS_$*:%=notebooks/solutions/%.ipynb) tests/notebooks
 
 test-notebooks: $(INSTALLED)
 	@set -e; for backend in $(BACKENDS); do KERAS_BACKEND=$$backend $(NBVAL) notebooks tests/notebooks; done

@@ -45,12 +45,17 @@ NBVAL := $(BIN)/python -m pytest -c tests/notebooks/nbval.ini --nbval --nbval-ke
 NOTEBOOKS_torch := 01_architecture 02_train 05_backends
 NOTEBOOKS_jax := 01_architecture 02_train 03_evaluate
 NOTEBOOKS_tensorflow := 01_architecture 02_train 04_finetune
+# The solutions of a notebook's exercises, on one backend.
+SOLUTIONS_torch := 01_architecture 02_train 05_backends
+SOLUTIONS_jax := 03_evaluate
+SOLUTIONS_tensorflow := 04_finetune
 # XLA would compile the same small networks again and again; a test finds what an earlier one compiled.
 test-jax quick: export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/$(VENV)/compiled
 test-jax quick: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0.1
 $(BACKENDS:%=test-%): test-%: $(INSTALLED)
 	KERAS_BACKEND=$* $(PYTEST) $(ONLY)
-	KERAS_BACKEND=$* $(NBVAL) $(NOTEBOOKS_$*:%=notebooks/%.ipynb) tests/notebooks
+	KERAS_BACKEND=$* $(NBVAL) $(NOTEBOOKS_$*:%=notebooks/%.ipynb) \
+		$(SOLUTIONS_$*:%=notebooks/solutions/%.ipynb) tests/notebooks
 
 test-notebooks: $(INSTALLED)
 	@set -e; for backend in $(BACKENDS); do KERAS_BACKEND=$$backend $(NBVAL) notebooks tests/notebooks; done

@@ -98,7 +98,7 @@ def parameters_cell(source, descriptions):
 def outdated():
     """What must be written: the new text of each file that is not as it should be."""
     texts = {DEFAULT_YAML: default_yaml(), PAGE: page(PAGE.read_text(encoding="utf-8"))}
-    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+    for path in sorted((ROOT / "notebooks").rglob("[0-9]*.ipynb")):
         texts[path] = notebook(path.read_text(encoding="utf-8"), path.stem)
     return {path: text for path, text in texts.items() if path.read_text(encoding="utf-8") != text}
 

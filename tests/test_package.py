@@ -196,7 +196,12 @@ def broken_links(path):
 
 
 def test_links_between_pages_lead_somewhere(tmp_path):
-    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("notebooks/*.ipynb"), ROOT / "data" / "README.md"]
+    pages = [
+        *ROOT.glob("*.md"),
+        *ROOT.glob("docs/*.md"),
+        *ROOT.glob("notebooks/**/*.ipynb"),
+        ROOT / "data" / "README.md",
+    ]
     found = {str(page.relative_to(ROOT)): list(broken_links(page)) for page in pages}
     assert not {page: broken for page, broken in found.items() if broken}
     assert len(relative_links(ROOT / "README.md")) > 10
@@ -212,6 +217,8 @@ def test_every_notebook_is_compared_somewhere():
     assert set(shares) == {"tensorflow", "jax", "torch"}
     assert set.union(*shares.values()) == {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
     assert set.intersection(*shares.values()) == {"01_architecture", "02_train"}
+    solutions = re.findall(r"^SOLUTIONS_\w+ := (.*)$", makefile, re.M)
+    assert sorted(" ".join(solutions).split()) == sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
 
 
 def test_readme_shows_what_lies_in_the_repository():

@@ -18,14 +18,17 @@ def test_every_figure_draws_and_none_stays_open():
     model = AlexNet(input_shape=(67, 67, 3), classes=5, width=0.25)
     images = np.random.default_rng(0).integers(0, 256, (7, 67, 67, 3), dtype="uint8")
     labels, names = np.arange(7) % 5, list("abcde")
-    groups = {layer.name: layer.groups for layer in model.layers if hasattr(layer, "groups")}
     drawn = [
         plotting.gallery(images, labels, names),
         plotting.curves(HISTORY),
         plotting.filters(model),
         plotting.predictions(images, labels, np.full((7, 5), 0.2), names),
         plotting.shares(summarize_layers(model)),
-        plotting.network(summarize_layers(model), groups),
+        plotting.network(model),
+        plotting.network(AlexNet("torchvision", (67, 67, 3), classes=5, width=0.25)),
+        plotting.activations(),
+        plotting.normalized_map(images[0], np.eye(5), np.eye(5) / 2),
+        plotting.dropout({"a": [1, 0, 2], "b": [0, 3, 0]}),
         plotting.normalization(np.arange(8), np.arange(8) / 2, marked=(1, 2)),
         plotting.comparison([("a jax", "jax", HISTORY), ("b jax", "jax", HISTORY)]),
         plotting.neighbors(images[:2], np.stack([images[:3], images[3:6]]), ["a", "b"], [["a", "b", "a"]] * 2),
@@ -83,3 +86,23 @@ def test_neighbors_of_another_class_are_marked():
     grid = plotting.neighbors(images[:1], images[None], ["a"], [["a", "b"]]).axes
     colours = {axes.get_title(loc="center"): axes.title.get_color() for axes in grid if axes.images}
     assert colours["b"] == "#c5221f"
+
+
+def test_the_network_is_drawn_with_its_kernels_norms_and_columns():
+    texts = [text.get_text() for text in plotting.network(AlexNet(classes=10)).axes[0].texts]
+    by_name = dict(zip(texts[::3], zip(texts[1::3], texts[2::3], strict=True), strict=True))
+    assert by_name["pixels"] == ("", "227×227\n3")
+    assert by_name["conv1"] == ("11×11 /4", "55×55\n48 + 48")
+    assert by_name["conv4"] == ("3×3", "13×13\n192 + 192")
+    assert by_name["pool5"] == ("3×3 /2", "6×6\n128 + 128")
+    assert by_name["fc7"] == ("", "2048\n+ 2048") and by_name["fc8"] == ("", "10")
+    assert {"norm1", "norm2"} <= set(by_name) and "relu1" not in by_name
+
+
+def test_pooling_shows_the_maxima():
+    values = np.arange(49).reshape(7, 7)
+    axes = plotting.pooling(values).axes
+    for found, size in ((axes[1], 3), (axes[3], 2)):
+        expected = [[values[y + size - 1, x + size - 1] for x in (0, 2, 4)] for y in (0, 2, 4)]
+        np.testing.assert_array_equal(found.images[0].get_array(), expected)
+    assert [len(each.patches) for each in axes] == [9, 0, 9, 0]

@@ -4,9 +4,8 @@ import math
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.patches import FancyArrowPatch, Rectangle
 
-from alexnet.plotting.style import ACCENT, INK, SOFT, bare, styled
+from alexnet.plotting.style import ACCENT, INK, bare, styled
 
 
 @styled
@@ -44,62 +43,6 @@ def shares(rows):
         axes.grid(axis="y", visible=False)
     panels[0].invert_yaxis()
     return figure
-
-
-@styled
-def network(rows, columns_of):
-    """The network as figure 2 of the paper draws it: two columns of maps, joined where a layer sees both.
-
-    Args:
-        rows: `alexnet.model.summarize_layers(model)`.
-        columns_of: The number of columns (groups) of each convolutional layer, by name. If none has two, one column is
-            drawn.
-    """
-    drawn = [{**row, "color": color} for row in rows if (color := _color(row["kind"]))]
-    high = 2.75 if max(columns_of.values(), default=1) > 1 else 1.4  # of the names above
-    figure, axes = plt.subplots(figsize=(11, 1.5 * high))
-    bare(axes)
-    x, previous = 0.0, None
-    lanes = (1.35, -1.35) if max(columns_of.values(), default=1) > 1 else (0.0,)
-    for row in drawn:
-        size, channels = (row["output"][0], row["output"][-1]) if len(row["output"]) == 3 else (None, row["output"][-1])
-        height = 0.35 + 1.9 * math.sqrt(size / 60) if size else 1.9
-        width = 0.12 + 0.14 * math.log2(max(2, channels)) / 2 if size else 0.22
-        halves = lanes if row is not drawn[-1] else (0.0,)
-        for lane in halves:
-            axes.add_patch(
-                Rectangle((x, lane - height / 2), width, height, facecolor=row["color"], edgecolor=INK, linewidth=0.8)
-            )
-        if previous:
-            joined = row["kind"] == "Dense" or columns_of.get(row["layer"]) == 1
-            for start in previous[1]:
-                for lane in halves:
-                    if joined or start == lane:
-                        crossing = start != lane
-                        axes.add_patch(
-                            FancyArrowPatch(
-                                (previous[0], start),
-                                (x, lane),
-                                arrowstyle="-",
-                                linewidth=0.7 if crossing else 1.2,
-                                color=ACCENT if crossing else SOFT,
-                            )
-                        )
-        text = f"{size}×{size}\n{channels}" if size else f"{channels}"
-        axes.text(x + width / 2, high, row["layer"], ha="center", fontweight="bold", fontsize=9)
-        axes.text(x + width / 2, 0.1 - high, text, ha="center", va="top", fontsize=9)
-        previous = (x + width, halves)
-        x += width + 0.62
-    axes.set_xlim(-0.2, x - 0.4)
-    axes.set_ylim(-high - 0.75, high + 0.35)
-    return figure
-
-
-def _color(kind):
-    """Of a kind of layer that is drawn; None of the others."""
-    if "Pooling" in kind:
-        return "#e6f4ea"
-    return "#fef7e0" if kind == "Dense" else "#d2e3fc" if "Conv" in kind or "Connected" in kind else None
 
 
 @styled

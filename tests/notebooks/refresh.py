@@ -1,6 +1,6 @@
 """Execute the notebooks and store them as they are committed: outputs and counts, nothing of the machine.
 
-make notebooks        all of them
+make notebooks        all of them, the solutions of their exercises as well
 python tests/notebooks/refresh.py notebooks/01_architecture.ipynb
 """
 
@@ -44,6 +44,6 @@ def refresh(path):
 if __name__ == "__main__":
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.pop("JPY_SESSION_NAME", None)
-    for path in map(Path, sys.argv[1:]) if sys.argv[1:] else sorted(NOTEBOOKS.glob("*.ipynb")):
+    for path in map(Path, sys.argv[1:]) if sys.argv[1:] else sorted(NOTEBOOKS.rglob("[0-9]*.ipynb")):
         print(f"executing {path.name}", flush=True)
         refresh(path.resolve())

@@ -12,6 +12,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+SOLUTIONS = sorted((ROOT / "notebooks" / "solutions").glob("*.ipynb"))
 BACKEND = os.environ.get("KERAS_BACKEND", "tensorflow")
 
 
@@ -36,7 +37,7 @@ def complaints(notebook):
         yield "names a folder of this machine"
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", NOTEBOOKS + SOLUTIONS, ids=lambda path: "-".join(path.parts[-2:]))
 def test_committed_as_executed(path):
     assert list(complaints(nbformat.read(path, 4))) == []
     assert path.stat().st_size < 2_000_000

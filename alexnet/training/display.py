@@ -112,7 +112,7 @@ class EpochBar(keras.callbacks.Callback):
         if self._pace:
             epoch, whole = self._seconds_left()
             notes.append(f"{self.run.recipe.batch_size / self._pace:,.0f} images/s")
-            notes.append(f"about {format_duration(epoch)} left in this epoch, {format_duration(whole)} in all")
+            notes.append(f"about {_estimate(epoch)} left in this epoch, {_estimate(whole)} in all")
         elif loss is None:
             notes.append("the first step takes longer")
         self._bar.draw(self._title(), step, total, f"step {step:,} of {total:,}", ", ".join(notes))
@@ -127,6 +127,10 @@ class EpochBar(keras.callbacks.Callback):
             validation = run.validation.steps_per_epoch * self._pace / 3  # forward without backward
         epoch = (steps - state.step) * self._pace + validation
         return epoch, epoch + (run.recipe.epochs - state.epoch - 1) * (steps * self._pace + validation)
+
+
+def _estimate(seconds):
+    return f"{seconds:.0f} s" if seconds < 10 else format_duration(seconds)  # of an estimate no tenths
 
 
 # --- Where a run stands, in words

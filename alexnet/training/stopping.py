@@ -45,7 +45,7 @@ class Interrupted(KeyboardInterrupt):
 
     def _render_traceback_(self) -> list[str]:
         # IPython asks for this in place of a traceback.
-        return [f"{type(self).__name__}: {self}"]
+        return [str(self)]
 
 
 class Signals:

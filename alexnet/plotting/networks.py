@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.patches import FancyArrowPatch, Rectangle
 
-from alexnet.plotting.style import ACCENT, INK, SOFT, bare, styled
+from alexnet.plotting.style import ACCENT, INK, LAYER_COLORS, PALE, SOFT, bare, styled
 
 
 @styled
@@ -98,8 +98,10 @@ def network(rows, columns_of):
 def _color(kind):
     """Of a kind of layer that is drawn; None of the others."""
     if "Pooling" in kind:
-        return "#e6f4ea"
-    return "#fef7e0" if kind == "Dense" else "#d2e3fc" if "Conv" in kind or "Connected" in kind else None
+        return LAYER_COLORS["Pooling"]
+    if kind == "Dense":
+        return LAYER_COLORS["Dense"]
+    return LAYER_COLORS["Conv"] if "Conv" in kind or "Connected" in kind else None
 
 
 @styled
@@ -107,10 +109,10 @@ def normalization(before, after, marked=None):
     """A row of channels before and after response normalization, as bars of two heights."""
     figure, (top, bottom) = plt.subplots(2, 1, figsize=(10, 4), sharex=True)
     for axes, values, title in ((top, before, "before"), (bottom, after, "after")):
-        colors = [ACCENT if marked is None or i in marked else "#c6dafc" for i in range(len(values))]
+        colors = [ACCENT if marked is None or i in marked else PALE for i in range(len(values))]
         axes.bar(range(len(values)), values, color=colors, width=0.8)
         axes.set_title(title)
-        axes.set_ylabel("activity")
+        axes.set_ylabel("activation")
         axes.grid(axis="x", visible=False)
     bottom.set_xlabel("channel")
     return figure

@@ -98,10 +98,10 @@ def network(rows, columns_of):
 def _color(kind):
     """Of a kind of layer that is drawn; None of the others."""
     if "Pooling" in kind:
-        return LAYER_COLORS["Pooling"]
+        return LAYER_COLORS["pool"]
     if kind == "Dense":
-        return LAYER_COLORS["Dense"]
-    return LAYER_COLORS["Conv"] if "Conv" in kind or "Connected" in kind else None
+        return LAYER_COLORS["dense"]
+    return LAYER_COLORS["conv"] if "Conv" in kind or "Connected" in kind else None
 
 
 @styled

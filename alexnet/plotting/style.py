@@ -15,7 +15,7 @@ RIGHT_TEXT, WRONG_TEXT = "#0072b2", "#b45309"
 RIGHT_MARK, WRONG_MARK = "✓", "✗"
 BACKEND_COLORS = {"tensorflow": "#d55e00", "jax": "#0072b2", "torch": "#009e73"}
 BACKEND_MARKERS = {"tensorflow": "s", "jax": "o", "torch": "^"}
-LAYER_COLORS = {"Conv": "#8ab8e0", "Pooling": "#f1f3f4", "Dense": "#f6c177"}
+LAYER_COLORS = {"pixels": "#ffffff", "conv": "#8ab8e0", "norm": "#e0a899", "pool": "#fff2b3", "dense": "#f0a840"}
 SHARPNESS = 2  # pixels of a picture for each pixel of its place on the page
 
 STYLE = {
@@ -71,14 +71,17 @@ def _display(figure):
 
 
 def png(figure):
-    """A figure as the content of a PNG file, with a palette if it has few colors, which is a third as large."""
+    """A figure as the content of a PNG file; of lines and letters with a palette, which makes it a third as large."""
     from PIL import Image
 
     drawn, written = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format="png", dpi=SHARPNESS * figure.dpi, bbox_inches="tight")
     image = Image.open(drawn).convert("RGB")
-    if image.getcolors(256):
-        image = image.quantize(256, dither=Image.Dither.NONE)
+    reduced = image.quantize(256, dither=Image.Dither.NONE)
+    if (
+        np.abs(np.asarray(reduced.convert("RGB"), int) - np.asarray(image, int)).mean() < 0.1
+    ):  # of 255: no pictures in it
+        image = reduced
     image.save(written, "png", optimize=True)
     return written.getvalue()
 

@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ORDER = [
     "_compat",
     "atomic",
+    "units",
     "mounts",
     "networks",
     "recipe",
@@ -27,9 +28,8 @@ ORDER = [
     "locking",
     "progress",
     "ops",
-    "layers",
 ]
-ORDER += ["weights", "model", "saving", "data", "evaluation", "training", "parity", "profiling"]
+ORDER += ["layers", "weights", "model", "saving", "data", "evaluation", "training", "parity", "profiling"]
 ORDER += ["plotting", "studies", "hosting", "cli"]
 
 

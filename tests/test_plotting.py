@@ -1,10 +1,14 @@
+import io
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from PIL import Image
 
 from alexnet import plotting
 from alexnet.model import AlexNet, summarize_layers
-from alexnet.plotting.style import RIGHT
+from alexnet.plotting.style import RIGHT, RIGHT_TEXT, WRONG_TEXT, png
+from alexnet.training import Run
 
 pytestmark = pytest.mark.once
 
@@ -39,7 +43,31 @@ def test_every_figure_draws_and_none_stays_open():
     ]
     for figure in drawn:
         figure.canvas.draw()
+        assert len(figure.alt) > 30 and figure.alt.endswith(".") and "\n" not in figure.alt
     assert plt.get_fignums() == []
+
+
+def test_a_notebook_shows_figures_sharp_and_described(monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda data, metadata, raw: shown.append((data, metadata)))
+    figure = plotting.curves(HISTORY)
+    from IPython.core.formatters import IPythonDisplayFormatter
+
+    assert IPythonDisplayFormatter()(figure) is True  # IPython shows it no other way
+    ((data, metadata),) = shown
+    picture = Image.open(io.BytesIO(data["image/png"]))
+    described = metadata["image/png"]
+    assert picture.width // 2 == described["width"] > 500 and picture.height // 2 == described["height"]
+    assert "the validation error from 80% to 27%" in described["alt"]
+    assert picture.mode == "P" and len(data["image/png"]) < 60_000
+    noise = np.random.default_rng(0).integers(0, 256, (10, 16, 16, 3))
+    assert Image.open(io.BytesIO(png(plotting.gallery(noise, [0] * 10, "a")))).mode == "RGB"
+
+
+def test_a_saved_figure_is_described_in_its_file(tmp_path):
+    figure = plotting.curves(HISTORY)
+    assert Run(tmp_path, recipe=None).save_figure(figure, "curves") is figure
+    assert Image.open(tmp_path / "figures" / "curves.png").text["Description"] == figure.alt
 
 
 def test_curves_show_what_happened():
@@ -51,7 +79,10 @@ def test_curves_show_what_happened():
 
 def test_predictions_mark_the_right_answer():
     shares = np.array([[0.1, 0.6, 0.3]])
-    bars = plotting.predictions(np.zeros((1, 8, 8, 3)), [2], shares, list("abc"), columns=1).axes[1].patches
+    figure = plotting.predictions(np.zeros((1, 8, 8, 3)), [2], shares, list("abc"), columns=1)
+    bars = figure.axes[1].patches
+    assert [text.get_text() for text in figure.axes[1].texts] == ["✗ b", "✓ c", "a"]
+    assert "c (predicted b)" in figure.alt
     assert [bar.get_width() for bar in bars] == pytest.approx([0.6, 0.3, 0.1])
     assert [plt.matplotlib.colors.to_hex(bar.get_facecolor()) == RIGHT for bar in bars] == [False, True, False]
 
@@ -84,8 +115,8 @@ def test_confusion_is_in_shares_of_each_class():
 def test_neighbors_of_another_class_are_marked():
     images = np.zeros((2, 8, 8, 3))
     grid = plotting.neighbors(images[:1], images[None], ["a"], [["a", "b"]]).axes
-    colours = {axes.get_title(loc="center"): axes.title.get_color() for axes in grid if axes.images}
-    assert colours["b"] == "#c5221f"
+    colors = {axes.get_title(loc="center"): axes.title.get_color() for axes in grid if axes.images}
+    assert colors["✓ a"] == RIGHT_TEXT and colors["✗ b"] == WRONG_TEXT
 
 
 def test_the_network_is_drawn_with_its_kernels_norms_and_columns():

@@ -272,12 +272,12 @@ def test_a_batch_that_is_stopped_goes_on_where_it_was(tiny, tmp_path):
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=90)
     assert process.returncode == 143, errors
-    assert "terminated; the same command goes on" in errors and "Traceback" not in errors
+    assert "Run the same command again to go on" in errors and "Traceback" not in errors
     assert json.loads((folder / "metrics.json").read_text())["status"] == "interrupted"
     done = len((folder / "history.csv").read_text().splitlines()) - 1
     assert 1 <= done < 12
 
     found = subprocess.run(command, capture_output=True, text=True, timeout=180)
     assert found.returncode == 0, found.stderr
-    assert "Going on after epoch" in (folder / "train.ipynb").read_text()
+    assert "Resuming " in (folder / "train.ipynb").read_text()
     assert json.loads((folder / "metrics.json").read_text())["results"]["epoch"] == 12

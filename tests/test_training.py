@@ -3,6 +3,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import time
@@ -211,9 +212,11 @@ def test_another_number_of_threads_is_said(tiny, monkeypatch, caplog):
 
 
 @pytest.mark.once
-def test_interrupted_in_a_notebook(tiny):
-    """The kernel lives, its signal handlers are its own again, the run is saved and goes on."""
+def test_interrupted_in_a_notebook(tiny, monkeypatch):
+    """The kernel lives, its signal handlers are its own again, one line says that the run is saved; it goes on."""
     from jupyter_client.manager import start_new_kernel
+
+    monkeypatch.setenv("JPY_SESSION_NAME", "open.ipynb")  # somebody is watching
 
     recipe = Recipe(**{**tiny, "epochs": 1000})
     manager, client = start_new_kernel(kernel_name="python3")
@@ -231,7 +234,7 @@ def test_interrupted_in_a_notebook(tiny):
             f"before, recipe = handlers(), alexnet.Recipe(**{recipe.model_dump()!r})"
         )
         assert execute(start)["status"] == "ok"
-        message = client.execute("alexnet.train(recipe, verbose=0)")
+        message = client.execute("alexnet.train(recipe)")
         folder, deadline = recipe.run_folder / BACKEND, time.monotonic() + 120
         while not list(folder.glob("checkpoints/*.npz")):
             assert time.monotonic() < deadline
@@ -240,6 +243,16 @@ def test_interrupted_in_a_notebook(tiny):
         while (reply := client.get_shell_msg(timeout=120))["parent_header"].get("msg_id") != message:
             pass
         assert reply["content"]["ename"] == "Interrupted"
+        (line,) = reply["content"]["traceback"]
+        assert re.match(
+            r"Interrupted (in|after) epoch \d+ of 1000.* is saved.*: run this cell again to resume\.$", line
+        )
+        shown = []
+        while client.iopub_channel.msg_ready():
+            shown.append(client.get_iopub_msg(timeout=10))
+        assert "".join(each["content"].get("text", "") for each in shown).count("val top-1") == 1
+        pages = [each["content"]["data"]["text/html"] for each in shown if each["msg_type"] == "update_display_data"]
+        assert any("<progress" in page for page in pages)
         assert json.loads((folder / "metrics.json").read_text())["status"] == "interrupted"
         assert execute("assert handlers() == before")["status"] == "ok"
         done = len(training.read_history(folder))

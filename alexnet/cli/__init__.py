@@ -27,7 +27,7 @@ def main(arguments=None):
 @contextlib.contextmanager
 def _log_to_screen():
     """What the package logs becomes a line on the error stream, however other libraries have set up logging."""
-    logger, handler = logging.getLogger("alexnet"), logging.StreamHandler(sys.stderr)
+    logger, handler = logging.getLogger("alexnet"), _ErrorStream()
     before = logger.propagate
     logger.addHandler(handler)
     logger.propagate = False
@@ -36,6 +36,13 @@ def _log_to_screen():
     finally:
         logger.removeHandler(handler)
         logger.propagate = before
+
+
+class _ErrorStream(logging.Handler):
+    """Writes to what `sys.stderr` is at that moment: while a progress bar is shown, to the lines above it."""
+
+    def emit(self, record):
+        print(self.format(record), file=sys.stderr, flush=True)
 
 
 def _run(arguments):
@@ -54,4 +61,5 @@ def _run(arguments):
             raise
         return fail(missing(error), FAILED)
     except KeyboardInterrupt as error:
-        return fail(error if str(error) else "interrupted", getattr(error, "status", INTERRUPTED))
+        print(str(error) or "Interrupted.", file=sys.stderr)
+        return getattr(error, "status", INTERRUPTED)

@@ -5,10 +5,9 @@ import math
 import matplotlib.pyplot as plt
 from matplotlib.patches import Rectangle
 
-from alexnet.plotting.style import ACCENT, INK, SOFT, bare, styled
+from alexnet.plotting.style import ACCENT, INK, LAYER_COLORS, SOFT, bare, styled
 
 _GAP, _STRIP = 0.5, 0.16  # between two layers, and the width of one without feature maps of its own
-_COLORS = {"pixels": "#f1f3f4", "conv": "#d2e3fc", "norm": "#f3e8fd", "pool": "#e6f4ea", "dense": "#fef7e0"}
 
 
 @styled
@@ -32,7 +31,9 @@ def network(model):
         width, height = _size(layer, high)
         for lane in lanes:
             corner = (x, lane - height / 2)
-            axes.add_patch(Rectangle(corner, width, height, facecolor=_COLORS[_kind(layer)], edgecolor=INK, lw=0.8))
+            axes.add_patch(
+                Rectangle(corner, width, height, facecolor=LAYER_COLORS[_kind(layer)], edgecolor=INK, lw=0.8)
+            )
         if previous:
             _connect(axes, previous, (x, lanes), _sees_all(layer))
         above, below = _words(layer, len(lanes))

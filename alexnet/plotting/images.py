@@ -5,7 +5,19 @@ import math
 import matplotlib.pyplot as plt
 import numpy as np
 
-from alexnet.plotting.style import INK, RIGHT, WRONG, bare, pixels, short, styled
+from alexnet.plotting.style import (
+    INK,
+    RIGHT,
+    RIGHT_MARK,
+    RIGHT_TEXT,
+    WRONG,
+    WRONG_MARK,
+    WRONG_TEXT,
+    bare,
+    pixels,
+    short,
+    styled,
+)
 
 
 @styled
@@ -18,12 +30,13 @@ def gallery(images, labels, class_names, columns=10):
     for axes, image, label in zip(grid.flat, images, labels, strict=False):
         axes.imshow(pixels(image))
         axes.set_title(class_names[label], fontsize=8, fontweight="normal", loc="center", pad=3)
+    figure.alt = f"{len(images)} images with the names of their classes: {_listed(class_names[i] for i in labels)}."
     return figure
 
 
 @styled
 def predictions(images, labels, probabilities, class_names, columns=4):
-    """Images above their five most probable labels; the right one is green (figure 4 of the paper)."""
+    """Images above their five most probable classes; the true one is blue and ticked (figure 4 of the paper)."""
     rows = math.ceil(len(images) / columns)
     figure, grid = plt.subplots(
         2 * rows, columns, figsize=(columns * 2.3, rows * 3.3), squeeze=False, height_ratios=[1.5, 1] * rows
@@ -36,10 +49,18 @@ def predictions(images, labels, probabilities, class_names, columns=4):
         picture.set_title(short(class_names[label], 24), loc="center")
         best = np.argsort(-shares, kind="stable")[:5]
         bars.barh(range(len(best)), shares[best], color=[RIGHT if k == label else WRONG for k in best], height=0.8)
-        for place, k in enumerate(best):
-            bars.text(0.02, place, short(class_names[k], 24), va="center", fontsize=9)
+        for position, k in enumerate(best):
+            mark = f"{RIGHT_MARK} " if k == label else f"{WRONG_MARK} " if position == 0 else ""
+            weight = "bold" if k == label else "normal"
+            bars.text(0.02, position, mark + short(class_names[k], 24), va="center", fontsize=9, fontweight=weight)
         bars.set_xlim(0, 1)
         bars.set_ylim(4.6, -0.6)
+    firsts = [class_names[np.argmax(shares)] for shares in probabilities]
+    pairs = [
+        f"{class_names[label]} ({'right' if class_names[label] == first else f'predicted {first}'})"
+        for label, first in zip(labels, firsts, strict=True)
+    ]
+    figure.alt = f"{len(images)} images with their five most probable classes as bars: {_listed(pairs)}."
     return figure
 
 
@@ -51,7 +72,7 @@ def neighbors(queries, found, query_names, found_names):
         queries: `(n, side, side, 3)`.
         found: `(n, count, side, side, 3)`.
         query_names: n names.
-        found_names: n lists of `count` names; green where they are the query's.
+        found_names: n lists of `count` names; ticked and blue where they are the query's, else crossed and orange.
     """
     rows, columns = found.shape[:2]
     figure, grid = plt.subplots(
@@ -68,8 +89,14 @@ def neighbors(queries, found, query_names, found_names):
         row[0].set_title(short(name), fontsize=9, loc="center", pad=3)
         for axes, image, other in zip(row[2:], images, names, strict=True):
             axes.imshow(pixels(image))
-            color = "#188038" if other == name else "#c5221f"
-            axes.set_title(short(other), fontsize=9, fontweight="normal", loc="center", pad=3, color=color)
+            mark, color = (RIGHT_MARK, RIGHT_TEXT) if other == name else (WRONG_MARK, WRONG_TEXT)
+            text = f"{mark} {short(other, 11)}"
+            axes.set_title(text, fontsize=9, fontweight="normal", loc="center", pad=3, color=color)
+    same = [
+        f"{name}: {sum(other == name for other in names)} of {columns}"
+        for name, names in zip(query_names, found_names, strict=True)
+    ]
+    figure.alt = f"Rows of an image and its nearest neighbors; of the same class are, {_listed(same)}."
     return figure
 
 
@@ -92,12 +119,16 @@ def occlusion(images, maps, names):
     bar = figure.colorbar(shown, ax=grid[:, -1], shrink=0.6, aspect=18)
     bar.set_label("probability with this part hidden")
     bar.outline.set_visible(False)
+    figure.alt = (
+        f"Images of {_listed(names)}, and below each a map of the class's probability with one part of it hidden, "
+        f"from {min(map(np.min, maps)):.2f} to {max(map(np.max, maps)):.2f}."
+    )
     return figure
 
 
 @styled
 def confusion(counts, class_names):
-    """Which class was taken for which: a row for each right class, in shares of its images."""
+    """Which class was taken for which: a row for each true class, in shares of its images."""
     shares = counts / np.maximum(1, counts.sum(1, keepdims=True))
     side = min(8.0, 1.8 + 0.42 * len(class_names))
     figure, axes = plt.subplots(figsize=(side + 0.6, side))
@@ -111,6 +142,20 @@ def confusion(counts, class_names):
             if share:
                 color = "white" if share > 0.5 else INK
                 axes.text(j, i, f"{share:.0%}".removesuffix("%"), ha="center", va="center", fontsize=8, color=color)
-    axes.set_xlabel("the model's first guess, per cent")
-    axes.set_ylabel("the right class")
+    axes.set_xlabel("predicted class, % of the row")
+    axes.set_ylabel("true class")
+    wrong = counts * (1 - np.eye(len(counts), dtype=int))
+    figure.alt = (
+        f"A matrix of true classes against predicted ones; {np.trace(shares) / len(shares):.0%} right on average"
+    )
+    if wrong.any():
+        true, predicted = np.unravel_index(wrong.argmax(), wrong.shape)
+        figure.alt += f", most often confused: {class_names[true]} predicted as {class_names[predicted]}"
+    figure.alt += "."
     return figure
+
+
+def _listed(words, most=10):
+    """The first of some words, for a description."""
+    words = list(words)
+    return ", ".join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")

@@ -5,7 +5,7 @@ import math
 import matplotlib.pyplot as plt
 import numpy as np
 
-from alexnet.plotting.style import ACCENT, INK, bare, styled
+from alexnet.plotting.style import ACCENT, INK, PALE, bare, styled
 
 
 @styled
@@ -50,10 +50,10 @@ def normalization(before, after, marked=None):
     """A row of channels before and after response normalization, as bars of two heights."""
     figure, (top, bottom) = plt.subplots(2, 1, figsize=(10, 4), sharex=True)
     for axes, values, title in ((top, before, "before"), (bottom, after, "after")):
-        colors = [ACCENT if marked is None or i in marked else "#c6dafc" for i in range(len(values))]
+        colors = [ACCENT if marked is None or i in marked else PALE for i in range(len(values))]
         axes.bar(range(len(values)), values, color=colors, width=0.8)
         axes.set_title(title)
-        axes.set_ylabel("activity")
+        axes.set_ylabel("activation")
         axes.grid(axis="x", visible=False)
     bottom.set_xlabel("channel")
     return figure

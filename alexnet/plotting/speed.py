@@ -3,7 +3,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 
-from alexnet.plotting.style import ACCENT, BACKEND_COLORS, INK, SOFT, styled
+from alexnet.plotting.style import ACCENT, BACKEND_COLORS, INK, PALE, SOFT, styled
 
 
 @styled
@@ -149,7 +149,7 @@ def layer_times(rows):
     names = [row["layer"] for row in rows]
     forward, backward = ([1000 * row[f"{way}_seconds"] for row in rows] for way in ("forward", "backward"))
     axes.barh(names, forward, color=ACCENT, height=0.7, label="forward")
-    axes.barh(names, backward, left=forward, color="#c6dafc", height=0.7, label="backward")
+    axes.barh(names, backward, left=forward, color=PALE, height=0.7, label="backward")
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlabel("milliseconds")
     axes.grid(axis="y", visible=False)

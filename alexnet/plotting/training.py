@@ -3,7 +3,7 @@
 import matplotlib.pyplot as plt
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from alexnet.plotting.style import ACCENT, BACKEND_COLORS, INK, SOFT, styled
+from alexnet.plotting.style import ACCENT, BACKEND_COLORS, BACKEND_MARKERS, INK, SOFT, styled
 
 
 @styled
@@ -11,9 +11,13 @@ def curves(history):
     """Loss and top-1 error of each epoch, in training and validation; dotted where the learning rate was divided."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6))
     epochs = [epoch["epoch"] for epoch in history]
-    for name, label, color in (("", "training (with dropout)", SOFT), ("val_", "validation", ACCENT)):
-        left.plot(epochs, [epoch[f"{name}loss"] for epoch in history], color=color, label=label, linewidth=2)
-        right.plot(epochs, [1 - epoch[f"{name}top1"] for epoch in history], color=color, label=label, linewidth=2)
+    for name, label, color, style in (
+        ("", "training (with dropout)", SOFT, "--"),
+        ("val_", "validation", ACCENT, "-"),
+    ):
+        look = {"color": color, "linestyle": style, "label": label, "linewidth": 2}
+        left.plot(epochs, [epoch[f"{name}loss"] for epoch in history], **look)
+        right.plot(epochs, [1 - epoch[f"{name}top1"] for epoch in history], **look)
     for axes in (left, right):
         axes.set_ylim(bottom=0)
         axes.set_xlabel("epoch")
@@ -26,6 +30,12 @@ def curves(history):
     left.legend()
     right.set_title("Top-1 error")
     right.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    first, last = history[0], history[-1]
+    figure.alt = (
+        f"Loss and top-1 error by epoch. In {len(history)} epochs the validation loss goes from "
+        f"{first['val_loss']:.2f} to {last['val_loss']:.2f}, the validation error from {1 - first['val_top1']:.0%} to "
+        f"{1 - last['val_top1']:.0%}; in training the loss ends at {last['loss']:.2f}."
+    )
     return figure
 
 
@@ -44,6 +54,9 @@ def comparison(runs):
         look = {
             "color": BACKEND_COLORS.get(backend, INK),
             "linestyle": styles[number % 4],
+            "marker": BACKEND_MARKERS.get(backend, "."),
+            "markevery": max(1, len(history) // 8),
+            "markersize": 5,
             "linewidth": 1.8,
             "label": label,
         }
@@ -58,4 +71,6 @@ def comparison(runs):
     right.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     if runs:
         right.legend(fontsize=8)
+    ends = [f"{label}: {1 - history[-1]['val_top1']:.1%}" for label, _, history in runs]
+    figure.alt = f"Validation loss and top-1 error by epoch, a line for each run. The error ends at {'; '.join(ends)}."
     return figure

@@ -253,7 +253,7 @@ def _terminable():
     """Within it SIGTERM and SIGHUP are raised as an exception, so that the runs can be told."""
 
     def end(number, frame):
-        raise Terminated("terminated; the same command goes on where it was")
+        raise Terminated("Terminated. Run the same command again to go on.")
 
     numbers = [signal.SIGTERM, signal.SIGHUP] if hasattr(signal, "SIGHUP") else [signal.SIGTERM]
     here = threading.current_thread() is threading.main_thread()

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import random
+import signal
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
@@ -20,12 +21,12 @@ from alexnet.runtime import trim_memory, tuned_process
 from alexnet.training.attached import fetch_attached
 from alexnet.training.callbacks import (
     CheckpointCallback,
-    EpochLogger,
     HistoryLogger,
     StepMonitor,
     TrimMemory,
     ValidationCallback,
 )
+from alexnet.training.display import EpochBar, EpochLogger, again, explain_interruption, position
 from alexnet.training.metrics import TopK
 from alexnet.training.optimizer import SGD, ReduceLROnPlateau, update_factors
 from alexnet.training.run_dir import HISTORY_FIELDS, Run, RunDir, only_run, read_history
@@ -68,8 +69,9 @@ def train(
             an epoch they find the validation's results and the learning rate in `logs`. One that sets
             `stop_training` ends the run early, with everything that a finished run has. What they remember is not
             in a saved state: after an interruption they begin anew.
-        verbose: 1 for a progress bar, 2 for a line an epoch, 0 for silence; None takes the bar where a person is
-            watching, at a terminal or in an open notebook.
+        verbose: 0 for silence; 2 for a summary of the data, then a line an epoch under a line of titles; 1 for a
+            progress bar besides, and in a notebook a curve of the epochs so far. None is 1 where a person is watching,
+            at a terminal or in an open notebook, and 2 elsewhere. In a file or a pipe 1 is the same as 2.
 
     Returns:
         `Run`. Its folder holds `params.yaml`, `metrics.json`, `history.csv`, `model.keras`, `skipped.csv` if images
@@ -84,7 +86,8 @@ def train(
         RunError: a folder that cannot be written, or where another run is writing; an unfinished run with other
             parameters, a loss that is no number, too little memory.
         TooManyBadImagesError: more images than `max_skipped` cannot be read.
-        Interrupted: Ctrl-C or SIGTERM, a `KeyboardInterrupt`; the state is saved.
+        Interrupted: Ctrl-C, SIGTERM or a notebook's stop button, a `KeyboardInterrupt`. The state is saved, and the
+            message says how to go on.
 
     Examples:
         With a folder of images for each class in `photos`:
@@ -105,7 +108,13 @@ def train(
     with contextlib.ExitStack() as stack:
         for context in (tuned_process(), kept_random_states(), keras_settings(recipe.dtype_policy)):
             stack.enter_context(context)
-        return _train(recipe, recipe.run_folder / backend, list(callbacks), verbose, stack)
+        try:
+            return _train(recipe, recipe.run_folder / backend, list(callbacks), verbose, stack)
+        except Interrupted:
+            raise
+        except KeyboardInterrupt:  # while data and network were prepared
+            message = f"Interrupted before the training began: {again(recipe)} to start."
+            raise Interrupted(signal.SIGINT, between_steps=False, message=message) from None
 
 
 def _check_callbacks(callbacks):
@@ -133,7 +142,8 @@ def _train(recipe, folder, users, verbose, stack):
     with Signals() as signals:
         try:
             with reraise_oom(recipe.batch_size):
-                _fit(run_dir, users, signals, verbose)
+                with EpochBar(run_dir.state) if verbose == 1 else contextlib.nullcontext() as bar:
+                    _fit(run_dir, users, signals, verbose, bar)
                 if recipe.views > 1:
                     images = interruptible(validation, signals)
                     run.metrics["ten_views"] = evaluate(model, images, recipe.views, verbose == 1)
@@ -163,6 +173,8 @@ def _fail(run_dir, error):
             cause = RunError(f"{cause} The last good weights are in {kept}.")
     except (OSError, RunError) as problem:
         logger.warning(problem)
+    if isinstance(cause, Interrupted):
+        cause = cause.with_message(explain_interruption(state))
     run_dir.fail(cause)
     return cause
 
@@ -170,11 +182,11 @@ def _fail(run_dir, error):
 def _announce(run, checkpoint):
     print(run.training.summary, flush=True)
     if checkpoint is not None:
-        progress = checkpoint.progress
-        print(f"Going on after epoch {progress['epoch']}, step {progress['step']}", flush=True)
+        there = position(run, checkpoint.progress["epoch"], checkpoint.progress["step"])
+        print(f"Resuming {there}", flush=True)
 
 
-def _fit(run_dir, users, signals, verbose):
+def _fit(run_dir, users, signals, verbose, bar):
     """The epochs that are left, the first of them perhaps a part of one."""
     run, state = run_dir.run, run_dir.state
     training_model = state.training_model
@@ -183,9 +195,10 @@ def _fit(run_dir, users, signals, verbose):
     after_epoch = [
         steps,
         TrimMemory(),
-        ValidationCallback(run.model, run.validation, signals),
+        ValidationCallback(run.model, run.validation, signals, bar),
         HistoryLogger(run_dir),
-        *([EpochLogger(run.recipe.epochs)] if verbose == 2 else []),
+        *([EpochLogger(run)] if verbose else []),
+        *([bar] if bar else []),
         state.schedule,
         *users,
         CheckpointCallback(run_dir, signals),
@@ -199,7 +212,7 @@ def _fit(run_dir, users, signals, verbose):
             epochs=epochs,
             shuffle=False,  # the order is the data's own affair
             callbacks=after_epoch,
-            verbose=int(verbose == 1),
+            verbose=0,
         )
 
     if state.step == steps_per_epoch:  # all steps were made, and the run ended while it validated

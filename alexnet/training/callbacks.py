@@ -102,14 +102,13 @@ class TrimMemory(keras.callbacks.Callback):
 class ValidationCallback(keras.callbacks.Callback):
     """Adds `val_loss`, `val_top1` and `val_top5` to the epoch's results."""
 
-    def __init__(self, network, validation, signals):
+    def __init__(self, network, validation, signals, bar=None):
         super().__init__()
         self.network = network
-        self.validation = validation
-        self.signals = signals
+        self.images = interruptible(validation, signals, bar.validating if bar else iter)
 
     def on_epoch_end(self, epoch, logs=None):
-        metrics = evaluate(self.network, interruptible(self.validation, self.signals), verbose=0)
+        metrics = evaluate(self.network, self.images, verbose=0)
         if not np.isfinite(metrics["loss"]):
             raise LossError(f"The validation loss became {metrics['loss']} after epoch {epoch + 1}.")
         logs.update({f"val_{name}": value for name, value in metrics.items()})
@@ -125,23 +124,7 @@ class HistoryLogger(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         logs["learning_rate"] = float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
         self.run_dir.end_epoch({"epoch": epoch + 1, **logs, "seconds": self.run_dir.state.elapsed()})
-        del logs["training_seconds"]  # not for the progress bar
-
-
-class EpochLogger(keras.callbacks.Callback):
-    """Prints one line for each epoch, for a log file or a notebook that nobody watches."""
-
-    def __init__(self, epochs: int):
-        super().__init__()
-        self.epochs = epochs
-
-    def on_epoch_end(self, epoch, logs=None):
-        names = ("loss", "top1", "val_loss", "val_top1", "val_top5")
-        values = "  ".join(f"{name} {logs[name]:.4f}" for name in names)
-        print(
-            f"{epoch + 1:{len(str(self.epochs))}d}/{self.epochs}  {values}  learning_rate {logs['learning_rate']:.2g}",
-            flush=True,
-        )
+        del logs["training_seconds"]  # not for callbacks of the user's own
 
 
 class CheckpointCallback(keras.callbacks.Callback):

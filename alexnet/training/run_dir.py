@@ -74,9 +74,13 @@ class Run:
         return self.validation.class_names
 
     def save_figure(self, figure: Any, name: str) -> Any:
-        """Keep a figure as `figures/<name>.png` in the run's folder and return it, to be shown."""
+        """Keep a figure of matplotlib as `figures/<name>.png` in the run's folder and return it, to be shown.
+
+        Its description, `figure.alt`, is in the file as the PNG's own.
+        """
         (self.folder / "figures").mkdir(exist_ok=True)
-        figure.savefig(self.folder / "figures" / f"{name}.png")
+        described = {"Description": figure.alt} if hasattr(figure, "alt") else None
+        figure.savefig(self.folder / "figures" / f"{name}.png", dpi=2 * figure.dpi, metadata=described)
         return figure
 
 

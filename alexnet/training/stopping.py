@@ -4,7 +4,7 @@ import contextlib
 import signal
 import threading
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from alexnet.data.dataset import ImageDataset
@@ -21,17 +21,31 @@ class LossError(RunError):
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM ended the run.
+    """Ctrl-C, SIGTERM or a notebook's stop button ended the run. A notebook shows it as one line.
+
+    Args:
+        number: The signal's.
+        between_steps: Whether the run's state was whole at that moment, so that it can be saved.
+        message: What was saved and how to go on, for a person.
 
     Attributes:
-        between_steps: Whether the run's state was whole at that moment, so that it can be saved.
+        between_steps: As above.
         status: The exit status that shells expect of it: 130, or 143 for SIGTERM.
     """
 
-    def __init__(self, number: int, between_steps: bool):
-        super().__init__(f"interrupted by {signal.Signals(number).name}; started again, the run goes on")
+    def __init__(self, number: int, between_steps: bool, message: str = ""):
+        super().__init__(message or f"Interrupted by {signal.Signals(number).name}.")
+        self.number = number
         self.between_steps = between_steps
         self.status = 128 + number
+
+    def with_message(self, message: str) -> "Interrupted":
+        """The same with another message."""
+        return Interrupted(self.number, self.between_steps, message)
+
+    def _render_traceback_(self) -> list[str]:
+        # IPython asks for this in place of a traceback.
+        return [str(self)]
 
 
 class Signals:
@@ -82,12 +96,14 @@ class Signals:
         self.received = number
 
 
-def interruptible(images: ImageDataset, signals: Signals) -> types.SimpleNamespace:
-    """Images for `alexnet.evaluate`, with a `Signals.check` between their batches."""
+def interruptible(
+    images: ImageDataset, signals: Signals, watched: Callable[[Iterable], Iterable] = iter
+) -> types.SimpleNamespace:
+    """Images for `alexnet.evaluate`, with a `Signals.check` between their batches, which pass through `watched`."""
     return types.SimpleNamespace(
         class_names=images.class_names,
         steps_per_epoch=images.steps_per_epoch,
-        images=lambda: signals.between(images.images()),
+        images=lambda: watched(signals.between(images.images())),
     )
 
 

@@ -1,8 +1,8 @@
 """The operations that take a step's time, each in the form that was measured to be fast where Keras runs.
 
 `reference` has all of them in plain `keras.ops`. Beside it, `tensorflow_ops`, `jax_ops` and `torch_ops` have those that
-their framework computes faster in another form on a CPU, those of `torch_ops` on CUDA, too; the tests compare each with
-its reference, results and gradients. On other devices everything is the reference: nothing else has been measured there.
+their framework computes faster in another form on a CPU, and on CUDA with PyTorch. The tests compare each with its
+reference, results and gradients. On other devices everything is the reference: nothing else is known to be faster there.
 
 `python -m benchmarks` measures what it is worth.
 """

@@ -2,7 +2,7 @@
 
 `reference` has all of them in plain `keras.ops`. Beside it, `tensorflow_ops`, `jax_ops` and `torch_ops` have those that
 their framework computes faster in another form on a CPU, and on CUDA with PyTorch. The tests compare each with its
-reference, results and gradients. On other devices everything is the reference: nothing else is known to be faster there.
+reference, results and gradients. On other devices everything is the reference: no other form is known to be faster.
 
 `python -m benchmarks` measures what it is worth.
 """

@@ -132,7 +132,10 @@ def main(arguments=None):
         for backend in options.backends:
             (kept / backend).mkdir(exist_ok=True)
             began, used = time.perf_counter(), processor_seconds()
-            found = run(kept / "kernel", kept / backend, backend)
+            try:
+                found = run(kept / "kernel", kept / backend, backend)
+            except subprocess.TimeoutExpired as error:
+                sys.exit(f"{backend}: not finished after {error.timeout:.0f} s")
             seconds, used = time.perf_counter() - began, processor_seconds() - used
             print(
                 f"{backend}: {seconds:.0f} s, of the processor {used:.0f} s, exit status {found.returncode}", flush=True

@@ -215,10 +215,12 @@ def _freed(text, folder, repository):
             return match[0]
         name, _, anchor = target.partition("#")
         file = (folder / name).resolve()
-        if picture and file.is_file():
+        if not file.exists():
+            return match[0]  # no link: brackets of a formula or a program
+        if picture:
             kind = {".svg": "svg+xml", ".jpg": "jpeg"}.get(file.suffix, file.suffix[1:])
             return f"![{shown}](data:image/{kind};base64,{base64.b64encode(file.read_bytes()).decode()})"
-        if picture or not repository or not file.is_relative_to(PROJECT):
+        if not repository or not file.is_relative_to(PROJECT):
             return shown
         place = file.relative_to(PROJECT).as_posix()
         return f"[{shown}](https://github.com/{repository}/blob/main/{place}{'#' * bool(anchor)}{anchor})"

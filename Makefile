@@ -8,6 +8,7 @@
 #   make params     write what Recipe says of its parameters into params, docs and the notebooks; badges, see docs/hosted.md
 #   make bench      our network beside hand-written ones in each framework, into benchmarks/results
 #   make docs       the pages of docs/ and a reference of the public names, into site/
+#   make pages      every notebook as HTML and PDF to print, with formulas that need no internet, into build/pages
 #   make lab        open the notebooks in JupyterLab
 #   make wheel      the package as it is installed: its wheel in an empty environment, with BACKEND=jax or another
 #   make lowest     the same with the lowest versions that pyproject.toml allows
@@ -21,7 +22,7 @@ BACKENDS := tensorflow jax torch
 INSTALLED := $(VENV)/installed
 
 .DELETE_ON_ERROR:
-.PHONY: run test quick lint test-notebooks notebooks params bench docs lab wheel lowest nightly clean $(BACKENDS:%=test-%)
+.PHONY: run test quick lint test-notebooks notebooks params bench docs pages lab wheel lowest nightly clean $(BACKENDS:%=test-%)
 
 run: $(INSTALLED)
 	@$(BIN)/python -m alexnet batch notebooks/02_train.ipynb --backends $(BACKENDS)
@@ -87,6 +88,10 @@ docs: $(INSTALLED)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 	@echo "site/index.html"
 
+pages: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet -e '.[docs]'
+	@$(BIN)/python docs/notebook_pages.py
+
 lab: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet jupyterlab
 	$(BIN)/jupyter lab notebooks
@@ -99,4 +104,4 @@ $(INSTALLED): requirements.txt pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) runs site data/shapes data/signs
+	rm -rf $(VENV) runs site build data/shapes data/signs

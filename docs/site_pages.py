@@ -6,9 +6,15 @@ was made of the file, to a copy of a picture or a notebook, or to the forge if m
 
 import posixpath
 import re
+import sys
 from pathlib import Path
 
+import nbformat
 from mkdocs.structure.files import File
+
+sys.path.insert(0, str(Path(__file__).parent))  # MkDocs runs this file without its folder
+
+from notebook_pages import as_page  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
@@ -20,17 +26,17 @@ def on_files(files, config):
         files.append(File.generated(config, target, content=(ROOT / source).read_text(encoding="utf-8")))
     for picture in (ROOT / "benchmarks" / "results").glob("*.png"):
         files.append(File.generated(config, f"results/{picture.name}", abs_src_path=str(picture)))
-    for notebook in (ROOT / "notebooks").glob("*.ipynb"):
-        files.append(File.generated(config, f"notebooks/{notebook.stem}.html", content=as_page(notebook)))
+    for path in (ROOT / "notebooks").rglob("[0-9]*.ipynb"):
+        target = path.relative_to(ROOT).with_suffix(".html").as_posix()
+        page = as_page(nbformat.read(path, 4))
+        files.append(File.generated(config, target, content=with_links(page)))
     return files
 
 
-def as_page(notebook):
-    """An executed notebook as the report shows it."""
-    from nbconvert import HTMLExporter
-
-    page, _ = HTMLExporter(embed_images=True).from_filename(str(notebook))
-    return re.sub(r'(href="[^":]*)\.ipynb(["#])', r"\1.html\2", page)
+def with_links(page):
+    """Links of a notebook to notebooks and to pages of docs/, where the site has them."""
+    page = re.sub(r'(href="[^":]*)\.ipynb(["#])', r"\1.html\2", page)
+    return re.sub(r'href="((?:\.\./)+)docs/(\w+)\.md', r'href="\1\2/', page)
 
 
 def on_page_markdown(markdown, page, config, files):

@@ -1,0 +1,129 @@
+"""Notebooks as pages of one file that ask nobody else for anything, and as PDF.
+
+make pages      every notebook, its solutions and the glossary, into build/pages
+
+The formulas become MathML, which browsers draw themselves; nbconvert's own pages fetch MathJax from the internet.
+PDF needs Chromium, Chrome or Edge.
+"""
+
+import html
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import nbformat
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = ROOT / "build" / "pages"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
+# Code as it stands there, or a formula: of its own, or in a line.
+MATH = re.compile(r"(```.*?```|`[^`\n]*`|^ {4}[^\n]*)|\$\$(.+?)\$\$|\$([^$\n]+)\$", re.DOTALL | re.MULTILINE)
+STYLE = """<style>
+body { max-width: 60rem; margin: auto; }
+.jp-RenderedHTMLCommon { line-height: 1.5; }
+.jp-RenderedHTMLCommon table { display: block; max-width: 100%; overflow-x: auto; margin-left: 0; }
+.jp-OutputArea-output img { max-width: 100%; height: auto; }
+.jp-OutputArea-output pre, .highlight pre { white-space: pre-wrap; overflow-wrap: anywhere; }
+math { max-width: 100%; overflow-x: auto; }
+math[display="block"] { margin: 1em 0; }
+@media (max-width: 40rem) {
+  .jp-InputPrompt, .jp-OutputPrompt { display: none; }
+  body { padding: 0 0.5rem; }
+}
+@media print {
+  @page { margin: 1.5cm; }
+  body { padding: 0; }
+  h1, h2, h3 { break-after: avoid; }
+  .jp-CodeCell, .jp-OutputArea-output, table, details { break-inside: avoid; }
+}
+</style>"""
+
+
+def as_page(notebook, formula=None):
+    """A notebook as the HTML of one page.
+
+    Args:
+        notebook: As nbformat reads it.
+        formula: `formula(latex, display)` as HTML; None for MathML by latex2mathml.
+    """
+    from nbconvert import HTMLExporter
+
+    formulas = []
+
+    def mark(match):
+        code, block, line = match.groups()
+        if code:
+            return code
+        formulas.append((formula or mathml)((block or line).strip(), "block" if block else "inline"))
+        return f"FORMULA{len(formulas) - 1:04d}"
+
+    notebook = nbformat.from_dict(notebook)
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = MATH.sub(mark, cell.source)
+    page, _ = HTMLExporter(embed_images=True).from_notebook_node(notebook)
+    page = re.sub(r"FORMULA(\d{4})", lambda match: formulas[int(match[1])], page)
+    page = re.sub(r"<script[^>]*>.*?</script>|<link[^>]*>", "", page, flags=re.DOTALL)  # MathJax, require.js, mermaid
+    title = next((line[2:] for cell in notebook.cells for line in cell.source.split("\n") if line.startswith("# ")), "")
+    page = re.sub(r"<title>.*?</title>", f"<title>{html.escape(title)}</title>", page, count=1)
+    return page.replace("</head>", f"{STYLE}</head>", 1)
+
+
+def mathml(latex, display):
+    from latex2mathml.converter import convert
+
+    return convert(latex, display=display)
+
+
+def with_links(page, depth=0):
+    """Links to notebooks and to the glossary lead to their pages; the project's other files are not there."""
+    up = "../" * depth
+    page = re.sub(r'(href="[^":]*)\.ipynb(["#])', r"\1.html\2", page)
+    page = re.sub(r'href="(?:\.\./)+docs/glossary\.md', f'href="{up}glossary.html', page)
+    return re.sub(r'<a href="(?:\.\./)+[^"]*\.md[^"]*">(.*?)</a>', r"\1", page)
+
+
+def glossary():
+    """The glossary as a page, with the anchors that it has elsewhere."""
+    cell = nbformat.v4.new_markdown_cell((ROOT / "docs" / "glossary.md").read_text(encoding="utf-8"))
+    page = as_page(nbformat.v4.new_notebook(cells=[cell]))
+    return re.sub(r'<h2 id="([^"]+)"', lambda match: f'<h2 id="{match[1].lower()}"', page)
+
+
+def browser():
+    return next((found for name in BROWSERS if (found := shutil.which(name))), None)
+
+
+def print_pdf(program, page, target):
+    """Print a page as PDF. What can be unfolded is unfolded on paper."""
+    with tempfile.TemporaryDirectory() as folder:
+        opened = Path(folder) / "page.html"
+        opened.write_text(page.replace("<details>", "<details open>"), encoding="utf-8")
+        options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-pdf-header-footer", f"--user-data-dir={folder}"]
+        command = [program, *options, f"--print-to-pdf={target}", opened.as_uri()]
+        subprocess.run(command, check=True, capture_output=True, timeout=120)
+
+
+def main():
+    PAGES.mkdir(parents=True, exist_ok=True)
+    pages = {"glossary": glossary()}
+    for path in sorted((ROOT / "notebooks").rglob("[0-9]*.ipynb")):
+        name = path.relative_to(ROOT / "notebooks").with_suffix("")
+        pages[name.as_posix()] = with_links(as_page(nbformat.read(path, 4)), len(name.parts) - 1)
+    program = browser()
+    for name, page in pages.items():
+        target = PAGES / f"{name}.html"
+        target.parent.mkdir(exist_ok=True)
+        target.write_text(page, encoding="utf-8")
+        if program:
+            print_pdf(program, page, target.with_suffix(".pdf"))
+    print(f"{PAGES.relative_to(ROOT)}: {len(pages)} pages, each as HTML{' and PDF' if program else ''}")
+    if not program:
+        print("No PDF: it needs Chromium, Chrome or Edge, and none was found. Any browser prints the HTML.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -32,7 +32,7 @@ def test_every_figure_draws_and_none_stays_open():
         plotting.network(AlexNet("torchvision", (67, 67, 3), classes=5, width=0.25)),
         plotting.activations(),
         plotting.normalized_map(images[0], np.eye(5), np.eye(5) / 2),
-        plotting.dropout({"a": [1, 0, 2], "b": [0, 3, 0]}),
+        plotting.dropout({row: np.arange(32) % 3 for row in "abc"}),
         plotting.normalization(np.arange(8), np.arange(8) / 2, marked=(1, 2)),
         plotting.comparison([("a jax", "jax", HISTORY), ("b jax", "jax", HISTORY)]),
         plotting.neighbors(images[:2], np.stack([images[:3], images[3:6]]), ["a", "b"], [["a", "b", "a"]] * 2),

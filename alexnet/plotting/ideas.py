@@ -82,12 +82,12 @@ def dropout(rows):
     Args:
         rows: `{title: values}`, each of the same length.
     """
-    figure, grid = plt.subplots(len(rows), 1, figsize=(10, 1.3 * len(rows)), sharex=True, sharey=True)
+    figure, grid = plt.subplots(len(rows), 1, figsize=(9, 0.5 + 1.2 * len(rows)), sharex=True, sharey=True)
     for axes, (title, values) in zip(np.atleast_1d(grid), rows.items(), strict=True):
         values = np.asarray(values)
         axes.bar(range(len(values)), values, color=ACCENT, width=0.8)
         dropped = np.flatnonzero(values == 0)
-        axes.plot(dropped, np.zeros(len(dropped)), "x", color=SOFT, markersize=5, clip_on=False)
+        axes.plot(dropped, np.full(len(dropped), 0.15), "x", color=SOFT, markersize=5)
         axes.set_title(title, fontsize=10)
         axes.grid(axis="x", visible=False)
     np.atleast_1d(grid)[-1].set_xlabel("unit")

@@ -27,10 +27,9 @@ def on_files(files, config):
 
 def as_page(notebook):
     """An executed notebook as the report shows it."""
-    from nbconvert import HTMLExporter
+    from alexnet.studies.pages import notebook_page
 
-    page, _ = HTMLExporter(embed_images=True).from_filename(str(notebook))
-    return re.sub(r'(href="[^":]*)\.ipynb(["#])', r"\1.html\2", page)
+    return re.sub(r'(href="[^":]*)\.ipynb(["#])', r"\1.html\2", notebook_page(notebook))
 
 
 def on_page_markdown(markdown, page, config, files):

@@ -19,9 +19,9 @@ from alexnet.ops import (
 
 @keras.saving.register_keras_serializable(package="alexnet")
 class LocalResponseNormalization(keras.layers.Layer):
-    """Response normalization across neighbouring channels (section 3.3 of the paper).
+    """Response normalization across neighboring channels (section 3.3 of the paper).
 
-    Each activation is divided by a power of its neighbours' squared sum:
+    Each activation is divided by a power of its neighbors' squared sum:
 
         b[i] = a[i] / (k + alpha * sum(a[j] ** 2)) ** beta
         j from max(0, i - n // 2) to min(N - 1, i + n // 2), N channels in all
@@ -41,7 +41,7 @@ class LocalResponseNormalization(keras.layers.Layer):
     The sum of squares is kept in float32 when the activations are float16 or bfloat16.
 
     Args:
-        n: Window of neighbouring channels, a whole number >= 1.
+        n: Window of neighboring channels, a whole number >= 1.
         k: Added to the sum, > 0, so that nothing is divided by zero.
         alpha: Factor of the sum of squares, >= 0.
         beta: Exponent, any finite number.
@@ -122,7 +122,7 @@ class LocalResponseNormalization(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="alexnet", name="SameMapNormalization")  # as saved models call it
 class WithinChannelLRN(keras.layers.Layer):
-    """Response normalization over a square of neighbours in the same map.
+    """Response normalization over a square of neighbors in the same map.
 
     The program of 2012 has it after the second layer's LRN; the paper does not mention it.
 
@@ -444,7 +444,7 @@ class Dense(keras.layers.Dense):
 
 @keras.saving.register_keras_serializable(package="alexnet")
 class PixelNormalization(keras.layers.Layer):
-    """Pixels minus the mean of each colour, divided by its standard deviation, in float32.
+    """Pixels minus the mean of each color, divided by its standard deviation, in float32.
 
     Args:
         mean: One number for each channel, in the pixels' own units (0-255).

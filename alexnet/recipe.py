@@ -166,10 +166,10 @@ class Recipe(BaseModel):
     random_crop: bool = Field(True, description="train on random crops; otherwise on the central one")
     mirror: bool = Field(True, description="mirror every other training image, at random")
     pca_color: Number = Field(
-        0.0, ge=0, description="standard deviation of the colour noise, 0.1 in the paper; 0 for none"
+        0.0, ge=0, description="standard deviation of the color noise, 0.1 in the paper; 0 for none"
     )
     color_statistics: Literal["imagenet", "training"] = Field(
-        "imagenet", description="whose mean and principal components of colour: imagenet or training"
+        "imagenet", description="whose mean and principal components of color: imagenet or training"
     )
     max_skipped: Number = Field(
         0.01,

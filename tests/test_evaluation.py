@@ -228,7 +228,7 @@ def test_data_that_cannot_be_what_is_meant(data, error, message):
 
 
 def test_ten_views_are_averaged(model):
-    """Of a real network, written out: corners and centre, each also mirrored, probabilities averaged."""
+    """Of a real network, written out: corners and center, each also mirrored, probabilities averaged."""
     images = random_images(3)
     expected = []
     for y, x in ((0, 0), (0, 5), (5, 0), (5, 5), (2, 2)):
@@ -240,7 +240,7 @@ def test_ten_views_are_averaged(model):
     )
 
 
-def test_features_and_neighbours(model):
+def test_features_and_neighbors(model):
     images = random_images(6)
     found = extract_features(model, images)
     assert found.shape == (6, 512) and (found >= 0).all()  # after the ReLU of fc7
@@ -290,7 +290,7 @@ def test_what_belongs_to_a_model(model, tmp_path):
 
 @pytest.mark.once
 def test_predict_decodes_as_its_run_or_the_flags_say(model, tmp_path, monkeypatch, capsys):
-    """Grey images of 12 bits kept in 16, whose white nobody can tell from the file."""
+    """Gray images of 12 bits kept in 16, whose white nobody can tell from the file."""
     seen = []
 
     def remember(model, squares, views, batch_size):

@@ -179,7 +179,7 @@ def test_a_batch_does_not_correct_the_record_of_a_live_run(notebook, tmp_path):
     assert json.loads((folder / "metrics.json").read_text())["status"] == "running"
 
 
-def test_papermill_alone_refuses_a_parameter_that_is_misspelt(tmp_path):
+def test_papermill_alone_refuses_a_parameter_that_is_misspelled(tmp_path):
     root = Path(__file__).resolve().parents[1]
     for path, name, message in (
         ("02_train", "learnin_rate", "Did you mean learning_rate?"),

@@ -19,7 +19,7 @@ _PROGRAM = "alexnet" if Path(sys.argv[0]).stem == "alexnet" else "python -m alex
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what was meant when a flag is misspelt; one line and exit status 2 for bad usage."""
+    """Says what was meant when a flag is misspelled; one line and exit status 2 for bad usage."""
 
     def error(self, message):
         if "invalid choice: 'bench'" in message:

@@ -1,4 +1,4 @@
-"""What a model sees: features, neighbours in their space, and which part of an image matters."""
+"""What a model sees: features, neighbors in their space, and which part of an image matters."""
 
 import keras
 import numpy as np
@@ -29,7 +29,7 @@ def occlusion_sensitivity(
 ) -> np.ndarray:
     """How probable a class stays when a square hides a part of the image (Zeiler and Fergus, 2013).
 
-    The square is a fifth of the image wide, of the image's median colour, and moves to `places` places in each
+    The square is a fifth of the image wide, of the image's median color, and moves to `places` places in each
     direction.
 
     Args:

@@ -1,4 +1,4 @@
-"""Labelled images as other programs hold them: arrays, a Keras data set, `tf.data`, a torch `DataLoader`."""
+"""Labeled images as other programs hold them: arrays, a Keras data set, `tf.data`, a torch `DataLoader`."""
 
 from collections.abc import Iterable
 from typing import Any

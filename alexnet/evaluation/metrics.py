@@ -30,7 +30,7 @@ def evaluate(
             a `keras.utils.PyDataset`, a batched `tf.data.Dataset`, a torch `DataLoader`, any iterable. Images are
             `(n, side, side, 3)`, RGB 0-255, of the model's input size or larger; labels are numbers of classes `(n,)`
             or one-hot `(n, classes)`.
-        views: 1 for the central crop, 10 for the paper's four corners and centre and their mirror images, whose
+        views: 1 for the central crop, 10 for the paper's four corners and center and their mirror images, whose
             probabilities are averaged (section 4.1).
         verbose: 1 for a progress bar, 0 for silence; None for the bar where a person is watching.
         details: Whether to return what the model said about every image, instead of three numbers.

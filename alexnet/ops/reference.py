@@ -8,7 +8,7 @@ from keras import ops
 
 
 def local_response_normalization(activations, axis, radius, k, alpha, beta, groups=1):
-    """`activations / (k + alpha * squared_sum) ** beta`, the sum being that of squares of `radius` neighbours to both
+    """`activations / (k + alpha * squared_sum) ** beta`, the sum being that of squares of `radius` neighbors to both
     sides along `axis`, inside one of `groups` equal parts of it (section 3.3 of the paper).
 
     Args:
@@ -139,7 +139,7 @@ def momentum_step(variable, velocity, gradient, learning_rate, momentum, decay):
 
 
 def windowed_sum(values, axis, radius, groups=1):
-    """Each value's sum with its `radius` neighbours to both sides along `axis`, inside its own of `groups` equal parts.
+    """Each value's sum with its `radius` neighbors to both sides along `axis`, inside its own of `groups` equal parts.
 
     Of shifted copies. A product with a band matrix of ones would be float32 in name only on a GPU (TF32: three digits),
     spread one infinity over all channels (0 * inf), and write past its memory in TensorFlow when a size is 1.

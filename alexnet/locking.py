@@ -15,21 +15,21 @@ logger = logging.getLogger(__name__)
 
 
 class LockedError(RuntimeError):
-    """Somebody else writes into the folder, in one sentence."""
+    """A different process writes into the folder; one sentence."""
 
 
 class FolderLock:
-    """The right to write into a folder, a context manager.
+    """The exclusive right to write into a folder, as a context manager.
 
-    Its sign is a small file there, which goes with the lock. Left behind by a process that was killed, it locks
-    nothing.
+    A small file in the folder shows the lock, and is removed with it. If a killed process leaves the file behind, it
+    locks nothing.
 
     Args:
         folder: The folder; made if it is not there, and removed again if it is still empty at the end.
         name: The file; locks of different names do not exclude each other.
 
     Raises:
-        LockedError: another process or thread holds it.
+        LockedError: a different process or thread holds it.
         OSError: the folder cannot be written.
 
     Example:
@@ -59,10 +59,10 @@ class FolderLock:
         self._remove_folders()
 
     def keep(self):
-        """Take it again if somebody has removed the folder meanwhile.
+        """Lock the folder again if it was removed meanwhile.
 
         Raises:
-            LockedError: another one has come first.
+            LockedError: a different process was faster.
         """
         if self._descriptor is not None and not self._is_there():
             self._close()
@@ -78,16 +78,18 @@ class FolderLock:
                 holder = os.read(self._descriptor, 200).decode(errors="replace").strip()
                 self._close()
                 who = f" ({holder})" if holder else ""
-                raise LockedError(f"{self.path.parent} is in use by another process{who}.") from None
+                raise LockedError(f"{self.path.parent} is in use by a different process{who}.") from None
             except OSError as error:
                 logger.warning(
                     f"{self.path.parent} cannot be locked ({error.strerror}): see that nothing else writes there."
                 )
                 return
-            if not self._is_there():  # its last holder has removed it since it was opened
+            if not self._is_there():  # the last process that held it has removed it since it was opened
                 self._close()
         if self._descriptor is not None:
-            with contextlib.suppress(OSError):  # who holds it is good to know, and a full disk no reason to stop
+            with contextlib.suppress(
+                OSError
+            ):  # the process's name is only for information: a full disk is no reason to stop
                 os.truncate(self._descriptor, 0)
                 os.write(self._descriptor, f"process {os.getpid()} on {platform.node()}\n".encode())
 
@@ -117,7 +119,7 @@ class FolderLock:
 
 
 def is_locked(folder, name=".lock"):
-    """Whether somebody holds a folder's lock now."""
+    """Whether a folder is locked now."""
     if not (Path(folder) / name).is_file():
         return False
     try:

@@ -374,7 +374,7 @@ def test_commands_do_not_write_into_one_folder_at_once(tiny, tmp_path, call, mon
     for name, command in commands.items():
         with FolderLock(tmp_path / "out", name):
             found = call(*command)
-        assert found.returncode == 1 and "in use by another process" in found.stderr, found.stderr
+        assert found.returncode == 1 and "in use by a different process" in found.stderr, found.stderr
         assert len(found.stderr.splitlines()) == 1 and not (tmp_path / "out").exists()
         found = call(*command)
         assert found.returncode == 0, found.stderr

@@ -68,7 +68,7 @@ def test_a_model_that_does_not_say_its_size():
     expected = evaluate(model, Numbered([0, 1, 5], 2))
     del model.inputs
     assert evaluate(model, Numbered([0, 1, 5], 2)) == expected
-    with pytest.raises(ValueError, match="does not say how large its images are"):
+    with pytest.raises(ValueError, match="does not say its input size"):
         evaluate(model, Numbered([0, 1, 5], 2), views=10)
 
 
@@ -129,7 +129,7 @@ def test_nan_is_never_right():
 @pytest.mark.once
 def test_outputs_that_are_no_probabilities():
     for said in ([[2.0, -1.0, 0.0]], [[0.1, 0.2, 0.3]], [[0.9, 0.8, 0.9]]):
-        with pytest.raises(ValueError, match="no probabilities.* softmax"):
+        with pytest.raises(ValueError, match="not probabilities.* softmax"):
             evaluate(Fixed(said), Numbered([0], 1))
 
 
@@ -137,7 +137,7 @@ def test_outputs_that_are_no_probabilities():
 def test_views_that_make_no_sense():
     with pytest.raises(ValueError, match="views must be 1 or 10. Received: views=5"):
         evaluate(Fixed(PROBABILITIES), Numbered([0], 1), views=5)
-    with pytest.raises(ValueError, match="The images have 3 pixels a side, the model takes 4"):
+    with pytest.raises(ValueError, match="The images have 3 pixels a side; the model needs 4"):
         evaluate(Fixed(PROBABILITIES), Numbered([0], 1, side=3))
 
 

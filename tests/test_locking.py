@@ -21,7 +21,7 @@ def test_one_at_a_time(tmp_path):
     with FolderLock(folder) as lock:
         assert lock.path.is_file() and is_locked(folder)
         with (
-            pytest.raises(LockedError, match=f"in use by another process .process {os.getpid()} on"),
+            pytest.raises(LockedError, match=f"in use by a different process .process {os.getpid()} on"),
             FolderLock(folder),
         ):
             pass

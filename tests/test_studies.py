@@ -157,8 +157,8 @@ def test_two_batches_at_once(notebook, tmp_path, capfd):
         assert run_batch([notebook], values, ["torch", "jax"]) == 1
         assert {path.read_text() for path in folder.glob("*small*") if path.suffix != ".lock"} == {"of the first"}
     assert count(tmp_path, "default", "jax") == 1
-    assert "in use by another process" in (said := capfd.readouterr().err) and "It runs this notebook there" in said
-    assert "in use by another process" in (tmp_path / "runs" / "default.html").read_text()
+    assert "in use by a different process" in (said := capfd.readouterr().err) and "It runs this notebook there" in said
+    assert "in use by a different process" in (tmp_path / "runs" / "default.html").read_text()
     for path in folder.iterdir():
         path.unlink()
     assert run_batch([notebook], values, ["torch"]) == 0  # it has ended

@@ -136,7 +136,7 @@ ONE_TOWER = (
     .moved("relu1", after="pool1")
     .moved("relu5", after="pool5")
 )
-# PyTorch's optimizer knows neither another rate nor another decay for biases.
+# PyTorch's optimizer has one rate and one decay for kernels and biases.
 TORCHVISION = (
     ONE_TOWER.without("norm1", "norm2")
     .changed({"conv1": {"padding": 2}})

@@ -63,7 +63,7 @@ def __dir__():
 
 
 class _SGD:
-    """Stands for `alexnet.training.SGD` in Keras's register: the training code is imported when a model asks for it."""
+    """Represents `alexnet.training.SGD` in Keras's registry: the training code is imported when a model needs it."""
 
     @staticmethod
     def from_config(config):
@@ -76,7 +76,7 @@ def _register():
 
 
 class _AfterKeras:
-    """Tells Keras of our layers as soon as it is imported, so that `keras.saving.load_model` knows a saved model's.
+    """Registers our layers once Keras is imported, so that `keras.saving.load_model` knows those of a saved model.
 
     Keras finds classes by what has been registered, and a program may import it before this package or after.
     Others may look for Keras without importing it: the finder stays until Keras is there.

@@ -1,4 +1,4 @@
-"""What is private to other libraries, or true of certain versions of them, in one place.
+"""Everything that relies on private parts of other libraries, or on certain versions of them.
 
 Each part says why it is needed and what happens when a library no longer has it. `tests/test_compat.py` tests each.
 Each part imports its framework only when it is called, so that importing this file imports none.
@@ -16,20 +16,20 @@ import types
 
 
 def sync_variables(model):
-    """Bring a model's variables up to date in the midst of an epoch.
+    """Bring a model's variables up to date in the middle of an epoch.
 
-    On JAX Keras keeps the values of an epoch under way elsewhere and writes them into the variables at its end. The
-    method that its own callbacks call before they save is not documented. A version without it has nothing to write.
+    On JAX, Keras keeps the current values elsewhere during an epoch and writes them into the variables at its end. The
+    method that its own callbacks call before they save is undocumented. A version without it needs no such call.
     """
     if hasattr(model, "jax_state_sync"):
         model.jax_state_sync()
 
 
 def variable_index(optimizer, variable):
-    """The place of a variable among those that an optimizer was built with.
+    """The index of a variable among those that an optimizer was built with.
 
-    Keras's own optimizers find a variable's momentum so, and no public method tells. In a version without this one a
-    training stops at its first step and says so.
+    Keras's own optimizers find a variable's momentum by it, and there is no public method. In a version without this
+    one, training stops at its first step with a message.
     """
     try:
         return optimizer._get_variable_index(variable)
@@ -43,10 +43,10 @@ def variable_index(optimizer, variable):
 
 
 def forget_absence(package):
-    """Let Keras look again for a package that it did not find, and was kept from finding, a moment ago.
+    """Let Keras look again for a package that was hidden from it (`alexnet.runtime.without`).
 
-    It remembers so in a private attribute of its lazy modules. A version that remembers otherwise takes the package
-    for absent from then on, which matters to programs that use several backends' packages in one process.
+    Keras remembers in a private attribute of its lazy modules that it did not find it. A version that remembers this
+    elsewhere treats the package as absent from then on, which matters to programs that use several backends' packages.
     """
     lazy = getattr(sys.modules.get("keras.src.utils.module_utils"), package, None)
     if getattr(lazy, "_available", None) is False:
@@ -62,11 +62,10 @@ _REMARK_GOES_ON = re.compile(rb"To enable the following instructions: ")
 
 @contextlib.contextmanager
 def quiet_tensorflow():
-    """Keep TensorFlow's remarks about CPU instructions and absent GPUs off the screen while it is imported; they go
-    out before any setting can stop them. What else was written is shown, and all of it when the import fails, unless
-    the package is absent.
+    """Hide TensorFlow's messages about CPU instructions and missing GPUs while it is imported: they are printed before
+    any setting can stop them. Everything else is shown, and all of it if the import fails for any reason but absence.
 
-    They are known by how their lines begin. A version that begins them otherwise shows them again."""
+    The messages are recognized by how their lines begin. If a version begins them differently, they appear again."""
     if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
         yield
         return
@@ -99,8 +98,8 @@ def quiet_tensorflow():
 def tensorflow_has_tangents():
     """A function that tells whether a `tf.autodiff.ForwardAccumulator` watches a tensor.
 
-    `tf.custom_gradient` is wrong under one and cannot tell by itself. Where TensorFlow no longer says so, the answer is
-    always yes, and the operations are the plain ones.
+    `tf.custom_gradient` is wrong under one and cannot detect it. If TensorFlow no longer offers this check, the answer
+    is always yes, and the plain operations are used.
     """
     try:
         from tensorflow.python.eager.forwardprop_util import pack_tangents
@@ -113,7 +112,7 @@ def tensorflow_has_tangents():
 
 
 def jax_primitives():
-    """What a primitive of one's own is made with, or None where JAX has it no longer.
+    """What custom primitives are made with, or None if JAX no longer has it.
 
     `jax.custom_vjp`, which is public, forbids forward-mode and second derivatives; a primitive has all of them. Its
     rules are registered in `jax.interpreters`, about which JAX promises nothing. Without them JAX differentiates the
@@ -147,11 +146,11 @@ _SLOWER = ("INDIVIDUAL_CONVOLUTION", "REDUCE")  # kinds of work that YNNPACK doe
 def choose_xla_fusions():
     """Start XLA with that flag, unless JAX has computed something or the user has set the flag.
 
-    jaxlib 0.10.2 computes with YNNPACK what it can. Convolutions: the first layer takes four times as long as with
-    Eigen, the gradients of the second one twice. Reductions: softmax draws the fully connected layers and
-    pool5 into one fusion, with which eight images take five times as long. XLA ends a process whose flags it does not
-    know, and so other versions are left alone; and the flag is taken out of the environment, which children inherit,
-    once XLA has read it.
+    jaxlib 0.10.2 uses YNNPACK wherever it can. Convolutions: the first layer takes four times as long as with Eigen,
+    the gradients of the second layer twice as long. Reductions: softmax pulls the fully connected layers and pool5
+    into one fusion, with which eight images take five times as long. XLA ends a process that has an unknown flag, so
+    other versions are left alone. Once XLA has read the flag, it is removed from the environment, which children
+    inherit.
     """
     import jax
     import jaxlib
@@ -171,7 +170,7 @@ def choose_xla_fusions():
 
 
 def uses_ynnpack(program):
-    """Whether a program compiled by XLA gives work to YNNPACK, by the names in its text."""
+    """Whether a program compiled by XLA uses YNNPACK, judged by the names in its text."""
     return "ynn_fusion" in program.as_text()
 
 
@@ -179,10 +178,10 @@ def uses_ynnpack(program):
 
 
 def torch_is_transformed():
-    """A function that tells whether PyTorch does more with tensors now than to compute and note first derivatives.
+    """A function that says whether PyTorch currently does more than compute and record first derivatives.
 
-    An `autograd.Function` is missing or wrong in recorded graphs, under `torch.func` and in forward mode. PyTorch says
-    so by private functions alone. Where one is gone, the answer is always yes, and the operations are the plain ones.
+    An `autograd.Function` is missing or wrong in recorded graphs, under `torch.func` and in forward mode. Only
+    private functions tell. If one of them is gone, the answer is always yes, and the plain operations are used.
     """
     import torch
 
@@ -201,8 +200,8 @@ def torch_is_transformed():
 
 
 def torch_fused_sgd():
-    """The step of `torch.optim.SGD(fused=True)` alone, or None where PyTorch has it no longer: then the step is the
-    plain one, which passes five times through the weights."""
+    """The fused step of `torch.optim.SGD(fused=True)`, or None if PyTorch no longer has it: then the plain step is
+    used, which passes five times over the weights."""
     import torch
 
     return getattr(torch, "_fused_sgd_", None)
@@ -210,21 +209,21 @@ def torch_fused_sgd():
 
 # --- glibc
 
-# It gives large blocks back to the system at once and gets them anew in the next step, page by page and filled with
+# It returns large blocks to the system at once and requests them again in the next step, page by page and filled with
 # zeros. On two CPU cores that took a quarter to a half of a training step. The parameters' numbers are those of
 # malloc.h; for each the value that keeps freed memory, and glibc's own.
 _MALLOC = {
-    "M_MMAP_MAX": (-4, 0, 65536),  # no block of its own for large arrays
-    "M_TRIM_THRESHOLD": (-1, 2**31 - 1, 128 * 1024),  # and no return of free memory at the heap's end
-    "M_ARENA_MAX": (-8, 1, 0),  # one heap for all threads: what one frees another can use
+    "M_MMAP_MAX": (-4, 0, 65536),  # large arrays get no memory mapping of their own
+    "M_TRIM_THRESHOLD": (-1, 2**31 - 1, 128 * 1024),  # and free memory at the heap's end is not returned
+    "M_ARENA_MAX": (-8, 1, 0),  # one heap for all threads: memory that one frees is available to all
 }
 _GLIBC = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
 
 
 def keep_freed_memory(keep):
-    """Have malloc keep what is freed for later, or give it back to the system as it does by itself.
+    """Make malloc keep freed memory for later, or return it to the system as it does by default.
 
-    Nothing happens where there is no glibc, and where the user has set malloc up in the environment.
+    No effect without glibc, or where the user has configured malloc in the environment.
     """
     if hasattr(_GLIBC, "mallopt") and not any(name.startswith("MALLOC_") for name in os.environ):
         for parameter, kept, usual in _MALLOC.values():
@@ -232,7 +231,7 @@ def keep_freed_memory(keep):
 
 
 def trim_memory():
-    """Give free memory back to the system: after a training, or after a large file. Only glibc needs it."""
+    """Return free memory to the system, after a training or a large file. Only glibc needs this."""
     if hasattr(_GLIBC, "malloc_trim"):
         _GLIBC.malloc_trim(0)
 

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, whatever happens while they are written."""
+"""Atomic writes: a file is complete or absent, whatever happens while it is written."""
 
 import contextlib
 import csv
@@ -19,13 +19,13 @@ _UNSUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, err
 def atomic_write(path: str | os.PathLike, durable: bool = False) -> Iterator[Path]:
     """A path to write to, a file or a folder, which becomes `path` when the block ends.
 
-    It has the same ending, since libraries choose a format by that, and lies in a folder of its own beside `path`, so
-    that two processes that write the same file do not meet. After an error the old file is still there and nothing
-    else. A kill leaves that folder behind, see `remove_unfinished`.
+    It has the same extension, because libraries choose a format by it, and is in a temporary folder beside `path`, so
+    that two processes can write the same file. After an error only the old file is left. A killed process leaves the
+    temporary folder behind: see `remove_unfinished`.
 
     Args:
-        path: What is to be written. Its folder is there.
-        durable: Whether the file is to be on the disk before it takes its name, so that it outlives a loss of power.
+        path: The file or folder to write. Its parent folder must exist.
+        durable: Whether to flush the file to the disk before it is renamed, so that it survives a loss of power.
 
     Raises:
         OSError: the disk is full, or the folder cannot be written.
@@ -53,7 +53,7 @@ def _replace(path, unfinished):
     if not path.is_dir():
         os.replace(unfinished, path)
         return
-    before = unfinished.with_name("before")  # a folder is not replaced by another in one step
+    before = unfinished.with_name("before")  # a folder cannot replace a folder in one step
     os.replace(path, before)
     try:
         os.replace(unfinished, path)
@@ -63,13 +63,13 @@ def _replace(path, unfinished):
 
 
 def remove_unfinished(folder: str | os.PathLike) -> None:
-    """Remove what writers that were killed have left in a folder, in which nobody else writes now."""
+    """Remove what killed processes have left in a folder. Nothing else may be writing there now."""
     for room in Path(folder).glob(f"{PREFIX}*{SUFFIX}"):
         shutil.rmtree(room, ignore_errors=True)
 
 
 def _flush_folder(folder: str | os.PathLike) -> None:
-    """Make a rename last through a loss of power, where the system knows how."""
+    """Make a rename survive a loss of power, where the system supports it."""
     if hasattr(os, "O_DIRECTORY"):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -93,7 +93,7 @@ def write_text(path: str | os.PathLike, text: str, errors: str = "strict", durab
 
 
 def write_csv(path: str | os.PathLike, headings: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
-    """Write a table. Names of files that are no text have their bytes written out."""
+    """Write a table. Bytes in file names that are not valid text are escaped."""
     with (
         atomic_write(path) as unfinished,
         unfinished.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
@@ -104,7 +104,7 @@ def write_csv(path: str | os.PathLike, headings: Iterable[str], rows: Iterable[I
 
 
 def write_list(path: str | os.PathLike, headings: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
-    """The same of a list; without rows there is no such file, nor an older one."""
+    """As `write_csv`, but without rows there is no file, and an older one is removed."""
     rows = list(rows)
     if rows:
         write_csv(path, headings, rows)

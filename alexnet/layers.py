@@ -19,9 +19,9 @@ from alexnet.ops import (
 
 @keras.saving.register_keras_serializable(package="alexnet")
 class LocalResponseNormalization(keras.layers.Layer):
-    """Response normalization across neighbouring channels (section 3.3 of the paper).
+    """Response normalization across neighboring channels (section 3.3 of the paper).
 
-    Each activation is divided by a power of its neighbours' squared sum:
+    Each activation is divided by a power of its neighbors' squared sum:
 
         b[i] = a[i] / (k + alpha * sum(a[j] ** 2)) ** beta
         j from max(0, i - n // 2) to min(N - 1, i + n // 2), N channels in all
@@ -41,7 +41,7 @@ class LocalResponseNormalization(keras.layers.Layer):
     The sum of squares is kept in float32 when the activations are float16 or bfloat16.
 
     Args:
-        n: Window of neighbouring channels, a whole number >= 1.
+        n: Window of neighboring channels, a whole number >= 1.
         k: Added to the sum, > 0, so that nothing is divided by zero.
         alpha: Factor of the sum of squares, >= 0.
         beta: Exponent, any finite number.
@@ -122,7 +122,7 @@ class LocalResponseNormalization(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="alexnet", name="SameMapNormalization")  # as saved models call it
 class WithinChannelLRN(keras.layers.Layer):
-    """Response normalization over a square of neighbours in the same map.
+    """Response normalization over a square of neighbors in the same map.
 
     The program of 2012 has it after the second layer's LRN; the paper does not mention it.
 
@@ -142,7 +142,7 @@ class WithinChannelLRN(keras.layers.Layer):
         Input and output `(batch, height, width, channels)`, height and width known.
 
     Raises:
-        ValueError: an argument out of its range, or a shape that is no known image's.
+        ValueError: an argument out of its range, or a shape that is not an image's of known size.
 
     Examples:
         >>> norm = alexnet.WithinChannelLRN(3, k=1.0, alpha=1.0, beta=1.0)
@@ -253,7 +253,7 @@ class GroupedConv2D(keras.layers.Conv2D):
 
 @keras.saving.register_keras_serializable(package="alexnet")
 class LocallyConnected2D(keras.layers.Layer):
-    """A convolution whose weights are not shared: every place of the output has filters and biases of its own.
+    """A convolution without shared weights: every position of the output has its own filters and biases.
 
     cuda-convnet's CIFAR-10 networks end in two of them; Keras had this layer until version 2.
 
@@ -261,10 +261,10 @@ class LocallyConnected2D(keras.layers.Layer):
         filters: Feature maps of the output.
         kernel_size: Rows and columns of a window, a whole number or two of them.
         strides: Rows and columns from one window to the next.
-        padding: `"valid"`, or `"same"` for as many places as the input has, at strides of 1.
+        padding: `"valid"`, or `"same"` for as many positions as the input has, at strides of 1.
         activation: Applied to the output; None for none.
-        use_bias: Whether there is a bias, one number for each place and feature map.
-        kernel_initializer: Of the kernel. Those that scale with the number of inputs count the inputs of one place.
+        use_bias: Whether there is a bias, one number for each position and feature map.
+        kernel_initializer: Of the kernel. Those that scale with the number of inputs count the inputs of one position.
         bias_initializer: Of the bias.
 
     Shapes:
@@ -313,7 +313,7 @@ class LocallyConnected2D(keras.layers.Layer):
         inputs = math.prod(self.kernel_size) * input_shape[-1]
         initializer = self.kernel_initializer
         if isinstance(initializer, keras.initializers.VarianceScaling):
-            # Keras takes the places for a kernel's rows and columns, and so for inputs of one unit.
+            # Keras would treat the positions as a kernel's rows and columns, and so count them as inputs of a unit.
             initializer = keras.initializers.VarianceScaling(
                 initializer.scale * rows * columns, initializer.mode, initializer.distribution, initializer.seed
             )
@@ -373,7 +373,7 @@ class _Pooling2D:
             raise ValueError(f"rounding must be 'floor' or 'ceil'. Received: rounding={rounding!r}")
         if rounding == "ceil" and (not self._is_plain() or self.strides[0] > self.pool_size[0]):
             raise ValueError(
-                "rounding='ceil' needs square windows that do not lie apart, padding='valid', channels last. Received: "
+                "rounding='ceil' needs square windows without gaps, padding='valid', channels last. Received: "
                 f"pool_size={pool_size!r}, strides={strides!r}, padding={padding!r}, data_format={self.data_format!r}"
             )
         self.rounding = rounding
@@ -444,7 +444,7 @@ class Dense(keras.layers.Dense):
 
 @keras.saving.register_keras_serializable(package="alexnet")
 class PixelNormalization(keras.layers.Layer):
-    """Pixels minus the mean of each colour, divided by its standard deviation, in float32.
+    """Pixels minus the mean of each color, divided by its standard deviation, in float32.
 
     Args:
         mean: One number for each channel, in the pixels' own units (0-255).

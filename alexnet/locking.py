@@ -18,14 +18,14 @@ _ATTEMPTS = 100
 
 
 class LockedError(RuntimeError):
-    """Somebody else writes into the folder, in one sentence."""
+    """Another process writes into the folder; one sentence."""
 
 
 class FolderLock:
-    """The right to write into a folder, a context manager.
+    """The exclusive right to write into a folder, as a context manager.
 
-    Its sign is a small file there, which goes with the lock. Left behind by a process that was killed, it locks
-    nothing.
+    A small file in the folder shows the lock, and is removed with it. If a killed process leaves the file behind, it
+    locks nothing.
 
     Args:
         folder: The folder; made if it is not there, and removed again if it is still empty at the end.
@@ -63,10 +63,10 @@ class FolderLock:
         self._remove_folders()
 
     def keep(self):
-        """Take it again if somebody has removed the folder meanwhile.
+        """Lock the folder again if it was removed meanwhile.
 
         Raises:
-            LockedError: another one has come first.
+            LockedError: another process was faster.
         """
         if self._descriptor is not None and not self._is_there():
             self._close()
@@ -88,7 +88,7 @@ class FolderLock:
                 self._recognizable = self._is_there()
                 self._warn(error.strerror)
                 return
-            if not self._is_there():  # its last holder has removed it since it was opened
+            if not self._is_there():  # the last process that held it has removed it since
                 attempts += 1
                 self._recognizable = attempts < _ATTEMPTS
                 if not self._recognizable:  # a file system that numbers its files anew at each look
@@ -96,7 +96,8 @@ class FolderLock:
                     return
                 self._close()
         if self._descriptor is not None:
-            with contextlib.suppress(OSError):  # who holds it is good to know, and a full disk no reason to stop
+            # The process's name is only for information: a full disk is no reason to stop.
+            with contextlib.suppress(OSError):
                 os.truncate(self._descriptor, 0)
                 os.write(self._descriptor, f"process {os.getpid()} on {platform.node()}\n".encode())
 
@@ -131,7 +132,7 @@ class FolderLock:
 
 
 def is_locked(folder, name=".lock"):
-    """Whether somebody holds a folder's lock now."""
+    """Whether a folder is locked now."""
     if not (Path(folder) / name).is_file():
         return False
     try:

@@ -61,7 +61,8 @@ def AlexNet(
     The paper says its input is 224 pixels wide; the sizes it gives further on need 227. In the programs of the time
     the last window reaches past an image of 224 pixels: that of conv1 in 2012, over three rows and columns of zeros
     behind the pixels minus their mean; that of pool1 in Caffe. So it is here for sides of 224 to 226 pixels. Sides of
-    224 to 258 pixels all end in 6 x 6 maps, and one checkpoint serves them; with other sizes fc6 has other inputs.
+    224 to 258 pixels all end in 6 x 6 maps, so one checkpoint serves them all; at other sizes fc6 has different
+    inputs.
 
     Args:
         network: Which network, a name in `alexnet.NETWORKS`: those of the table; its ablations `net147` (pools that do
@@ -75,8 +76,8 @@ def AlexNet(
             values is multiplied by `1 / sqrt(width)`, so that activations keep their size.
         include_top: False ends the network after `pool5`.
         weights: None, or the path of a checkpoint in any format that `alexnet.load_checkpoint` reads. If it has
-            another number of classes, its lower layers are taken and the last one keeps fresh initial values.
-            `"imagenet"` is answered with where published ones can be had.
+            a different number of classes, all layers but the last are loaded, and the last one keeps fresh initial
+            values. `"imagenet"` raises an error that says where to get published weights.
         classifier_activation: What follows `fc8`, in float32; None returns the logits.
         name: The model's name.
         initializer: `"paper"` for the initial values of the network's authors (in `"paper"` section 5's Gaussian and
@@ -85,7 +86,7 @@ def AlexNet(
             size of what it is given, and pixels have a size of about 75: the layers share the way down to
             logits of about 1. Pixels that the network scales itself (`"torchvision"`) need less.
         dropout: Share of `fc6` and `fc7` that is left out in training (section 4.2).
-        activation: `"relu"`, or `"tanh"` for a network with tanh in every place of ReLU (section 3.1).
+        activation: `"relu"`, or `"tanh"`, which replaces every ReLU (section 3.1).
         mean: RGB mean of the training images, 0-255, which is subtracted from every pixel (section 2). None for the
             checkpoint's where the file has one, and for the network's otherwise.
         without: Names of layers to leave out, each with its own activation and dropout, like `("conv4",)`: section 7
@@ -98,7 +99,7 @@ def AlexNet(
 
     Raises:
         ValueError: an unknown network, initializer or layer, or a size out of range.
-        CheckpointError: a missing or damaged checkpoint, or one of another network.
+        CheckpointError: a missing or damaged checkpoint, or one of a different network.
 
     Examples:
         >>> model = alexnet.AlexNet(input_shape=(67, 67, 3), classes=3, width=1 / 16)
@@ -230,7 +231,7 @@ def _flatten(spec, x, build):
 
 
 def _dropout(spec, x, build):
-    # With a seed of its own: without one PyTorch's dropout follows a generator that no checkpoint holds.
+    # With its own seed: without one, PyTorch's dropout follows a generator whose state no checkpoint holds.
     return keras.layers.Dropout(build.dropout, seed=random.randrange(2**31), name=spec.name)(x)
 
 
@@ -249,7 +250,7 @@ _BUILDERS = {
 
 
 def _number(name):
-    """Of `conv1` the 1; what belongs to the layer is numbered like it."""
+    """The 1 of `conv1`: layers that belong to it have the same number."""
     return name.lstrip("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_") or f"_{name}"
 
 
@@ -322,7 +323,7 @@ def without_softmax(model):
     """The same network (shared weights) up to its logits, before the softmax: what a loss is computed from.
 
     Raises:
-        ValueError: the last layer itself applies a softmax or another function, so that the model has no logits.
+        ValueError: the last layer itself applies a softmax or a different function, so the model has no logits.
 
     Examples:
         >>> model = alexnet.AlexNet(input_shape=(67, 67, 3), classes=3, width=1 / 16)
@@ -332,31 +333,31 @@ def without_softmax(model):
     last = logits_layer(model)
     if (end := getattr(last, "activation", None)) not in (None, keras.activations.linear):
         raise ValueError(
-            f"{last.name} of {model.name} ends in {end.__name__}, and what comes before it is no output of a layer. "
-            f"Make {last.name} linear, and what follows it a layer of its own."
+            f"{last.name} of {model.name} ends in {end.__name__}, so its logits are not the output of a layer. "
+            f"Make {last.name} linear, and put the activation in a separate layer."
         )
     return keras.Model(model.inputs[0], last.output, name=f"{model.name}_logits")
 
 
 def functional(model):
-    """The same model (shared layers) with an `input`, an `output` and all its layers, which a `Sequential` has not.
+    """The same model (shared layers) as a functional one: a `Sequential` lacks `input`, `output` and its input layer.
 
     Raises:
-        ValueError: a `Sequential` that has no shape yet.
+        ValueError: a `Sequential` that is not built yet.
     """
     if not isinstance(model, keras.Sequential):
         return model
     if not getattr(model, "inputs", None):
-        raise ValueError(f"{model.name} does not say which images it takes; begin it with keras.Input.")
+        raise ValueError(f"{model.name} does not say what size of images it takes; begin it with keras.Input.")
     return keras.Model(model.inputs[0], model.outputs[0], name=model.name)
 
 
 def require_the_network(checkpoint, network, row=None):
-    """Refuse a checkpoint that holds another network.
+    """Refuse a checkpoint that holds a different network.
 
     Args:
         network: A name in `NETWORKS`.
-        row: What it stands for, where it is not the row of that name.
+        row: The `Network` it stands for, if it is not `NETWORKS[network]`.
     """
     if problems := checkpoint.differences(network, row):
         _refuse(checkpoint, network, problems)
@@ -364,11 +365,11 @@ def require_the_network(checkpoint, network, row=None):
 
 def _refuse(checkpoint, network, problems):
     where = f"weights: {checkpoint.path} ({FORMATS[checkpoint.format]})"
-    raise CheckpointError(f"{where} holds another network than {network} here.\n  " + "\n  ".join(problems))
+    raise CheckpointError(f"{where} does not hold the network {network} as it is here.\n  " + "\n  ".join(problems))
 
 
 def _assign_weights(model, checkpoint, network, row):
-    """Copy a checkpoint's arrays into a model, but for logits of other classes."""
+    """Copy a checkpoint's arrays into a model, except for logits of other classes."""
     problems = checkpoint.differences(network, row)
     present = {layer.name for layer in model.layers}
     last = row.weighted[-1].name
@@ -400,7 +401,7 @@ def _assign_weights(model, checkpoint, network, row):
 
 
 def _refuse_the_size(model, checkpoint, row):
-    """Of a checkpoint that fits but for the number of maps that its first dense layer sees."""
+    """The error for a checkpoint that fits except for the size of the maps that its first dense layer sees."""
     flatten = next(layer for layer in model.layers if isinstance(layer, keras.layers.Flatten))
     rows, columns, maps = flatten.input.shape[1:]
     first = next(layer.name for layer in row.weighted if isinstance(layer, specs.Dense))

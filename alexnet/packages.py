@@ -29,7 +29,7 @@ _INSTALLED_AS = {"PIL": "pillow", "cv2": "opencv-python-headless", "google": "pr
 
 @functools.cache
 def optional(module):
-    """A module that we can do without, None if it is missing; asked for once, since a failed import takes a while."""
+    """An optional module, or None if it is missing. The answer is remembered, since a failed import takes a while."""
     try:
         return importlib.import_module(module)
     except ImportError:

@@ -1,4 +1,4 @@
-"""The same network with the same weights on every backend: how far the results are apart."""
+"""The same network with the same weights on every backend: how much the results differ."""
 
 import itertools
 import json
@@ -29,7 +29,7 @@ numpy.savez(sys.argv[2], **measure(*json.loads(sys.argv[1])))
 
 
 class _Keep(keras.optimizers.Optimizer):
-    """Changes nothing and keeps the gradients: the way to them that is the same on every backend."""
+    """Leaves the weights alone and keeps the gradients, in a way that works on every backend."""
 
     def build(self, variables):
         super().build(variables)
@@ -97,11 +97,11 @@ def batch_loss(training_model, images, labels):
 
 
 def difference(one, other):
-    """How far two measurements are apart, relative to the first: of logits and losses the largest number, of
+    """The difference of two measurements, relative to the first: of logits and losses the largest number, of
     gradients the norm of each array.
 
-    An activity next to a kink of ReLU or of max-pooling may fall on another side on another backend and change the
-    gradient of its image. Of the three images the one in the middle counts: what is wrong is wrong for all.
+    An activation next to a kink of ReLU or of max-pooling may fall on different sides on different backends, which
+    changes the gradient of its image. So the median of the three images counts: a real fault shows in all three.
     """
     # NumPy's max and median, unlike Python's, do not lose a NaN.
     gradients = [

@@ -1,4 +1,4 @@
-"""Seconds that batches and layers take in this process, on the backend that it runs on."""
+"""Time of batches and layers in this process, on its backend."""
 
 import statistics
 import time
@@ -70,8 +70,8 @@ def _median(function, repetitions):
 
 
 def _functions(layer, hands_down, jit_compile):
-    """Two functions of an activity, which wait for their results: the layer's output, and its gradients too, which are
-    those of its weights and, if it `hands_down` one, of its input."""
+    """Two functions of an activation that wait for their results: one computes the layer's output, the other also its
+    gradients, for its weights and, if it `hands_down` one, for its input."""
     functions = {"jax": _jax, "tensorflow": _tensorflow, "torch": _torch}[keras.backend.backend()]
     return functions(layer, hands_down, jit_compile)
 

@@ -1,4 +1,4 @@
-"""Whether somebody watches, and a progress bar for them: on a terminal or in a notebook."""
+"""Whether a person is watching, and a progress bar for them: on a terminal or in a notebook."""
 
 import html
 import os
@@ -11,7 +11,7 @@ INTERVAL = 0.25  # seconds between two drawings of a bar, at least
 
 
 def in_kernel():
-    """Whether this code runs in a notebook's kernel, watched or not."""
+    """Whether this code runs in a notebook's kernel, with or without a person watching."""
     return getattr(_shell(), "kernel", None) is not None
 
 
@@ -31,7 +31,7 @@ def _shell():
 
 
 class Bar:
-    """A bar that is redrawn in place, four times a second at most. Used as a context; nothing of it remains.
+    """A bar that is redrawn in place, four times a second at most. A context manager; nothing of the bar remains.
 
     Args:
         stream: The terminal's, `sys.stdout` or `sys.stderr`. In a notebook the bar is an output of the cell.
@@ -55,7 +55,7 @@ class Bar:
             self._screen.close()
 
     def is_due(self):
-        """Whether the last drawing is long enough ago for a new one."""
+        """Whether the last drawing was long enough ago for a new one."""
         return self.visible and time.monotonic() - self._drawn >= INTERVAL
 
     def draw(self, title, completed, total, count, note=""):
@@ -136,9 +136,9 @@ def progress(steps, total, description, verbose=None):
     """The same steps, with a progress bar: on the terminal's error stream, or in the notebook.
 
     Args:
-        steps: Anything to go through.
+        steps: Any iterable.
         total: How many there are, or None.
-        description: What is going on.
+        description: The text before the bar.
         verbose: 1 for the bar, 0 for silence; None for the bar where a person is watching.
     """
     if verbose is None:

@@ -31,11 +31,11 @@ CLASSES_FROM = ("folders", "subfolders", "table", "names")
 NON_MODEL_FIELDS = {"backend", "cache_gb", "workers", "max_skipped", "views", "save_steps", "save_seconds"}
 NON_MODEL_FIELDS |= {"run_dir", "name", "resume"}
 
-# Parameters that say what data_dir is taken for.
+# Parameters that decide how data_dir is read.
 DATA_FIELDS: tuple[str, ...] = ("data_dir", "training_dir", "validation_dir", "classes_from", "table", "image_column")
 DATA_FIELDS += ("label_column", "table_encoding", "max_megapixels", "white_level")
 
-# The groups in which parameters are shown, by their first field.
+# The groups of parameters, by their first field.
 _GROUPS = {
     "backend": "Backend",
     "data_dir": "Data",
@@ -48,12 +48,12 @@ _GROUPS = {
 }
 
 _PACKAGE_PARENT = Path(__file__).resolve().parents[1]
-# The checkout, with params and benchmarks; without one, the shell's folder.
+# The checkout, with params and benchmarks; without one, the current folder.
 PROJECT = _PACKAGE_PARENT if (_PACKAGE_PARENT / "params" / "default.yaml").is_file() else Path.cwd()
 # A self-contained notebook unpacks the package, params and benchmarks into a folder that goes with its kernel. This
 # file marks it.
 UNPACKED = "unpacked.txt"
-# Where relative paths start: the checkout, wherever a notebook's kernel was started; otherwise the shell's folder.
+# Where relative paths start: the checkout, wherever a notebook's kernel was started; otherwise the current folder.
 START = Path.cwd() if (PROJECT / UNPACKED).is_file() else PROJECT
 
 
@@ -81,8 +81,8 @@ def _none(value):
 
 
 def _text(value):
-    """A whole number, a date or a path where text is wanted, as it was written. Of a fraction nobody knows how it
-    was written: 1.10 and 1.1 are one number."""
+    """A whole number, a date or a path as text, the way it was written. A fraction is left alone, because the number
+    does not tell how it was written: 1.10 and 1.1 are equal."""
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if isinstance(value, datetime.date) and not isinstance(value, datetime.datetime):
@@ -142,7 +142,7 @@ class Recipe(BaseModel):
         None, description="folder of the validation images, in the same places; None to recognize it"
     )
     classes_from: Annotated[Literal[CLASSES_FROM] | None, BeforeValidator(_none)] = Field(
-        None, description="what says the classes: folders, subfolders, table or names; None to recognize it"
+        None, description="where the classes come from: folders, subfolders, table or names; None to recognize it"
     )
     table: NoneOrText = Field(
         None, description="file in data_dir that gives the classes, e.g. a CSV; None to recognize it"
@@ -156,7 +156,7 @@ class Recipe(BaseModel):
     )
     max_megapixels: Number = Field(300.0, gt=0, description="a larger image is refused: it could be an attack")
     white_level: NoneOrNumber = Field(
-        None, description="value that is white where files do not tell, e.g. 4095 for 12 bits in 16; None to find out"
+        None, description="pixel value of white if the files do not say, e.g. 4095 for 12 bits in 16; None to find out"
     )
     resize: Whole = Field(80, ge=1, description="shorter side after decoding, in pixels; the central square is kept")
     image_size: Whole = Field(
@@ -171,10 +171,10 @@ class Recipe(BaseModel):
     random_crop: bool = Field(True, description="train on random crops; otherwise on the central one")
     mirror: bool = Field(True, description="mirror every other training image, at random")
     pca_color: Number = Field(
-        0.0, ge=0, description="standard deviation of the colour noise, 0.1 in the paper; 0 for none"
+        0.0, ge=0, description="standard deviation of the color noise, 0.1 in the paper; 0 for none"
     )
     color_statistics: Literal["imagenet", "training"] = Field(
-        "imagenet", description="whose mean and principal components of colour: imagenet or training"
+        "imagenet", description="where the mean and principal components of color come from: imagenet or training"
     )
     max_skipped: Number = Field(
         0.01,
@@ -198,7 +198,7 @@ class Recipe(BaseModel):
     )
     dropout: Number = Field(0.5, ge=0, lt=1, description="dropout rate of fc6 and fc7 in training")
     weights: NoneOrText = Field(None, description="a checkpoint to start from; None for fresh initial values")
-    freeze: Whole = Field(0, ge=0, description="how many layers, from conv1 on, stay as weights has them")
+    freeze: Whole = Field(0, ge=0, description="how many layers, from conv1 on, keep the checkpoint's values")
 
     epochs: Whole = Field(35, ge=1, description="passes over the training images")
     batch_size: Whole = Field(64, ge=1, description="images in a step of training or evaluation")
@@ -229,7 +229,7 @@ class Recipe(BaseModel):
     save_steps: Whole = Field(0, ge=0, description="steps after which it is saved as well; 0 for never")
     run_dir: Text = Field("runs", description="where runs are recorded, in run_dir/name/backend")
     name: Name = Field("default", description="what the run is called")
-    resume: bool = Field(True, description="go on with a run of this name that did not finish")
+    resume: bool = Field(True, description="resume an unfinished run of this name")
 
     @property
     def row(self):
@@ -377,7 +377,7 @@ def _parse(text):
         if isinstance(node, yaml.MappingNode):
             names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
             if twice := [name for name in names if names.count(name) > 1]:
-                raise yaml.YAMLError(f"{twice[0]} stands there twice")
+                raise yaml.YAMLError(f"{twice[0]} is there twice")
             for key, value in node.value:
                 if key.value in TEXTS and value.tag in _AS_WRITTEN:
                     value.tag = "tag:yaml.org,2002:str"

@@ -17,18 +17,18 @@ from alexnet.recipe import BACKENDS, nearest
 
 
 class BackendError(ValueError):
-    """A backend that cannot be had, in one sentence."""
+    """A backend that is not available; the message is one sentence."""
 
 
 def import_keras(backend=None):
     """Keras on `backend`, which may be `"tensorflow"`, `"jax"` or `"torch"`; None keeps what `KERAS_BACKEND` says.
 
-    Keras takes its backend from the environment, so that `KERAS_BACKEND` is set, for child processes too. While
-    TensorFlow starts, its remarks about the machine are kept off the screen; nothing else changes.
+    Keras reads its backend from the environment, so this sets `KERAS_BACKEND`, for child processes too. While
+    TensorFlow starts, its messages about the machine are hidden; nothing else changes.
 
     Raises:
-        BackendError: an unknown backend, one that is not installed, or Keras already runs on another one; or Keras does
-            not start with what its `keras.json` says.
+        BackendError: an unknown backend, one that is not installed, or Keras already runs on a different one; or Keras
+            does not start with the settings in its `keras.json`.
 
     Examples:
         >>> keras = alexnet.import_keras()  # or "torch", "jax", "tensorflow"
@@ -58,7 +58,7 @@ def import_keras(backend=None):
         if missing not in BACKENDS:
             raise
         raise BackendError(
-            f"backend: Keras would run on {missing}, which is not installed here. Choose another one "
+            f"backend: Keras would run on {missing}, which is not installed here. Choose a different one "
             f"({', '.join(BACKENDS)}), or set KERAS_BACKEND."
         ) from None
     except Exception as error:
@@ -71,11 +71,11 @@ def import_keras(backend=None):
 
 @contextlib.contextmanager
 def without(package):
-    """Within it this thread takes `package` for absent, unless it is in use; other threads may import it meanwhile.
+    """Hides `package` from this thread's imports unless it is already imported; other threads may import it meanwhile.
 
-    Keras imports what it can find, whether it is needed or not: JAX on every backend, for the sake of an older JAX,
-    which takes half a second and 130 MB; and TensorFlow when it saves a model, seconds and hundreds of megabytes, to
-    compare a few types.
+    Keras imports packages that it does not need. It imports JAX on every backend, for compatibility with an older JAX:
+    half a second and 130 MB. It imports TensorFlow when it saves a model, to compare a few types: seconds and hundreds
+    of megabytes.
     """
     if package in sys.modules:
         yield
@@ -90,7 +90,7 @@ def without(package):
 
 
 class _Absent:
-    """Finds a package for one thread, and cannot import it."""
+    """An import finder that makes a package absent for one thread."""
 
     def __init__(self, package):
         self.package = package
@@ -119,7 +119,7 @@ def tune_process():
     - glibc keeps freed memory for the next step, until `restore_process` (on Linux; a user's own `MALLOC_...` in the
       environment wins).
     - On JAX, if it has computed nothing yet, XLA keeps convolutions and reductions from YNNPACK. That
-      cannot be taken back; the flag that says so is in the environment only until XLA has read it.
+      cannot be undone; the flag that says so is in the environment only until XLA has read it.
 
     Examples:
         >>> alexnet.tune_process()
@@ -132,8 +132,8 @@ def tune_process():
 
 
 def restore_process():
-    """Take back what `tune_process` has changed: glibc gives freed memory back to the system again, what it has kept
-    and what comes. Threads that have begun to share one heap go on doing so.
+    """Undo what `tune_process` changed: glibc returns freed memory to the system again, including what it has kept.
+    Threads that share one heap continue to do so.
 
     Examples:
         >>> alexnet.tune_process()
@@ -147,7 +147,7 @@ def restore_process():
 
 @contextlib.contextmanager
 def tuned_process():
-    """`tune_process` for a while, such as one training; nothing in a process that is already so."""
+    """`tune_process` for the duration of the context; no effect in a process that is already tuned."""
     if _tuned:
         yield
         return

@@ -24,7 +24,7 @@ from alexnet.weights import (
 
 
 def load_checkpoint(path: str | os.PathLike[str], network: str | None = None) -> keras.Model:
-    """A checkpoint as a Keras model from RGB pixels 0-255 to probabilities, whatever its makers fed it with.
+    """A checkpoint as a Keras model from RGB pixels 0-255 to probabilities, whatever input its authors used.
 
     Reads torchvision's `.pth`, Caffe's `.caffemodel`, the ONNX zoo's `bvlcalexnet`, `bvlc_alexnet.npy`, safetensors,
     and our own `.keras`, `.weights.h5`, or the folder of a run. The format is recognized from the content, sizes and
@@ -32,13 +32,13 @@ def load_checkpoint(path: str | os.PathLike[str], network: str | None = None) ->
 
     Args:
         path: The file.
-        network: Which network it holds, where the file does not tell; None to recognize it.
+        network: Which network it holds, if the file does not say; None to recognize it.
 
     Returns:
         `keras.Model`, its input of the size that the network was trained with.
 
     Raises:
-        CheckpointError: a missing or damaged file, another network than `network`, or one that cannot be told.
+        CheckpointError: a missing or damaged file, or a network that is not `network` or cannot be recognized.
 
     Examples:
         >>> path = f"{folder}/small.safetensors"
@@ -57,13 +57,13 @@ def load_checkpoint(path: str | os.PathLike[str], network: str | None = None) ->
     if network is None and checkpoint.architecture is not None:
         nearest = checkpoint.architecture.nearest()
         raise CheckpointError(
-            f"{where} holds none of the networks known here. Nearest is {nearest}:\n  "
+            f"{where} holds none of the networks known here. The nearest is {nearest}:\n  "
             + "\n  ".join(checkpoint.differences(nearest))
         )
     if network is None:
         fitting = checkpoint.candidates()
         raise CheckpointError(
-            f"{where} does not tell which network it holds. "
+            f"{where} does not say which network it holds. "
             + (f"Its kernels fit these; give one as network: {', '.join(fitting)}." if fitting else "None fits.")
         )
     require_the_network(checkpoint, network)
@@ -95,12 +95,12 @@ def save_checkpoint(model: keras.Model, path: str | os.PathLike[str]) -> None:
     | none | a folder with a TensorFlow SavedModel, on TensorFlow and JAX |
 
     What LoRA has learned is added to the kernels. `.weights.h5`, `.safetensors` and `.pth` hold the arrays of the
-    layers and nothing else: a model that needs more (a mean of its own, another end than softmax, no top) is refused
-    there. A file is whole or not there: until the new one is finished the old one stays.
+    layers and nothing else: a model that needs more (its own mean, an end other than softmax, no top) is refused
+    there. Files are written atomically: until the new one is finished the old one stays.
 
     Raises:
-        ValueError: another ending, a format that Keras does not write on this backend, or one that cannot keep what the
-            model is.
+        ValueError: an unknown extension, a format that Keras does not write on this backend, or one that cannot hold
+            everything the model needs.
         OSError: the file cannot be written, in a sentence; the disk is full, for example.
 
     Examples:
@@ -128,7 +128,7 @@ def save_checkpoint(model: keras.Model, path: str | os.PathLike[str]) -> None:
         if ending == ".keras":
             model.save(unfinished)
         elif ending == ".weights.h5":
-            # By way of memory: HDF5 that meets a full disk is lost for this process, and says so many times.
+            # Through memory: after a full disk, HDF5 is unusable for the rest of the process, and repeats its error.
             archive = unfinished.with_name("whole.keras")
             model.save(archive)
             with zipfile.ZipFile(archive) as content:
@@ -142,13 +142,13 @@ def save_checkpoint(model: keras.Model, path: str | os.PathLike[str]) -> None:
 
 
 def detect_network(model: keras.Model) -> str | None:
-    """The network whose layers a model has, in whatever width, or None."""
+    """The network whose layers a model has, at any width, or None."""
     architecture = _architecture(model)
     return None if architecture is None or architecture.input_size is None else architecture.detect()
 
 
 def _architecture(model):
-    """A model's own account of its layers, or None of one that has none."""
+    """What a model says about its layers, or None if it says nothing."""
     try:
         with without("tensorflow"):
             config = model.get_config()
@@ -182,13 +182,13 @@ def _load_keras(path, network):
     if missing:
         raise CheckpointError(
             f"weights: {path} does not hold an AlexNet: expected layers {', '.join(LAYERS)}, "
-            f"found none called {', '.join(missing)}. A network of your own is known once it has been given to "
+            f"found none called {', '.join(missing)}. A network of your own is known after you pass it to "
             "alexnet.register_network."
         )
     first = next(layer for layer in model.layers if type(layer).__name__ not in ("InputLayer", "ZeroPadding2D"))
     if getattr(first, "kernel", None) is not None:
         raise CheckpointError(
-            f"weights: {path} does not normalize its pixels itself, so it is not known what it should see. Put "
+            f"weights: {path} does not normalize its pixels itself, so its input range is unknown. Put "
             "alexnet's PixelNormalization or keras.layers.Rescaling before it, or use keras.saving.load_model."
         )
     try:
@@ -199,7 +199,7 @@ def _load_keras(path, network):
         architecture = _architecture(model)
         problems = architecture.differences(network) if architecture and architecture.input_size else []
         raise CheckpointError(
-            f"weights: {path} holds {detect_network(model) or 'a network of its own'}. Received: network={network!r}"
+            f"weights: {path} holds {detect_network(model) or 'a custom network'}. Received: network={network!r}"
             + "".join(f"\n  {problem}" for problem in problems)
         )
     return model
@@ -228,7 +228,7 @@ def _require_whole_and_square(model, path):
     missing = set(_missing(model))
     if local := [layer.name for layer in model.layers if type(layer).__name__ == "LocallyConnected2D"]:
         raise ValueError(
-            f"{path.name}: this format has no layer like {local[0]}, whose filters differ from place to place. "
+            f"{path.name}: this format has no layer like {local[0]}, whose filters differ from position to position. "
             "Write .keras."
         )
     height, width = model.input.shape[1:3]
@@ -245,7 +245,7 @@ def _require_nothing_but_arrays(model, path):
             "Write .keras."
         )
     if modes := {layer.quantization_mode for layer in model.layers} - {None, "int8"}:
-        raise ValueError(f"{path.name}: this format has no place for {', '.join(sorted(modes))}. Write .keras.")
+        raise ValueError(f"{path.name}: this format cannot hold {', '.join(sorted(modes))}. Write .keras.")
     network = detect_network(model)
     if network is None:
         architecture = _architecture(model)
@@ -253,25 +253,25 @@ def _require_nothing_but_arrays(model, path):
         if architecture is not None and architecture.input_size is not None:
             problems = "; ".join(architecture.differences(architecture.nearest()))
         raise ValueError(
-            f"{path.name}: this format has no place for the layers of a network of its own, and without them nobody "
+            f"{path.name}: this format cannot hold the layers of a custom network, and without them nobody "
             f"could tell how to compute it ({problems}). Write .keras."
         )
     mean, activation = model.get_layer("mean").mean, _architecture(model).activation
     if not np.allclose(mean, NETWORKS[network].pixel_mean, atol=0.01):
         numbers = ", ".join(f"{value:.2f}" for value in mean)
         raise ValueError(
-            f"{path.name}: this format has no place for the mean of the training images ({numbers}), and without it "
+            f"{path.name}: this format cannot hold the mean of the training images ({numbers}), and without it "
             "the network would see other pixels. Write .keras or .onnx."
         )
     if activation != "softmax":
         raise ValueError(
-            f"{path.name}: this format has no place for what follows the logits, and is read as one with a softmax. "
+            f"{path.name}: this format cannot hold what follows the logits, and is read as one with a softmax. "
             f"Received: one that ends in {activation or 'the logits'}. Write .keras or .onnx."
         )
 
 
 def _require_the_backend(path):
-    """What Keras itself writes, it does not write everywhere."""
+    """Refuses the formats that Keras does not write on this backend."""
     backends = ("tensorflow",) if path.suffix else ("tensorflow", "jax")
     if keras.backend.backend() not in backends:
         raise ValueError(

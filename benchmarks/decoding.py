@@ -28,7 +28,7 @@ def main(folder):
     model = alexnet.load_checkpoint(folder)
     _, validation = alexnet.load_data(recipe)
     originals = [Image.open(path).convert("RGB") for path in validation.paths]
-    print("enlarged   top1 fast   top1 PIL   agree   grey levels apart")
+    print("enlarged   top1 fast   top1 PIL   agree   gray levels apart")
     for scale in SCALES:
         ways = {"fast": [], "pil": []}
         for image in originals:

@@ -137,7 +137,7 @@ def augmentation_time():
 
 
 def filter_difference(folder):
-    """Mean difference in grey levels between our squares and PIL's of the same files: of all, and of the worst."""
+    """Mean difference in gray levels between our squares and PIL's of the same files: of all, and of the worst."""
     from alexnet.data import decoding
 
     found = []
@@ -201,7 +201,7 @@ def report(folder, rates):
         f"crop, mirror and batch: {spent * 1e3:.3f} ms an image, "
         + ", ".join(f"{s:.0%} of {n}" for n, s in shares.items())
     )
-    print(f"our squares and PIL's differ by {difference['mean']:.2f} grey levels, at worst {difference['worst']:.2f}")
+    print(f"our squares and PIL's differ by {difference['mean']:.2f} gray levels, at worst {difference['worst']:.2f}")
     return {
         "rates": rates,
         "medians": medians,

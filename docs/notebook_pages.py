@@ -6,7 +6,6 @@ The formulas become MathML, which browsers draw themselves; nbconvert's own page
 PDF needs Chromium, Chrome or Edge.
 """
 
-import html
 import re
 import shutil
 import subprocess
@@ -49,7 +48,7 @@ def as_page(notebook, formula=None):
         notebook: As nbformat reads it.
         formula: `formula(latex, display)` as HTML; None for MathML by latex2mathml.
     """
-    from nbconvert import HTMLExporter
+    from alexnet.studies.pages import as_html
 
     formulas = []
 
@@ -64,11 +63,9 @@ def as_page(notebook, formula=None):
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             cell.source = MATH.sub(mark, cell.source)
-    page, _ = HTMLExporter(embed_images=True).from_notebook_node(notebook)
+    page = as_html(notebook)
     page = re.sub(r"FORMULA(\d{4})", lambda match: formulas[int(match[1])], page)
     page = re.sub(r"<script[^>]*>.*?</script>|<link[^>]*>", "", page, flags=re.DOTALL)  # MathJax, require.js, mermaid
-    title = next((line[2:] for cell in notebook.cells for line in cell.source.split("\n") if line.startswith("# ")), "")
-    page = re.sub(r"<title>.*?</title>", f"<title>{html.escape(title)}</title>", page, count=1)
     return page.replace("</head>", f"{STYLE}</head>", 1)
 
 

@@ -271,7 +271,7 @@ def test_a_size_of_one(name):
 
 @pytest.mark.parametrize("axis", [-1, 1, (1, 2)])
 def test_other_devices_sum_without_a_product(axis, monkeypatch):
-    """A product would be TF32 on a GPU. An infinity stays among its neighbours, which no band matrix can do."""
+    """A product would be TF32 on a GPU. An infinity stays among its neighbors, which no band matrix can do."""
     for name in ("matmul", "dot", "tensordot", "einsum"):
         monkeypatch.setattr(ops, name, None)
     x = np.ones((2, 9, 9, 9), "float32")

@@ -265,7 +265,10 @@ def test_networks_are_not_confused(torchvision, tmp_path):
     with pytest.raises(CheckpointError) as error:
         AlexNet("paper", classes=CLASSES, width=WIDTH, weights=tmp_path / "a.pth")
     text = str(error.value)
-    assert "holds another network than paper" in text and "expected the network paper, found torchvision" in text
+    assert (
+        "does not hold the network paper as it is here" in text
+        and "expected the network paper, found torchvision" in text
+    )
     assert "conv1 kernel: expected (11, 11, 3, 12), found (11, 11, 3, 8) in features.0.weight" in text
 
     path = write_caffe(tmp_path, "caffe", old=False)  # the same shapes as the paper's, and another function

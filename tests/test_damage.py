@@ -107,14 +107,14 @@ def test_the_substitute_is_the_same_each_time(folder):
 
 
 def test_images_that_only_look_odd_are_read(folder):
-    """A PNG called .JPEG, CMYK, 16 bits, a palette, grey, transparency: none of them is damage."""
+    """A PNG called .JPEG, CMYK, 16 bits, a palette, gray, transparency: none of them is damage."""
     place = folder / "train" / "odd"
     place.mkdir()
     red = Image.new("RGB", (90, 80), (255, 0, 0))
     red.save(place / "really.JPEG", format="PNG")
     red.convert("CMYK").save(place / "cmyk.jpg")
     red.convert("P").save(place / "palette.png")
-    red.convert("L").save(place / "grey.jpg")
+    red.convert("L").save(place / "gray.jpg")
     red.convert("RGBA").save(place / "alpha.png")
     Image.fromarray(np.full((80, 90), 40000, np.uint16)).save(place / "deep.png")
     (folder / "val" / "odd").mkdir()

@@ -61,9 +61,9 @@ def test_every_format_becomes_rgb(tmp_path, name, mode):
 
 
 def test_grey_images_become_rgb(tmp_path):
-    Image.new("L", (80, 80), 99).save(tmp_path / "grey.png")
+    Image.new("L", (80, 80), 99).save(tmp_path / "gray.png")
     Image.fromarray(np.full((80, 80), 99 * 257, np.uint16)).save(tmp_path / "deep.png")
-    for name in ("grey.png", "deep.png"):
+    for name in ("gray.png", "deep.png"):
         np.testing.assert_allclose(decoding.load_image(tmp_path / name, 72), 99, atol=1)
 
 
@@ -72,7 +72,7 @@ def test_transparency_lies_on_white(tmp_path):
     np.testing.assert_array_equal(decoding.load_image(tmp_path / "clear.png", 72), 255)
 
 
-def test_exif_orientation_is_honoured(tmp_path):
+def test_exif_orientation_is_honored(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 3  # turned by 180 degrees
     square = decoding.load_image(save(tmp_path / "turned.jpg", exif=exif), 72)
@@ -107,7 +107,7 @@ def jpeg(image, **options):
 
 
 def photograph(size, seed=0):
-    """Soft patches of colour, a dozen in each direction."""
+    """Soft patches of color, a dozen in each direction."""
     coarse = np.random.default_rng(seed).integers(0, 256, (12, 12, 3), np.uint8)
     return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
 
@@ -202,7 +202,7 @@ def test_cutting_is_exact():
         np.testing.assert_array_equal(found, part[:, ::-1] if flip else part)
 
 
-def test_colour_noise_has_imagenets_covariance():
+def test_color_noise_has_imagenets_covariance():
     noise = augmentation.pca_color(np.zeros((20000, 1, 1, 3)), 0.1, IMAGENET.pca_components, np.random.default_rng(0))
     # Each component's standard deviation is 0.1 times the root of its eigenvalue.
     np.testing.assert_allclose((noise.reshape(-1, 3) @ IMAGENET.vectors).std(0), 0.1 * IMAGENET.std, rtol=0.03)
@@ -326,7 +326,7 @@ def test_without_augmentation_training_sees_the_central_crops(shapes_folder):
     assert batch == {image.tobytes() for image in training.center_crops(np.arange(72))}
 
 
-def test_colour_noise_makes_float_batches(shapes_folder):
+def test_color_noise_makes_float_batches(shapes_folder):
     images, _ = take(load_data(recipe(shapes_folder, pca_color=0.1))[0], 1)[0]
     assert images.dtype == np.float32
 

@@ -81,7 +81,7 @@ def test_the_first_page_counts():
     np.testing.assert_array_equal(decode(content)[0, 0], RED)
 
 
-def test_one_bit_and_plain_greys():
+def test_one_bit_and_plain_grays():
     np.testing.assert_array_equal(decode(b"P1 80 80 " + b"0 1 " * 3200)[0, :2, 0] // 128 * 255, [255, 0][:2])
     np.testing.assert_array_equal(decode(b"P5 80 80 3 " + bytes([3]) * 6400), 255)  # its own maximum is white
     np.testing.assert_array_equal(decode(encoded(Image.new("1", (80, 80), 1), "PNG")), 255)
@@ -157,7 +157,7 @@ def test_cmyk_jpegs_are_turned_too():
 # --- What is white
 
 
-def grey(values, kind="PNG", **options):
+def gray(values, kind="PNG", **options):
     return encoded(Image.fromarray(np.asarray(values)), kind, **options)
 
 
@@ -167,47 +167,47 @@ def ramp(top, dtype=np.uint16):
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 def test_sixteen_bits(kind):
-    np.testing.assert_allclose(decode(grey(ramp(65535), kind), 80)[0, :, 0], np.linspace(0, 255, 80), atol=1)
-    refused(grey(ramp(4095), kind), "no value above 4095; white_level")
-    found = decode(grey(ramp(4095), kind), 80, white_level=4095)[0, :, 0]
+    np.testing.assert_allclose(decode(gray(ramp(65535), kind), 80)[0, :, 0], np.linspace(0, 255, 80), atol=1)
+    refused(gray(ramp(4095), kind), "no value above 4095; white_level")
+    found = decode(gray(ramp(4095), kind), 80, white_level=4095)[0, :, 0]
     np.testing.assert_allclose(found, np.linspace(0, 255, 80), atol=1)
     # A dark image of the same set stays dark.
-    assert decode(grey(ramp(400), kind), 80, white_level=4095).max() == 25
-    assert decode(grey(ramp(4095), kind), 80, white_level=65535).max() == 16
-    refused(grey(ramp(5000), kind), "values from 0 to 5000", white_level=4095)
-    np.testing.assert_array_equal(decode(grey(ramp(0), kind)), 0)
+    assert decode(gray(ramp(400), kind), 80, white_level=4095).max() == 25
+    assert decode(gray(ramp(4095), kind), 80, white_level=65535).max() == 16
+    refused(gray(ramp(5000), kind), "values from 0 to 5000", white_level=4095)
+    np.testing.assert_array_equal(decode(gray(ramp(0), kind)), 0)
 
 
 def test_a_file_that_says_what_is_white():
     twelve = struct.pack(">6400H", *[2048] * 6400)
     np.testing.assert_array_equal(decode(b"P5 80 80 4095 " + twelve), 128)
     refused(b"P5 80 80 65535 " + twelve, "no value above 2048")
-    np.testing.assert_array_equal(decode(grey(np.full((80, 80), 2048, np.uint16), "TIFF", tiffinfo={281: 4095})), 128)
-    inverted = grey(ramp(65535), "TIFF", tiffinfo={262: 0})
+    np.testing.assert_array_equal(decode(gray(np.full((80, 80), 2048, np.uint16), "TIFF", tiffinfo={281: 4095})), 128)
+    inverted = gray(ramp(65535), "TIFF", tiffinfo={262: 0})
     if Image.open(io.BytesIO(inverted)).tag_v2[262] == 0:
         assert decode(inverted, 80)[0, 0, 0] == 255
 
 
 def test_floats_and_signed_numbers():
-    refused(grey(ramp(1, np.float32), "TIFF"), "numbers from 0 to 1; white_level must say")
+    refused(gray(ramp(1, np.float32), "TIFF"), "numbers from 0 to 1; white_level must say")
     np.testing.assert_allclose(
-        decode(grey(ramp(1.04, np.float32), "TIFF"), 80, white_level=1)[0, ::79, 0], [0, 255], atol=1
+        decode(gray(ramp(1.04, np.float32), "TIFF"), 80, white_level=1)[0, ::79, 0], [0, 255], atol=1
     )
-    refused(grey(ramp(3, np.float32), "TIFF"), "from 0 to 3", white_level=1)
-    refused(grey(ramp(1, np.float32) * np.nan, "TIFF"), "holds|nan", white_level=1)
-    refused(grey(ramp(300, np.int32), "TIFF"), "white_level must say")
-    refused(grey(ramp(300, np.int32) - 9, "TIFF"), "from -9 to 291", white_level=300)
+    refused(gray(ramp(3, np.float32), "TIFF"), "from 0 to 3", white_level=1)
+    refused(gray(ramp(1, np.float32) * np.nan, "TIFF"), "holds|nan", white_level=1)
+    refused(gray(ramp(300, np.int32), "TIFF"), "white_level must say")
+    refused(gray(ramp(300, np.int32) - 9, "TIFF"), "from -9 to 291", white_level=300)
 
 
 def test_masks_of_zero_and_one():
     mask = (np.arange(6400).reshape(80, 80) % 80 > 40).astype(np.uint8)
-    refused(grey(mask), "holds 0 and 1 of 255 only")
-    assert decode(grey(mask), white_level=1).max() == 255
-    assert decode(grey(mask), white_level=255).max() == 1
-    np.testing.assert_array_equal(decode(grey(mask * 255)), decode(grey(mask), white_level=1))
+    refused(gray(mask), "holds 0 and 1 of 255 only")
+    assert decode(gray(mask), white_level=1).max() == 255
+    assert decode(gray(mask), white_level=255).max() == 1
+    np.testing.assert_array_equal(decode(gray(mask * 255)), decode(gray(mask), white_level=1))
 
 
-def test_colour_of_sixteen_bits():
+def test_color_of_sixteen_bits():
     def png(value):
         def chunk(kind, body):
             return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))

@@ -68,7 +68,7 @@ def test_a_model_that_does_not_say_its_size():
     expected = evaluate(model, Numbered([0, 1, 5], 2))
     del model.inputs
     assert evaluate(model, Numbered([0, 1, 5], 2)) == expected
-    with pytest.raises(ValueError, match="does not say how large its images are"):
+    with pytest.raises(ValueError, match="does not say its input size"):
         evaluate(model, Numbered([0, 1, 5], 2), views=10)
 
 
@@ -129,7 +129,7 @@ def test_nan_is_never_right():
 @pytest.mark.once
 def test_outputs_that_are_no_probabilities():
     for said in ([[2.0, -1.0, 0.0]], [[0.1, 0.2, 0.3]], [[0.9, 0.8, 0.9]]):
-        with pytest.raises(ValueError, match="no probabilities.* softmax"):
+        with pytest.raises(ValueError, match="not probabilities.* softmax"):
             evaluate(Fixed(said), Numbered([0], 1))
 
 
@@ -137,7 +137,7 @@ def test_outputs_that_are_no_probabilities():
 def test_views_that_make_no_sense():
     with pytest.raises(ValueError, match="views must be 1 or 10. Received: views=5"):
         evaluate(Fixed(PROBABILITIES), Numbered([0], 1), views=5)
-    with pytest.raises(ValueError, match="The images have 3 pixels a side, the model takes 4"):
+    with pytest.raises(ValueError, match="The images have 3 pixels a side; the model needs 4"):
         evaluate(Fixed(PROBABILITIES), Numbered([0], 1, side=3))
 
 
@@ -228,7 +228,7 @@ def test_data_that_cannot_be_what_is_meant(data, error, message):
 
 
 def test_ten_views_are_averaged(model):
-    """Of a real network, written out: corners and centre, each also mirrored, probabilities averaged."""
+    """Of a real network, written out: corners and center, each also mirrored, probabilities averaged."""
     images = random_images(3)
     expected = []
     for y, x in ((0, 0), (0, 5), (5, 0), (5, 5), (2, 2)):
@@ -240,7 +240,7 @@ def test_ten_views_are_averaged(model):
     )
 
 
-def test_features_and_neighbours(model):
+def test_features_and_neighbors(model):
     images = random_images(6)
     found = extract_features(model, images)
     assert found.shape == (6, 512) and (found >= 0).all()  # after the ReLU of fc7
@@ -290,7 +290,7 @@ def test_what_belongs_to_a_model(model, tmp_path):
 
 @pytest.mark.once
 def test_predict_decodes_as_its_run_or_the_flags_say(model, tmp_path, monkeypatch, capsys):
-    """Grey images of 12 bits kept in 16, whose white nobody can tell from the file."""
+    """Gray images of 12 bits kept in 16, whose white nobody can tell from the file."""
     seen = []
 
     def remember(model, squares, views, batch_size):

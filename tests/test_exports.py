@@ -33,7 +33,7 @@ def test_there_and_back(network, ending, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
     told = ending in (".keras", ".safetensors", ".onnx") or (ending == ".pth" and network == "torchvision")
     if not told:
-        with pytest.raises(CheckpointError, match=f"does not tell which network it holds.*{network}"):
+        with pytest.raises(CheckpointError, match=f"does not say which network it holds.*{network}"):
             load_checkpoint(path)
     loaded = load_checkpoint(path, None if told else network)
     assert detect_network(loaded) == network and loaded.input.shape == model.input.shape

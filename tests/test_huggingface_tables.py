@@ -208,7 +208,7 @@ class Mixture:
         self.label = self.pick("label", "label", "labels", "category", "kind")
         self.image = self.pick("image", "img", "photo")
         self.others = [name for name in ("id", "weight", "variety", "mask", "kind_of_day") if self.chance(0.2)]
-        self.fault = self.pick(*[None] * 4, "shard", "leftover", "type", "paths", "names", "unlabelled", "columns")
+        self.fault = self.pick(*[None] * 4, "shard", "leftover", "type", "paths", "names", "unlabeled", "columns")
         self.victim = self.pick(*self.splits)
         self.rows = {split: [] for split in self.splits}
         self.left_over = 0
@@ -226,7 +226,7 @@ class Mixture:
         classes = [self.pick(*self.classes, *[None] * self.chance(0.2)) for _ in range(count)]
         classes[:4] = [self.classes[0], self.classes[1]] * 2
         ill = split == self.victim
-        if ill and self.fault == "unlabelled" and split != "train":
+        if ill and self.fault == "unlabeled" and split != "train":
             classes = [None] * count
         self.rows[split] += classes
         contents = [f"\x89PNG {split} {first + i} {name}".encode("latin1") for i, name in enumerate(classes)]
@@ -311,10 +311,10 @@ class Mixture:
                 seen.add((split, int(number)))
         used = {split for split, _ in seen}
         for split, classes in self.rows.items():
-            labelled = sum(name is not None for name in classes)
+            labeled = sum(name is not None for name in classes)
             if split in used:
-                assert sum(other == split for other, _ in seen) == labelled
-            elif labelled:
+                assert sum(other == split for other, _ in seen) == labeled
+            elif labeled:
                 assert any(reason == OTHER_SPLITS and split in name for reason, name in passed), split
         if training:
             hidden = sum(name is None for split in used for name in self.rows[split])

@@ -1,4 +1,4 @@
-"""Published data sets as they come: drawn in small, each image labelled as its publisher means it."""
+"""Published data sets as they come: drawn in small, each image labeled as its publisher means it."""
 
 import json
 import os

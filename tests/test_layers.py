@@ -87,8 +87,8 @@ def exact_lrn(x, n, k, alpha, beta):
     x = x.astype("float64")
     y = np.empty_like(x)
     for i in range(x.shape[1]):
-        neighbours = x[:, max(0, i - n // 2) : min(x.shape[1] - 1, i + n // 2) + 1]
-        y[:, i] = x[:, i] / (k + alpha * np.sum(neighbours**2, axis=1)) ** beta
+        neighbors = x[:, max(0, i - n // 2) : min(x.shape[1] - 1, i + n // 2) + 1]
+        y[:, i] = x[:, i] / (k + alpha * np.sum(neighbors**2, axis=1)) ** beta
     return y
 
 

@@ -238,12 +238,12 @@ def test_rows_that_are_no_network(own):
         ((conv, specs.Flatten()), "the last layer must be Dense"),
         ((conv, conv, specs.Flatten(), head), "two layers are called conv1"),
         ((conv, specs.Flatten(), specs.Pool("pool1"), head), "pool1 cannot come after Flatten"),
-        ((conv, "relu", specs.Flatten(), head), "'relu' is none of Conv"),
-        ((conv, specs.Pool("pool1", 2, 3), specs.Flatten(), head), "leaves out what lies between"),
+        ((conv, "relu", specs.Flatten(), head), "'relu' is not one of Conv"),
+        ((conv, specs.Pool("pool1", 2, 3), specs.Flatten(), head), "leaves gaps between"),
     ):
         with pytest.raises(ValueError, match=message):
             Network("wrong", layers)
-    with pytest.raises(ValueError, match="Another network is called 'paper'"):
+    with pytest.raises(ValueError, match="A different network is called 'paper'"):
         alexnet.register_network("paper", NETWORKS["caffe"])
     with pytest.raises(TypeError, match="must be an alexnet.networks.Network"):
         alexnet.register_network("mine", (conv, head))
@@ -282,7 +282,7 @@ def test_files_of_a_network_with_local_layers(tmp_path):
             np.testing.assert_array_equal(ours, theirs)
     with pytest.raises(ValueError, match="no layer like local3"):
         save_checkpoint(model, tmp_path / "model.onnx")
-    with pytest.raises(CheckpointError, match="another network than paper|holds cifar10_13pct"):
+    with pytest.raises(CheckpointError, match="does not hold the network paper|holds cifar10_13pct"):
         load_checkpoint(tmp_path / "model.keras", "paper")
 
 

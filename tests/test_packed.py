@@ -93,7 +93,7 @@ def test_training_batches_are_those_of_the_folder(shapes_folder, small_pack):
             np.testing.assert_array_equal(labels, packed_labels)
 
 
-def test_colours_are_those_of_all_training_images(shapes_folder, small_pack):
+def test_colors_are_those_of_all_training_images(shapes_folder, small_pack):
     training, _ = load_data(recipe(small_pack))
     found = compute_pixel_stats(recipe(small_pack, color_statistics="training"), training)
     pixels = np.concatenate([s.reshape(-1, 3) for s in training.source.images(np.arange(72), SIZE)]).astype(float)

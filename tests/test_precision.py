@@ -228,7 +228,7 @@ def test_int8(activities):
     found, exact = (one.predict_on_batch(images) for one in (model, plain))
     away = np.abs(found - exact).max()
     assert 1e-5 < away < 0.05
-    # A sum in another order may round one activity to its other neighbour.
+    # A sum in another order may round one activity to its other neighbor.
     np.testing.assert_allclose(found, by_hand(plain, images, activities), atol=0.2 * away)
     assert np.mean(found.argmax(1) == exact.argmax(1)) > 0.9
 

@@ -196,7 +196,7 @@ def test_numbers_dates_and_paths_as_text():
 
 def test_a_name_that_stands_twice_in_a_file(tmp_path):
     (tmp_path / "x.yaml").write_text("epochs: 1\nwidth: 1\nepochs: 2\n")
-    with pytest.raises(RecipeError, match="epochs stands there twice"):
+    with pytest.raises(RecipeError, match="epochs is there twice"):
         Recipe.read(tmp_path / "x.yaml")
 
 

@@ -338,7 +338,7 @@ def test_keras_layers_with_other_settings_are_refused(tmp_path):
         assert detect_network(model) is None
         with pytest.raises(CheckpointError, match=message):
             AlexNet("caffe", **SMALL, weights=tmp_path / f"{name}.keras")
-        with pytest.raises(ValueError, match="no place for the layers of a network of its own"):
+        with pytest.raises(ValueError, match="cannot hold the layers of a custom network"):
             save_checkpoint(model, tmp_path / "a.pth")
     with pytest.raises(CheckpointError, match="does not normalize its pixels itself"):
         load_checkpoint(tmp_path / "mean.keras")

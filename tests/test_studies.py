@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from rich.console import Console
 from alexnet.locking import FolderLock
 from alexnet.recipe import RecipeError
 from alexnet.studies import BatchError, run_batch
+from alexnet.studies.pages import notebook_page
 from alexnet.studies.report import write_report
 from alexnet.studies.runner import Job, _execute, _plan
 
@@ -28,7 +30,8 @@ folder = pathlib.Path(run_dir) / name / backend
 results = {"epoch": 3, "val_top1": width, "val_top5": 1.0, "val_loss": 0.5}
 metrics = {"status": "finished", "started": str(os.times()), "results": results,
            "times": {"seconds": 4.0, "images_per_second": 50.0},
-           "versions": {backend: "1.2.3"}, "peak_memory_bytes": 2e9, "parameters": {"width": width}}
+           "versions": {backend: "1.2.3"}, "peak_memory_bytes": 2e9, "hardware": {"memory_bytes": 16e9},
+           "parameters": {"width": width, "network": "paper", "data_dir": "shapes"}}
 (folder / "metrics.json").write_text(json.dumps(metrics))
 header = "epoch,loss,top1,top5,val_loss,val_top1,val_top5,learning_rate,seconds"
 (folder / "history.csv").write_text(header + "\\n1,1,.5,1,.9,.4,1,.1,1\\n2,.5,.6,1,.5,.5,1,.1,1\\n")
@@ -68,8 +71,11 @@ def test_backends_grid_skipping_failing_and_the_report(notebook, tmp_path, capfd
     assert "too narrow" in errors and "50.0%" in errors
 
     page = (runs / "try.html").read_text()
-    for text in ("2 failed", "50.0%", "1.2.3", "2.00 GB", "too narrow", 'href="try,width=0.5/jax/small.html"'):
+    for text in ("2 failed", "50.0%", "1.2.3", "2.0 GB", "too narrow", 'href="try,width=0.5/jax/small.html"'):
         assert text in page, text
+    for text in ("<title>AlexNet (paper) on shapes: 4 runs", "4.0 s", "16 GB", "prefers-color-scheme: dark"):
+        assert text in page, text
+    assert 'alt="Validation loss and top-1 error by epoch, a line for each run. The error ends at small' in page
     assert page.count("data:image/png;base64,") == 1 and "<script" not in page and "http" not in page
     assert (runs / "try,width=0.5" / "jax" / "small.html").is_file()
 
@@ -79,6 +85,19 @@ def test_backends_grid_skipping_failing_and_the_report(notebook, tmp_path, capfd
     assert "finished before" in (runs / "try.html").read_text()
     assert run_batch([notebook], values, ["jax"], {"width": ["0.5"]}, force=True) == 0
     assert count(tmp_path, "try,width=0.5", "jax") == 2
+
+
+def test_a_page_of_a_notebook_has_its_title_and_the_descriptions_of_its_figures(tmp_path):
+    picture = {"image/png": "iVBORw0KGgo="}
+    shown = [
+        nbformat.v4.new_output("display_data", picture, metadata={"image/png": {"alt": 'a "ring" & more', "width": 7}}),
+        nbformat.v4.new_output("display_data", picture),
+    ]
+    cells = [nbformat.v4.new_markdown_cell("# Rings\n\ntext"), nbformat.v4.new_code_cell("1", outputs=shown)]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "x.ipynb")
+    page = notebook_page(tmp_path / "x.ipynb")
+    assert "<title>Rings</title>" in page and page.count("iVBORw0KGgo=") == 2
+    assert re.search(r"""<img alt=("a &quot;ring&quot; &amp; more"|'a "ring" &amp; more')[^>]* width="7\"""", page)
 
 
 def test_other_parameters_are_another_run(notebook, tmp_path):
@@ -160,7 +179,7 @@ def test_a_batch_does_not_correct_the_record_of_a_live_run(notebook, tmp_path):
     assert json.loads((folder / "metrics.json").read_text())["status"] == "running"
 
 
-def test_papermill_alone_refuses_a_parameter_that_is_misspelt(tmp_path):
+def test_papermill_alone_refuses_a_parameter_that_is_misspelled(tmp_path):
     root = Path(__file__).resolve().parents[1]
     for path, name, message in (
         ("02_train", "learnin_rate", "Did you mean learning_rate?"),

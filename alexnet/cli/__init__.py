@@ -26,7 +26,7 @@ def main(arguments=None):
 
 @contextlib.contextmanager
 def _log_to_screen():
-    """What the package logs becomes a line on the error stream, however other libraries have set up logging."""
+    """Prints the package's log messages on the error stream, however other libraries have set up logging."""
     logger, handler = logging.getLogger("alexnet"), _ErrorStream()
     before = logger.propagate
     logger.addHandler(handler)

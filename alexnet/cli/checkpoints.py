@@ -25,7 +25,7 @@ def _convert_here(options):
         save_checkpoint(model, options.target)
     except ValueError as error:
         return fail(error, BAD_USAGE)
-    print(f"{options.target}: {detect_network(model) or 'a network of its own'}, {model.count_params():,} parameters")
+    print(f"{options.target}: {detect_network(model) or 'a custom network'}, {model.count_params():,} parameters")
     names, _ = checkpoint_info(options.source, model)
     if names is not None and len(names) != 1000:
         print(
@@ -57,7 +57,7 @@ def parity(options):
     try:
         rows = parity.compare(**chosen, width=options.width, image_size=options.image_size)
     except subprocess.CalledProcessError as error:
-        return fail(f"{error.cmd[-1].stem} failed; its own message stands above", FAILED)
+        return fail(f"{error.cmd[-1].stem} failed; its own message is above", FAILED)
     print("largest relative difference between two backends (of gradients, of the middle one of three images)")
     print(f"{'network':16}{'logits':>10}{'gradients':>12}{'training':>12}")
     for row in rows:

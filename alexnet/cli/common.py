@@ -12,19 +12,19 @@ FAILED, BAD_USAGE, INTERRUPTED = 1, 2, 130
 
 
 def fail(error, status):
-    """Say what went wrong; returns the exit status."""
+    """Print what went wrong; returns the exit status."""
     print(f"error: {error}", file=sys.stderr)
     return status
 
 
 def params_file(path):
-    """A params file as given, or from the project's folder when the shell stands elsewhere."""
+    """A params file relative to the current directory, or else to the project's folder."""
     path = os.path.expanduser(path)
     return path if Path(path).exists() or not (PROJECT / path).exists() else PROJECT / path
 
 
 def value_of(name, text):
-    """A flag's text, which Recipe converts; paths start where the shell stands."""
+    """A flag's text, which Recipe converts; paths start at the current directory."""
     from alexnet.data.readers import NAMED
 
     if name in ("data_dir", "weights") and not os.path.exists(text) and _is_attached(text):
@@ -43,7 +43,7 @@ def _is_attached(text):
 
 
 def output_path(text):
-    """A path as the shell's user means it: `~` is the home folder, a relative one starts where the shell stands."""
+    """A path as in the shell: `~` is the home folder, a relative one starts at the current directory."""
     return Path(os.path.expanduser(text)).absolute()
 
 

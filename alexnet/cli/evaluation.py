@@ -27,7 +27,7 @@ def evaluate(options):
         return fail(f"{', '.join(options.weights)} have different classes; they cannot be averaged.", BAD_USAGE)
     recipe, images = _choose_images(options, models, known)
     networks = [
-        f"{detect_network(model) or 'a network of its own'} from {path}"
+        f"{detect_network(model) or 'a custom network'} from {path}"
         for path, model in zip(options.weights, models, strict=True)
     ]
     views = f"{recipe.views} view{'s' * (recipe.views > 1)} of {recipe.image_size} pixels out of {recipe.resize}"
@@ -63,7 +63,7 @@ def _choose_images(options, models, known):
     names = next((names for names, _ in known if names is not None), None)
     held_out = [_held_out(folder, run, recipe) for folder, run in runs if _is_same(run.data_dir, recipe.data_dir)]
     if any(images.paths != held_out[0].paths for images in held_out):
-        raise DataError("data_dir: these runs held out different images of their folder; another one is needed.")
+        raise DataError("data_dir: these runs held out different images of their folder; choose a different folder.")
     if held_out:
         return recipe, held_out[0]
     images = load_test_data(recipe, names)
@@ -147,7 +147,7 @@ def _print(result, images):
     from alexnet.data import class_display_name
 
     print("  ".join(f"{name} {value:.4f}" for name, value in result.metrics.items()))
-    print("\nweakest classes    top1   top5  images  mostly taken for")
+    print("\nweakest classes    top1   top5  images  mostly predicted as")
     for row in result.per_class()[:10]:
         shares = f"{row['top1']:5.1%}  {row['top5']:5.1%}"
         print(f"{row['name'][:16]:16}  {shares}  {row['images']:6d}  {row['most_confused_with']}")
@@ -155,7 +155,7 @@ def _print(result, images):
     names = result.class_names
     for i in result.misclassified(10):
         said, right = (class_display_name(names[k]) for k in (result.top5[i, 0], result.labels[i]))
-        print(f"{result.probabilities[i, 0]:6.1%}  {said}, in truth {right}: {images.path(i)}")
+        print(f"{result.probabilities[i, 0]:6.1%}  {said}, true class {right}: {images.path(i)}")
 
 
 def _write(folder, result, images):

@@ -15,7 +15,7 @@ def inspect(options):
 
     output = None if options.output is None else output_path(options.output)
     if output is not None and output.resolve().is_relative_to(Path(value_of("data_dir", options.source)).resolve()):
-        options.parser.error("--output lies in DIR, and would become a part of it")
+        options.parser.error("--output is inside DIR, and would become part of the data")
     given = {name: getattr(options, name) for name in FIELDS if getattr(options, name) is not None}
     recipe = Recipe(**given, data_dir=value_of("data_dir", options.source))
     try:

@@ -66,6 +66,6 @@ def _verify(folder):
     for file, reason in damaged:
         fail(f"{file} {reason}", FAILED)
     if damaged:
-        return fail("delete what is damaged; the same pack command writes it anew", FAILED)
+        return fail("delete what is damaged; the same pack command writes it again", FAILED)
     print(f"{folder}: every file has its checksum")
     return 0

@@ -20,7 +20,7 @@ _PROGRAM = "alexnet" if Path(sys.argv[0]).stem == "alexnet" else "python -m alex
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what was meant when a flag is misspelt; one line and exit status 2 for bad usage."""
+    """Says what was meant when a flag is misspelled; one line and exit status 2 for bad usage."""
 
     def error(self, message):
         if "invalid choice: 'bench'" in message:
@@ -131,14 +131,14 @@ def _add_convert(commands):
         commands,
         "convert",
         convert,
-        "a checkpoint into another format",
+        "a checkpoint into a different format",
         "Convert a checkpoint. The format of IN is recognized from its content, that of OUT from its ending: .keras, "
         ".weights.h5, .onnx, .safetensors, .pth, .tflite, or none for a folder with a TensorFlow SavedModel.",
         "convert bvlc_alexnet.caffemodel alexnet.onnx",
     )
     parser.add_argument("source", metavar="IN", help="a checkpoint, or the folder of a run")
     parser.add_argument("target", metavar="OUT", help="the file to write")
-    parser.add_argument("--network", metavar="NAME", help="which network IN holds, where it does not tell")
+    parser.add_argument("--network", metavar="NAME", help="which network IN holds, if the file does not say")
     _add_fields(parser, "backend")
 
 
@@ -147,8 +147,8 @@ def _add_inspect(commands):
         commands,
         "inspect",
         inspect,
-        "what a data set is taken for, its classes, sizes and duplicates",
-        "Say what a run would take DIR for: what says the classes, where validation comes from, what is passed over; "
+        "how a data set is understood, its classes, sizes and duplicates",
+        "Show how a run would read DIR: where the classes and the validation images come from, what is passed over; "
         "images of each class, their sizes, and duplicates across parts and classes. Of many images a sample of 2,000 "
         "is decoded. The exit status is 2 where a run would not begin, and 1 where too many images cannot be read.",
         "inspect flowers --output flowers-inspected",
@@ -167,9 +167,9 @@ def _add_pack(commands):
         commands,
         "pack",
         pack,
-        "decode images once, for training that reads them many times as fast",
+        "decode images once, so that training reads them several times as fast",
         "Decode all images of SRC once, and keep their central squares in a few large files in OUT, which data_dir "
-        "takes like any folder. An interrupted command goes on where it stopped when it is given again. "
+        "accepts like any folder. If interrupted, run the same command again and it continues. "
         "raw keeps every pixel as training would see it, in 3 bytes; jpeg is several times smaller and slower.",
         "pack imagenet imagenet256 --resize 256; python -m alexnet pack imagenet256 --verify",
     )
@@ -185,7 +185,7 @@ def _add_parity(commands):
         commands,
         "parity",
         parity,
-        "how far the backends' results are apart",
+        "how much the backends' results differ",
         "Build networks with the same weights on several backends and print the largest relative difference of logits, "
         "gradients and the losses of five training steps. At full size a network takes about a minute.",
         "parity --networks paper torchvision --width 0.25 --image_size 67",
@@ -205,7 +205,7 @@ def _add_weights(parser, **arguments):
         help="a checkpoint in any format of docs/checkpoints.md, or the folder of a run, run_dir/name/backend",
         **arguments,
     )
-    parser.add_argument("--network", metavar="NAME", help="which network it holds, where the file does not tell")
+    parser.add_argument("--network", metavar="NAME", help="which network it holds, if the file does not say")
 
 
 def _add_batch(commands):

@@ -1,4 +1,4 @@
-"""Crops, mirror images and colour noise, for a whole batch at a time (section 4.1 of the paper)."""
+"""Crops, mirror images and color noise, for a whole batch at a time (section 4.1 of the paper)."""
 
 from collections.abc import Iterator, Sequence
 
@@ -14,7 +14,7 @@ def center_crop(images: np.ndarray, size: int) -> np.ndarray:
 
 
 def ten_crop(images: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    """The paper's ten views of square images, one after the other: four corners and centre, and all five mirrored."""
+    """The paper's ten views of square images, one after the other: four corners and center, and all five mirrored."""
     last = images.shape[1] - size
     middle = last // 2
     for y, x in ((0, 0), (0, last), (last, 0), (last, last), (middle, middle)):
@@ -53,7 +53,7 @@ def crop_and_flip(images: Sequence[np.ndarray], offsets: np.ndarray, flips: np.n
 
 
 def pca_color(images: np.ndarray, std: float, components: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Colour noise along principal components of pixels, one draw an image; `(batch, side, side, 3)` float32.
+    """Color noise along principal components of pixels, one draw an image; `(batch, side, side, 3)` float32.
 
     Args:
         images: `(batch, side, side, 3)`.

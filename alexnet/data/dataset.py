@@ -1,4 +1,4 @@
-"""Labelled images as a run uses them: what a recipe names, in batches."""
+"""Labeled images as a run uses them: what a recipe names, in batches."""
 
 import math
 import os
@@ -113,7 +113,7 @@ def compute_pixel_stats(recipe: Recipe, training: "ImageDataset") -> pixel_stats
 
 
 class ImageDataset:
-    """Labelled images, cropped to the size of the network's input.
+    """Labeled images, cropped to the size of the network's input.
 
     Attributes:
         class_names: A name for each label.
@@ -122,7 +122,7 @@ class ImageDataset:
         skipped: What could not be read so far.
         summary: `Summary` of what `data_dir` was taken for.
         source: `LabeledImages`.
-        pixel_stats: `PixelStats` for the colour noise; ImageNet's until somebody sets others.
+        pixel_stats: `PixelStats` for the color noise; ImageNet's until somebody sets others.
         failure: The error that stopped a batch, if any. TensorFlow wraps errors of its input in its own.
     """
 

@@ -50,7 +50,7 @@ def decode_image(
 ) -> np.ndarray:
     """The central square of an image file's content, `(size, size, 3)` uint8 RGB (section 2 of the paper).
 
-    The shorter side becomes `size`. EXIF orientation is honoured; the first frame of an animation and the first page
+    The shorter side becomes `size`. EXIF orientation is honored; the first frame of an animation and the first page
     of a TIFF are taken; what is transparent lies on white.
 
     Args:
@@ -58,7 +58,7 @@ def decode_image(
         size: Side of the square in pixels.
         name: Of the image, for messages.
         max_pixels: An image of more is refused, before it is decoded.
-        white_level: The value that is white in grey images of more than 8 bits, of floats, or of few values, such as
+        white_level: The value that is white in gray images of more than 8 bits, of floats, or of few values, such as
             4095 for 12 bits kept in 16. None for 65535 in 16 bits, where the values make use of them.
 
     Raises:
@@ -193,7 +193,7 @@ def _orientation(metadata):
 
 
 def _decode_jpeg(content, size, max_pixels):
-    """As `decode_image` for a grey or RGB JPEG, in two thirds of PIL's time; None if PIL has to look at it."""
+    """As `decode_image` for a gray or RGB JPEG, in two thirds of PIL's time; None if PIL has to look at it."""
     header = _jpeg_header(content)
     if header is None:
         return None
@@ -326,7 +326,7 @@ def resize_array(pixels: np.ndarray, size: int, orientation: int = 1) -> np.ndar
 
 
 def to_rgb(image: Image.Image, white: float | None = None, inverted: bool = False) -> Image.Image:
-    """A PIL image in RGB: grey, CMYK, 16-bit and palette images converted, transparency laid on white.
+    """A PIL image in RGB: gray, CMYK, 16-bit and palette images converted, transparency laid on white.
 
     Args:
         image: Of PIL.

@@ -77,7 +77,7 @@ def group_similar(thumbnails: np.ndarray) -> list[list[int]]:
 
 
 def _describe(thumbnails):
-    """Contrast `(n,)`, the deviation of pixels from the mean of their channel, and coarse grey pixels `(n, 64)`."""
+    """Contrast `(n,)`, the deviation of pixels from the mean of their channel, and coarse gray pixels `(n, 64)`."""
     contrast, coarse = np.empty(len(thumbnails)), np.empty((len(thumbnails), _COARSE**2), np.float32)
     for first in range(0, len(thumbnails), 4096):  # as floats they are large
         block = slice(first, first + 4096)

@@ -288,7 +288,7 @@ def _shown(value):
 def _encode(image, encoding):
     if encoding == "raw":
         return image.tobytes()
-    # Without subsampling: at this size colours would visibly suffer a second time.
+    # Without subsampling: at this size colors would visibly suffer a second time.
     if simplejpeg := optional("simplejpeg"):
         return simplejpeg.encode_jpeg(np.ascontiguousarray(image), QUALITY, "RGB", "444")
     stream = io.BytesIO()

@@ -1,4 +1,4 @@
-"""Mean and principal components of a data set's colours (sections 2 and 4.1 of the paper)."""
+"""Mean and principal components of a data set's colors (sections 2 and 4.1 of the paper)."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from alexnet.networks import IMAGENET_MEAN
 
-SAMPLE = 10_000  # images; ImageNet's mean is known to a tenth of a grey level from so many
+SAMPLE = 10_000  # images; ImageNet's mean is known to a tenth of a gray level from so many
 
 
 @dataclass(frozen=True)

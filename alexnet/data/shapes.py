@@ -1,8 +1,8 @@
-"""The embedded data sets: shapes in any colour, size, place and rotation, drawn when first needed.
+"""The embedded data sets: shapes in any color, size, place and rotation, drawn when first needed.
 
 `shapes` has ten classes; `signs` has eight others, for a network to learn from before it learns `shapes`.
 
-Neither colour nor place tells the class, so a linear classifier of small thumbnails fails, and a network that
+Neither color nor place tells the class, so a linear classifier of small thumbnails fails, and a network that
 finds edges and corners wherever they lie does not.
 """
 
@@ -121,7 +121,7 @@ def draw(shape: str, rng: np.random.Generator) -> Image.Image:
 
 
 def _two_colors(rng):
-    """A dark ground, near to grey, and a bright paint of any hue."""
+    """A dark ground, near to gray, and a bright paint of any hue."""
     ground = rng.uniform(15, 85) + rng.uniform(-15, 15, 3)
     paint = np.array(
         [
@@ -133,7 +133,7 @@ def _two_colors(rng):
 
 
 def _background(size, color, rng):
-    """A soft gradient around a colour, with a few faint strokes across it."""
+    """A soft gradient around a color, with a few faint strokes across it."""
     slope = rng.uniform(-25, 25, (2, 3))
     x, y = np.linspace(-1, 1, size[0]), np.linspace(-1, 1, size[1])
     pixels = color + x[None, :, None] * slope[0] + y[:, None, None] * slope[1]

@@ -140,7 +140,7 @@ class EncodedReader(ImageReader):
 
 @dataclass(frozen=True)
 class LabeledImages:
-    """Labelled images that are not read yet: what a detector finds of each part of a data set.
+    """Labeled images that are not read yet: what a detector finds of each part of a data set.
 
     Attributes:
         reader: `ImageReader` of the images, and perhaps of others.

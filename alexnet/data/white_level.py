@@ -5,7 +5,7 @@ from typing import NamedTuple
 from alexnet.data.errors import Refused
 
 OVERSHOOT = 0.1  # of the whole range: an image that was resized or sharpened goes beyond black and white
-_GREY = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+_GRAY = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 
 
 class Depth(NamedTuple):
@@ -49,13 +49,13 @@ def white_of(image, depth, white_level):
 
     It is never taken from the brightest pixel of one image alone: a dark one would come out bright.
     """
-    grey = image.mode in _GREY
-    if image.format == "JPEG" or not (grey or image.mode == "L" or depth.bits == 16):
+    gray = image.mode in _GRAY
+    if image.format == "JPEG" or not (gray or image.mode == "L" or depth.bits == 16):
         return None
-    if image.mode in _GREY[3:]:  # PIL counts in its own order of bytes only
+    if image.mode in _GRAY[3:]:  # PIL counts in its own order of bytes only
         image = image.convert("I")
     extrema = image.getextrema()
-    if not grey and image.mode != "L":  # PIL keeps the upper half of the 16 bits of each channel
+    if not gray and image.mode != "L":  # PIL keeps the upper half of the 16 bits of each channel
         if depth.white is None and image.mode != "CMYK":
             colors = extrema[:-1] if image.mode[-1] in "Aa" else extrema
             _require_bits(max(high for _, high in colors) << 8, white_level)
@@ -63,8 +63,8 @@ def white_of(image, depth, white_level):
                 raise Refused(f"has several channels of 16 bits, which are read with 65535 as white, not {white_level}")
         return None
     low, high = extrema
-    white = depth.white if grey and depth.white else white_level
-    if not grey:
+    white = depth.white if gray and depth.white else white_level
+    if not gray:
         if white is None and high == 1:
             raise Refused("holds 0 and 1 of 255 only; white_level: 1 makes 1 white, white_level: 255 leaves it dark")
         if white is None or white >= 255:

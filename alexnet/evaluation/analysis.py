@@ -1,4 +1,4 @@
-"""What a model sees: features, neighbours in their space, and which part of an image matters."""
+"""What a model sees: features, neighbors in feature space, and which part of an image matters."""
 
 import keras
 import numpy as np
@@ -8,13 +8,13 @@ from alexnet.evaluation.metrics import input_size, predict_in_batches
 
 
 def extract_features(model: keras.Model, images: np.ndarray, batch_size: int = 32) -> np.ndarray:
-    """What the last hidden layer makes of images, `(n, units)`: the space of the paper's figure 4, that of fc7.
+    """The activations of the last hidden layer, `(n, units)`: for the paper's network those of fc7 (figure 4).
 
     Args:
         images: `(n, side, side, 3)`, the model's input or larger; the central crop is taken.
     """
     classifier = next(layer for layer in reversed(model.layers) if isinstance(layer, keras.layers.Dense))
-    network = keras.Model(model.inputs[0], classifier.input)  # dropout before it passes everything on
+    network = keras.Model(model.inputs[0], classifier.input)  # dropout before it has no effect in prediction
     return predict_in_batches(network, center_crop(images, input_size(model) or images.shape[1]), batch_size)
 
 
@@ -29,7 +29,7 @@ def occlusion_sensitivity(
 ) -> np.ndarray:
     """How probable a class stays when a square hides a part of the image (Zeiler and Fergus, 2013).
 
-    The square is a fifth of the image wide, of the image's median colour, and moves to `places` places in each
+    The square is a fifth of the image wide, of the image's median color, and moves to `places` positions in each
     direction.
 
     Args:

@@ -1,4 +1,4 @@
-"""Labelled images as other programs hold them: arrays, a Keras data set, `tf.data`, a torch `DataLoader`."""
+"""Labeled images as other programs hold them: arrays, a Keras data set, `tf.data`, a torch `DataLoader`."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -14,13 +14,13 @@ BATCH_SIZE = 32  # of arrays
 
 
 def batches(data: Any) -> tuple[Iterable, int | None]:
-    """Batches `(images, labels)` of whatever holds them, and how many there are, or None.
+    """Batches `(images, labels)` of labeled images in any supported form, and their number, or None if unknown.
 
     Images are NumPy arrays `(n, side, side, 3)`, RGB 0-255, labels `(n,)` integers.
 
     Raises:
-        TypeError: data of no kind that is known here.
-        ValueError: data without end; and in the midst of them, pixels or labels that cannot be what is meant.
+        TypeError: an unsupported kind of data.
+        ValueError: endless data; and while iterating, invalid pixels or labels.
     """
     if callable(getattr(data, "images", None)):
         return data.images(), getattr(data, "steps_per_epoch", None)
@@ -30,14 +30,14 @@ def batches(data: Any) -> tuple[Iterable, int | None]:
     if isinstance(data, str | bytes | dict) or not hasattr(data, "__iter__") and not hasattr(data, "__getitem__"):
         raise TypeError(f"data: expected {KINDS}. Received: {type(data).__name__}")
     count = _count(data)
-    if isinstance(data, keras.utils.PyDataset):  # iterated as it is, it would not end
+    if isinstance(data, keras.utils.PyDataset):  # iterating over it would not end
         return (_pair(data[i]) for i in range(count)), count
     return map(_pair, data), count
 
 
 def _count(data):
     if int(np.asarray(data.cardinality() if hasattr(data, "cardinality") else 0)) == -1:  # what tf.data calls infinite
-        raise ValueError("data: these batches never end; take(n) as many as are to count.")
+        raise ValueError("data: these batches never end; use take(n).")
     try:
         return len(data)
     except TypeError:
@@ -50,7 +50,7 @@ def _slices(images, labels):
 
 
 def _pair(batch):
-    """One batch, or all of the data, as arrays that are what they are taken for."""
+    """One batch, or all of the data, as validated arrays."""
     if not isinstance(batch, tuple | list) or len(batch) != 2:
         what = f"{len(batch)} parts" if isinstance(batch, tuple | list) else type(batch).__name__
         raise TypeError(f"data: a batch must be a pair (images, labels). Received: {what}. Expected in all: {KINDS}.")
@@ -79,7 +79,7 @@ def _check_images(images):
         return
     least, most = images.min(), images.max()
     if not (least > -0.5 and most < 255.5):  # nor for a NaN
-        raise ValueError(f"data: pixels must be 0 to 255, as they come from a file. Received: {least:g} to {most:g}")
+        raise ValueError(f"data: pixels must be 0 to 255, as in an image file. Received: {least:g} to {most:g}")
     if images.dtype.kind == "f" and 0 < most <= 1:
         raise ValueError(f"data: pixels must be 0 to 255. Received: {least:g} to {most:g}; multiply them by 255.")
 

@@ -1,4 +1,4 @@
-"""What a checkpoint's model does not say itself."""
+"""Facts about a checkpoint that its model does not hold."""
 
 import json
 from os import PathLike
@@ -11,7 +11,7 @@ from alexnet.weights import recognize
 
 
 def checkpoint_info(weights: str | PathLike, model: keras.Model) -> tuple[list[str] | None, int]:
-    """What a model does not say itself: its classes, and how large images should be before the crop.
+    """Facts that a model does not hold: its classes, and how large images should be before the crop.
 
     A run recorded both beside its `model.keras`. Any other model of 1000 classes has ImageNet's, in the order of the
     published checkpoints; of others the names are unknown.

@@ -21,7 +21,7 @@ def evaluate(
     verbose: int | None = None,
     details: bool = False,
 ) -> "dict[str, float] | EvaluationResult":
-    """How often a model's first choice, or one of its first five, is right.
+    """Top-1 and top-5 accuracy, and cross-entropy, of a model on labeled images.
 
     Args:
         model: From images `(batch, height, width, 3)`, RGB 0-255, to probabilities `(batch, classes)`; or a list of
@@ -30,21 +30,21 @@ def evaluate(
             a `keras.utils.PyDataset`, a batched `tf.data.Dataset`, a torch `DataLoader`, any iterable. Images are
             `(n, side, side, 3)`, RGB 0-255, of the model's input size or larger; labels are numbers of classes `(n,)`
             or one-hot `(n, classes)`.
-        views: 1 for the central crop, 10 for the paper's four corners and centre and their mirror images, whose
+        views: 1 for the central crop, 10 for the paper's four corners and center and their mirror images, whose
             probabilities are averaged (section 4.1).
         verbose: 1 for a progress bar, 0 for silence; None for the bar where a person is watching.
-        details: Whether to return what the model said about every image, instead of three numbers.
+        details: Whether to return the predictions for every image instead of three numbers.
 
     Returns:
-        `{"top1": ..., "top5": ..., "loss": ...}`: two shares between 0 and 1, and the mean cross-entropy in nats. Of
-        classes with equal probabilities the one with the smaller number goes first. An image of which the model says
-        NaN is never right, and makes the loss NaN. With `details` an `EvaluationResult`, of which these are the
+        `{"top1": ..., "top5": ..., "loss": ...}`: two shares between 0 and 1, and the mean cross-entropy in nats. If
+        classes have equal probabilities, the one with the smaller number goes first. An image whose prediction is NaN
+        is never right, and makes the loss NaN. With `details` an `EvaluationResult`, of which these are the
         `metrics`.
 
     Raises:
-        TypeError: data of another kind.
-        ValueError: another number of views, images smaller than the model's input, pixels or labels that cannot be
-            what is meant, a model whose output are no probabilities.
+        TypeError: an unsupported kind of data.
+        ValueError: a different number of views, images smaller than the model's input, invalid pixels or labels, or a
+            model whose outputs are not probabilities.
 
     Examples:
         >>> model = alexnet.AlexNet(input_shape=(67, 67, 3), classes=3, width=1 / 16)
@@ -61,14 +61,14 @@ def evaluate(
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """What a model said about every image.
+    """A model's predictions for every image.
 
     Attributes:
         class_names: A name for each class.
-        labels: The right classes, `(n,)`; -1 for an image that could not be read, which counts nowhere.
+        labels: The true classes, `(n,)`; -1 for an image that could not be read, which is not counted.
         top5: The five most probable classes of each image, `(n, 5)`, or fewer where there are fewer.
-        probabilities: Theirs, `(n, 5)`.
-        label_ranks: How many classes the right one stands behind, `(n,)`, as `label_rank` counts them.
+        probabilities: Their probabilities, `(n, 5)`.
+        label_ranks: The rank of the true class, `(n,)`: 0 if it is the most probable. See `label_rank`.
         losses: Cross-entropy of each image in nats, `(n,)`.
 
     Examples:
@@ -97,10 +97,10 @@ class EvaluationResult:
         }
 
     def per_class(self) -> list[dict]:
-        """A dictionary for each class that has images, the worst first.
+        """A dictionary for each class that has images, lowest accuracy first.
 
-        `class`, `name`, `images`, `top1`, `top5`, and `most_confused_with`: the name that its images are most often
-        wrongly given, or nothing.
+        `class`, `name`, `images`, `top1`, `top5`, and `most_confused_with`: the wrong class most
+        often predicted for its images, or nothing.
         """
         rows = []
         for label in np.unique(self.labels[self.labels >= 0]):
@@ -120,20 +120,20 @@ class EvaluationResult:
         return sorted(rows, key=lambda row: (row["top1"], row["top5"], row["class"]))
 
     def confusion(self) -> np.ndarray:
-        """How many images of class i (row) were taken for class j (column), `(classes, classes)`."""
+        """How many images of true class i (row) were predicted as class j (column), `(classes, classes)`."""
         counts = np.zeros((len(self.class_names), len(self.class_names)), np.int64)
         read = self.labels >= 0
         np.add.at(counts, (self.labels[read], self.top5[read, 0]), 1)
         return counts
 
     def misclassified(self, count: int | None = None) -> np.ndarray:
-        """Indices of the images of which the model's first choice is wrong, the most confident first."""
+        """Indices of the misclassified images, the most confident mistakes first."""
         wrong = np.flatnonzero((self.label_ranks > 0) & (self.labels >= 0))
         return wrong[np.argsort(-self.probabilities[wrong, 0], kind="stable")][:count]
 
 
 def _evaluate(models, data, views, verbose):
-    """`EvaluationResult`. Batch by batch: what is kept of an image is five classes, not the probabilities of all."""
+    """`EvaluationResult`. Batch by batch: of each image only five classes are kept, not all probabilities."""
     kept = {"labels": [], "top5": [], "probabilities": [], "label_ranks": [], "losses": []}
     batch_size = probabilities = None
     for images, labels in progress(*batches(data), "Evaluating", verbose):
@@ -160,13 +160,13 @@ def _evaluate(models, data, views, verbose):
 
 def _check(probabilities, labels):
     sums = probabilities.sum(1)
-    if np.min(probabilities) < 0 or np.any(np.abs(sums - 1) > 0.02):  # neither is true of NaN
+    if np.min(probabilities) < 0 or np.any(np.abs(sums - 1) > 0.02):  # both comparisons are false for NaN
         raise ValueError(
-            f"The model's outputs are no probabilities, they sum to {sums[np.abs(sums - 1).argmax()]:.3g}: it needs a "
-            "softmax after its last layer."
+            f"The model's outputs are not probabilities (they sum to {sums[np.abs(sums - 1).argmax()]:.3g}): "
+            "it needs a softmax after its last layer."
         )
     if np.max(labels, initial=0) >= probabilities.shape[1]:
-        raise ValueError(f"There is a label {np.max(labels)}, and the model has {probabilities.shape[1]} classes.")
+        raise ValueError(f"There is a label {np.max(labels)}, but the model has {probabilities.shape[1]} classes.")
 
 
 def predict_probabilities(model: keras.Model, images: np.ndarray, views: int = 1, batch_size: int = 32) -> np.ndarray:
@@ -179,40 +179,40 @@ def predict_probabilities(model: keras.Model, images: np.ndarray, views: int = 1
         views: As for `evaluate`.
 
     Raises:
-        ValueError: images smaller than the model's input, or ten views of a model that does not say its size.
+        ValueError: images smaller than the model's input, or ten views for a model of unknown input size.
     """
     size = input_size(model)
     if size is None and views == 10:
-        raise ValueError("The model does not say how large its images are, and ten views are cut to that size.")
+        raise ValueError("The model does not say its input size, which ten views need.")
     size = size or images.shape[1]
     if images.shape[1] < size:
-        raise ValueError(f"The images have {images.shape[1]} pixels a side, the model takes {size}.")
+        raise ValueError(f"The images have {images.shape[1]} pixels a side; the model needs {size}.")
     crops = ten_crop(images, size) if views == 10 else [center_crop(images, size)]
     return np.sum([predict_in_batches(model, crop, batch_size) for crop in crops], axis=0) / views
 
 
 def predict_in_batches(model: keras.Model, images: np.ndarray, batch_size: int) -> np.ndarray:
-    """What a model says to any number of images, in batches of one size, float64."""
+    """A model's outputs for any number of images, computed in batches of one size, float64."""
     found = []
     for first in range(0, len(images), batch_size):
         batch = images[first : first + batch_size]
         filled = np.zeros((batch_size, *batch.shape[1:]), batch.dtype)
-        filled[: len(batch)] = batch  # and contiguous, which a mirror image is not: PyTorch takes no other
+        filled[: len(batch)] = batch  # and contiguous, as PyTorch needs it; a mirrored view is not
         found.append(np.asarray(model.predict_on_batch(filled), np.float64)[: len(batch)])
     return np.concatenate(found)
 
 
 def input_size(model: keras.Model) -> int | None:
-    """Pixels a side of a model's input; None of one that takes any size, or does not say, as a subclass of Keras's."""
+    """Pixels a side of a model's input; None if it takes any size or does not say, like a subclassed model."""
     inputs = getattr(model, "inputs", None)
     return inputs[0].shape[1] if inputs else None
 
 
 def label_rank(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """How many classes each image's label stands behind, `(n,)`; of equals the class with the smaller number leads.
+    """How many classes are ranked before each image's true class, `(n,)`; of equals the smaller number goes first.
 
-    With a NaN among its probabilities an image is never right: it stands behind all, and behind five where there are
-    fewer classes.
+    An image with a NaN among its probabilities is never right: all classes count as ranked before it, and at least
+    five where there are fewer.
     """
     chosen = probabilities[np.arange(len(labels)), labels][:, None]
     before = np.arange(probabilities.shape[1]) < np.asarray(labels)[:, None]

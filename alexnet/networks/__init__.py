@@ -40,7 +40,7 @@ def find_network(name):
 
 
 def network_of(name, activation="relu", without=()):
-    """The row of a network, with another activation or without some layers.
+    """The row of a network, with a different activation or without some layers.
 
     Raises:
         ValueError: an unknown network, activation or layer, or a network that cannot do without a layer.
@@ -67,8 +67,8 @@ def register_network(name, network):
         The network.
 
     Raises:
-        TypeError: `network` is no `Network`.
-        ValueError: another network has this name.
+        TypeError: `network` is not a `Network`.
+        ValueError: a different network has this name.
 
     Examples:
         >>> shorter = alexnet.NETWORKS["paper"].without("conv4")
@@ -81,7 +81,7 @@ def register_network(name, network):
     if not isinstance(network, Network):
         raise TypeError(f"network must be an alexnet.networks.Network. Received: {network!r}")
     if NETWORKS.get(name, network) != network:
-        raise ValueError(f"Another network is called {name!r}: {NETWORKS[name].title}.")
+        raise ValueError(f"A different network is called {name!r}: {NETWORKS[name].title}.")
     NETWORKS[name] = network
     return network
 

@@ -72,7 +72,7 @@ KRIZHEVSKY2012 = (
     .moved("relu5", after="pool5")
 )
 
-# Its neighbours, which the paper's sections 3.2 to 3.4 compare it with.
+# Its neighbors, which the paper's sections 3.2 to 3.4 compare it with.
 NET147 = KRIZHEVSKY2012.changed(
     {
         **_all(("pool1", "pool2", "pool5"), size=2, rounding="ceil"),
@@ -136,7 +136,7 @@ ONE_TOWER = (
     .moved("relu1", after="pool1")
     .moved("relu5", after="pool5")
 )
-# PyTorch's optimizer knows neither another rate nor another decay for biases.
+# PyTorch's optimizer has one rate and one decay for kernels and biases.
 TORCHVISION = (
     ONE_TOWER.without("norm1", "norm2")
     .changed({"conv1": {"padding": 2}})

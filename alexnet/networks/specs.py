@@ -46,7 +46,7 @@ class Conv(WeightedLayer):
 
 @dataclass(frozen=True)
 class LocallyConnected(WeightedLayer):
-    """A convolution whose kernel is another one at every place of the feature maps, and its bias too."""
+    """A convolution with a different kernel and bias at every position of the feature maps."""
 
     filters: int
     kernel: int
@@ -126,7 +126,8 @@ SPECS = (Conv, LocallyConnected, Dense, Activation, LRN, WithinChannelLRN, Pool,
 class Network:
     """A network as data: its layers from the pixels to the logits, and what it was trained on.
 
-    A row like another one is written as that row and what differs, with `changed`, `moved`, `inserted` and `without`.
+    A row similar to an existing one is written as that row and the differences, with `changed`, `moved`, `inserted`
+    and `without`.
 
     Attributes:
         title: What it is, in a few words.
@@ -138,7 +139,7 @@ class Network:
             for 227, or None.
 
     Raises:
-        ValueError: layers that make no network, in a sentence.
+        ValueError: layers that do not make a network; the message is one sentence.
 
     Examples:
         >>> from alexnet.networks.specs import Activation, Conv, Dense, Flatten
@@ -157,7 +158,9 @@ class Network:
 
     def __post_init__(self):
         if strangers := [layer for layer in self.layers if not isinstance(layer, SPECS)]:
-            raise ValueError(f"{self.title}: {strangers[0]!r} is none of {', '.join(spec.__name__ for spec in SPECS)}.")
+            raise ValueError(
+                f"{self.title}: {strangers[0]!r} is not one of {', '.join(spec.__name__ for spec in SPECS)}."
+            )
         names = [layer.name for layer in self.layers]
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise ValueError(f"{self.title}: two layers are called {twice}.")
@@ -172,7 +175,7 @@ class Network:
                 where = "after" if flat else "before"
                 raise ValueError(f"{self.title}: {layer.name} cannot come {where} Flatten.")
             if isinstance(layer, Pool) and layer.stride > layer.size:
-                raise ValueError(f"{self.title}: {layer.name} leaves out what lies between its windows.")
+                raise ValueError(f"{self.title}: {layer.name} leaves gaps between its windows.")
             if isinstance(layer, Conv | LRN) and layer.groups > 1 and channels % layer.groups:
                 raise ValueError(f"{self.title}: {layer.name} cannot cut {channels} feature maps into {layer.groups}.")
             if isinstance(layer, Conv | LocallyConnected):
@@ -249,7 +252,7 @@ class Network:
         return replace(self, layers=layers, **fields)
 
     def moved(self, name, after):
-        """This network with a layer at another place."""
+        """This network with a layer at a different position."""
         rest = tuple(layer for layer in self.layers if layer.name != name)
         return replace(self, layers=_insert(rest, self.layer(name), self.layer(after)))
 
@@ -279,7 +282,7 @@ class Network:
         return left
 
     def with_activation(self, function):
-        """This network with another function for every activation, `"relu"` or `"tanh"`; layers are named after it."""
+        """This network with every activation replaced by `"relu"` or `"tanh"`; layers are named after it."""
 
         def other(layer):
             if not isinstance(layer, Activation):

@@ -132,7 +132,8 @@ _normalize_linear = _Linear(
 
 def _fusion_barrier(function, *arrays):
     """`function(*arrays)` behind a fusion barrier: XLA on a CPU copies cheap producers into every consumer, and
-    computes them in each anew, but does not fuse across `cond`. The other branch is never taken: nothing is below -inf.
+    computes them again in each, but does not fuse across `cond`. The other branch is never taken: nothing is below
+    -inf.
     """
 
     def never(*arrays):
@@ -151,7 +152,7 @@ def _dependent_false(values):
 
 
 def max_pooling(inputs, size, stride):
-    """With the place of each largest value kept: XLA's own gradient looks for it again, in indices of every input. Of
+    """Keeps the position of each largest value: XLA's own gradient looks for it again, in indices of every input. Of
     equal values the first counts, as in XLA."""
     return _pool(inputs, size, stride)
 
@@ -201,7 +202,7 @@ def _max_pool_with_argmax(inputs, size, stride):
 
 
 def _unpool(argmax, cotangent, size, stride, sides):
-    """Each gradient at the place of its largest value, in maps of `sides`."""
+    """Each gradient at the position of its largest value, in maps of `sides`."""
     found = 0
     for number in range(size * size):
         first = divmod(number, size)
@@ -215,7 +216,7 @@ def _unpool(argmax, cotangent, size, stride, sides):
 
 
 def _picked(kept, linear, settings):
-    """What `tangent` is at the place of each largest value."""
+    """The `tangent` at the position of each largest value."""
     (argmax,), (tangent,), (size, stride, _) = kept, linear, settings
     found = 0
     for number, values in _windows(tangent, size, stride):
@@ -233,7 +234,7 @@ _pick = _Linear(
 
 
 def convolution(inputs, kernel, bias=None, strides=(1, 1), padding="valid", groups=1):
-    """With the gradient of the bias as a matrix product: XLA sums by columns, and computes what it sums anew."""
+    """With the gradient of the bias as a matrix product: XLA sums by columns, and computes the summands again."""
     outputs = reference.convolution(inputs, kernel, None, strides, padding, groups)
     if bias is None or bias.dtype != outputs.dtype:
         return outputs if bias is None else outputs + bias

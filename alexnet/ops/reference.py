@@ -8,7 +8,7 @@ from keras import ops
 
 
 def local_response_normalization(activations, axis, radius, k, alpha, beta, groups=1):
-    """`activations / (k + alpha * squared_sum) ** beta`, the sum being that of squares of `radius` neighbours to both
+    """`activations / (k + alpha * squared_sum) ** beta`, the sum being that of squares of `radius` neighbors to both
     sides along `axis`, inside one of `groups` equal parts of it (section 3.3 of the paper).
 
     Args:
@@ -58,7 +58,7 @@ def convolution(inputs, kernel, bias=None, strides=(1, 1), padding="valid", grou
 
 
 def local_convolution(inputs, kernel, bias=None, size=(1, 1), strides=(1, 1)):
-    """A convolution without shared weights: `kernel` has another set of filters for each place of the result.
+    """A convolution without shared weights: `kernel` has a different set of filters for each position of the result.
 
     Args:
         inputs: `(batch, height, width, channels)`.
@@ -76,7 +76,7 @@ def local_convolution(inputs, kernel, bias=None, size=(1, 1), strides=(1, 1)):
         for x in range(size[1])
     ]
     windows = ops.concatenate(shifted, -1)
-    # Each place is a product of its own: the places are the batch of one matrix product.
+    # Each position is a separate product: the positions are the batch of one matrix product.
     outputs = ops.matmul(ops.transpose(windows, (1, 2, 0, 3)), kernel)
     outputs = ops.transpose(outputs, (2, 0, 1, 3))
     return outputs if bias is None else outputs + bias
@@ -112,7 +112,7 @@ def ceil_pooling(inputs, size, stride, kind="max"):
 
 def _padded(inputs, after, value):
     """With so many rows and columns of a value behind the last ones. `ops.pad` numbers its calls, so that
-    torch.compile compiles each anew."""
+    torch.compile compiles each again."""
     for axis, count in zip((1, 2), after, strict=True):
         if count:
             edge = ops.full_like(inputs[(slice(None),) * axis + (slice(count),)], value)
@@ -139,7 +139,7 @@ def momentum_step(variable, velocity, gradient, learning_rate, momentum, decay):
 
 
 def windowed_sum(values, axis, radius, groups=1):
-    """Each value's sum with its `radius` neighbours to both sides along `axis`, inside its own of `groups` equal parts.
+    """Each value's sum with its `radius` neighbors to both sides along `axis`, inside its own of `groups` equal parts.
 
     Of shifted copies. A product with a band matrix of ones would be float32 in name only on a GPU (TF32: three digits),
     spread one infinity over all channels (0 * inf), and write past its memory in TensorFlow when a size is 1.
@@ -157,7 +157,7 @@ def windowed_sum(values, axis, radius, groups=1):
     before = (slice(None),) * axis
     edge = ops.zeros_like(
         values[(*before, slice(radius))]
-    )  # ops.pad numbers its calls: torch.compile compiles each anew
+    )  # ops.pad numbers its calls: torch.compile would compile each again
     padded = ops.concatenate([edge, values, edge], axis)
     copies = (padded[(*before, slice(shift, shift + size))] for shift in range(2 * radius + 1))
     return functools.reduce(operator.add, copies)

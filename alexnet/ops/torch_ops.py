@@ -123,7 +123,7 @@ class _Workspace:
         self._sums, self._powers, self._scale = rows.new_empty(3, height, groups, channels // groups)
 
     def window(self, values, out=None):
-        """The sum of each value and its neighbours."""
+        """The sum of each value and its neighbors."""
         out = self._sums if out is None else out
         channels, padded, out = out.shape[-1], self._padded[: len(values)], out[: len(values)]
         padded[..., self.radius : self.radius + channels].copy_(values.view(out.shape))

@@ -1,4 +1,4 @@
-"""Notebooks x backends x a grid of parameters, through papermill; and the report on what came out."""
+"""Notebooks x backends x a grid of parameters, through papermill; and the report on the results."""
 
 from alexnet.studies.runner import BatchError, run_batch
 

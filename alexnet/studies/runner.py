@@ -31,7 +31,7 @@ from alexnet.studies.report import write_report
 
 
 class BatchError(ValueError):
-    """A batch that cannot begin, in one sentence. Nothing has been run."""
+    """A batch that cannot start; the message is one sentence. Nothing has been run."""
 
 
 @dataclass
@@ -39,7 +39,7 @@ class Job:
     """One notebook with one set of parameters.
 
     `status` goes from `"waiting"` over `"running"` to `"finished"`, `"skipped"` (it had finished before), `"failed"`,
-    or `"locked"`: somebody else runs it now, and nothing of it was touched.
+    or `"locked"`: another process is running it, and nothing was changed.
     """
 
     notebook: Path
@@ -163,9 +163,7 @@ def _plan(notebooks, values, backends, grid):
                 folder = recipe.run_folder / backend
                 job = Job(notebook, backend, parameters, folder, recipe.epochs, label, records=records, recipe=recipe)
                 if any(job.output == other.output for other in batch):
-                    raise BatchError(
-                        f"Two runs would share the folder {folder}: the same value stands twice in the grid."
-                    )
+                    raise BatchError(f"Two runs would share the folder {folder}: the same value is twice in the grid.")
                 batch.append(job)
     return batch
 
@@ -237,7 +235,7 @@ def _run_all(batch, jobs, console, force):
                     future.result()
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
-                progress.console.print("stopping: each run saves its state first")
+                progress.console.print("Stopping: each run saves its state first.")
                 _stop([job.process for job in batch if job.process and job.process.poll() is None])
                 raise
 
@@ -284,7 +282,7 @@ def _stop(processes, patience=60):
 
 
 def _execute(job, show_epoch, force):
-    """Run a job's notebook, unless another batch is at it or, without `force`, has finished it meanwhile."""
+    """Run a job's notebook, unless another batch is running it or, without `force`, has finished it meanwhile."""
     try:
         with FolderLock(job.folder, f".{job.notebook.stem}.lock"):
             if not force and _has_finished(job):
@@ -302,7 +300,7 @@ def _run_notebook(job, show_epoch):
     job.status = "running"
     parameters = job.folder / f"unfinished.{job.notebook.stem}.yaml"
     log = job.folder / f"{job.notebook.stem}.log"
-    # One backend a process; a headless kernel must not take itself for one that a person watches.
+    # One backend a process; a headless kernel must not believe that a person is watching.
     environment = {name: value for name, value in os.environ.items() if name != "JPY_SESSION_NAME"}
     environment["KERAS_BACKEND"] = job.backend
     environment.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -345,4 +343,4 @@ def _correct_status(job):
 
 def _last_line(log):
     lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    return lines[-1] if lines else "the process ended without a word"
+    return lines[-1] if lines else "the process ended without a message"

@@ -1,4 +1,4 @@
-"""`train(recipe)`: from a recipe to a trained network and a folder with everything about how it came to be."""
+"""`train(recipe)`: from a recipe to a trained network, and a folder with a full record of the run."""
 
 import contextlib
 import logging
@@ -61,31 +61,30 @@ __all__ = [
 def train(
     recipe: Recipe, callbacks: Sequence[keras.callbacks.Callback] = (), verbose: Literal[0, 1, 2] | None = None
 ) -> Run:
-    """Train a network as a recipe says and record the run.
+    """Train the network that a recipe describes, and record the run.
 
     Args:
         recipe: `alexnet.Recipe`.
         callbacks: A list of your own `keras.callbacks.Callback`s. Their `model` is the network up to its logits; after
-            an epoch they find the validation's results and the learning rate in `logs`. One that sets
-            `stop_training` ends the run early, with everything that a finished run has. What they remember is not
-            in a saved state: after an interruption they begin anew.
+            each epoch, `logs` has the validation results and the learning rate. A callback that sets
+            `stop_training` ends the run early; the run then counts as finished. Their own state is not saved:
+            after an interruption they start again.
         verbose: 0 for silence; 2 for a summary of the data, then a line an epoch under a line of titles; 1 for a
             progress bar besides, and in a notebook a curve of the epochs so far. None is 1 where a person is watching,
             at a terminal or in an open notebook, and 2 elsewhere. In a file or a pipe 1 is the same as 2.
 
     Returns:
         `Run`. Its folder holds `params.yaml`, `metrics.json`, `history.csv`, `model.keras`, `skipped.csv` if images
-        were left out, `passed_over.csv` if files were no images, `last_good.keras` after a loss that is no number, and,
-        until the run is finished,
-        `checkpoints/`, from which a later call with the same recipe goes on: on the same machine to the same weights,
-        bit for bit, that it would have come to without a pause. A finished run of the same name is removed and trained
-        anew; `load_or_train` keeps it.
+        were left out, `passed_over.csv` if some files were not images, `last_good.keras` after a loss of NaN or
+        infinity, and, until the run is finished, `checkpoints/`, from which a later call with the same recipe resumes:
+        on the same machine it ends with the same weights, bit for bit, as without the interruption. A finished run of
+        the same name is removed and trained again; `load_or_train` keeps it.
 
     Raises:
-        DataError, CheckpointError: data or weights that cannot be used; nothing is written then.
+        DataError, CheckpointError: data or weights that cannot be used. Nothing has been written.
         RunError: a folder that cannot be written, or where another run is writing; an unfinished run with other
-            parameters, a loss that is no number, too little memory.
-        TooManyBadImagesError: more images than `max_skipped` cannot be read.
+            parameters; a loss of NaN or infinity; too little memory.
+        TooManyBadImagesError: a larger share of the images than `max_skipped` cannot be read.
         Interrupted: Ctrl-C, SIGTERM or a notebook's stop button, a `KeyboardInterrupt`. The state is saved, and the
             message says how to go on.
 
@@ -104,7 +103,7 @@ def train(
     if recipe.backend not in (None, backend):
         raise RunError(f"The recipe asks for {recipe.backend}, but Keras runs on {backend} in this process.")
     if keras.config.max_epochs() or keras.config.max_steps_per_epoch():
-        raise RunError("Keras would cut the training short: take away KERAS_MAX_EPOCHS and KERAS_MAX_STEPS_PER_EPOCH.")
+        raise RunError("Keras would cut the training short: unset KERAS_MAX_EPOCHS and KERAS_MAX_STEPS_PER_EPOCH.")
     with contextlib.ExitStack() as stack:
         for context in (tuned_process(), kept_random_states(), keras_settings(recipe.dtype_policy)):
             stack.enter_context(context)
@@ -120,7 +119,7 @@ def train(
 def _check_callbacks(callbacks):
     listed = isinstance(callbacks, list | tuple)
     if not listed or not all(isinstance(callback, keras.callbacks.Callback) for callback in callbacks):
-        raise TypeError(f"callbacks: a list of keras.callbacks.Callback is needed. Received: {callbacks!r}")
+        raise TypeError(f"callbacks: expected a list of keras.callbacks.Callback. Received: {callbacks!r}")
 
 
 def _train(recipe, folder, users, verbose, stack):
@@ -187,7 +186,7 @@ def _announce(run, checkpoint):
 
 
 def _fit(run_dir, users, signals, verbose, bar):
-    """The epochs that are left, the first of them perhaps a part of one."""
+    """Train the remaining epochs, the first of which may be partly done."""
     run, state = run_dir.run, run_dir.state
     training_model = state.training_model
     steps_per_epoch = run.training.steps_per_epoch
@@ -210,12 +209,12 @@ def _fit(run_dir, users, signals, verbose, bar):
             steps_per_epoch=count,
             initial_epoch=state.epoch,
             epochs=epochs,
-            shuffle=False,  # the order is the data's own affair
+            shuffle=False,  # the data set shuffles itself
             callbacks=after_epoch,
             verbose=0,
         )
 
-    if state.step == steps_per_epoch:  # all steps were made, and the run ended while it validated
+    if state.step == steps_per_epoch:  # all steps were made, and the run was interrupted during validation
         _end_epoch(state, after_epoch)
     elif state.step:
         fit(state.global_step, state.epoch + 1, steps_per_epoch - state.step)
@@ -234,15 +233,15 @@ def _end_epoch(state, after_epoch):
 
 
 def load_or_train(recipe: Recipe, matching: Iterable[str] = (), verbose: Literal[0, 1, 2] | None = None) -> Path:
-    """The folder of the finished run that a recipe names; trained now if there is none of that name.
+    """The folder of the finished run that a recipe names. If there is none of that name, it is trained now.
 
     Args:
-        recipe: Its `run_dir` and `name` tell the folder, all of it what is trained.
-        matching: Names of fields in which a run that is there must agree with the recipe.
+        recipe: Its `run_dir` and `name` determine the folder.
+        matching: Names of fields that an existing run must share with the recipe.
         verbose: As for `train`.
 
     Raises:
-        RunError: a run of that name that does not agree; and as `train`.
+        RunError: an existing run of that name with other values; and as `train`.
 
     Examples:
         With a folder of images for each class in `photos`:
@@ -263,14 +262,14 @@ def load_or_train(recipe: Recipe, matching: Iterable[str] = (), verbose: Literal
     for name in matching:
         if getattr(made_with, name) != getattr(recipe, name):
             raise RunError(
-                f"{folder} holds a run with another {name}: {getattr(made_with, name)} there, "
-                f"{getattr(recipe, name)} here. Give this one another name."
+                f"{folder} holds a run with a different {name}: {getattr(made_with, name)} there, "
+                f"{getattr(recipe, name)} here. Give this run a different name."
             )
     return folder
 
 
 def build_model(recipe: Recipe, classes: int, pixel_stats: PixelStats | None = None) -> keras.Model:
-    """The network that a recipe asks for, with `classes` classes: the values that its training starts from.
+    """The network that a recipe describes, with `classes` classes and the weights that its training starts from.
 
     Args:
         pixel_stats: `PixelStats`, whose mean is subtracted where the recipe asks for the training images' own.
@@ -280,7 +279,9 @@ def build_model(recipe: Recipe, classes: int, pixel_stats: PixelStats | None = N
         (None, 3)
     """
     if recipe.freeze and recipe.weights is None:
-        raise RecipeError(f"freeze: {recipe.freeze} layers cannot stay as weights has them, because weights is None.")
+        raise RecipeError(
+            f"freeze: {recipe.freeze} layers cannot keep the checkpoint's values, because weights is None."
+        )
     mean = None
     if pixel_stats is not None and recipe.color_statistics == "training" and recipe.weights is None:
         mean = pixel_stats.mean.tolist()
@@ -302,13 +303,13 @@ def build_model(recipe: Recipe, classes: int, pixel_stats: PixelStats | None = N
         )
     for layer in recipe.row.weighted[: recipe.freeze]:
         model.get_layer(layer.name).trainable = False
-    trim_memory()  # initializers take twice what they give
+    trim_memory()  # initializers use twice the memory of their results
     return model
 
 
 def compile_model(model: keras.Model, recipe: Recipe) -> keras.Model:
-    """What `train` fits: the network up to its logits, since a loss computed from probabilities loses its gradient
-    near 0. It shares the layers of `model`; its optimizer, loss and metrics are those of the recipe."""
+    """The model that `train` fits: the network up to its logits, because a loss computed from probabilities loses its
+    gradient near 0. It shares the layers of `model`; its optimizer, loss and metrics are those of the recipe."""
     classes = model.output_shape[-1]
     with keras_settings(recipe.dtype_policy):
         training_model = without_softmax(model)
@@ -318,7 +319,7 @@ def compile_model(model: keras.Model, recipe: Recipe) -> keras.Model:
             metrics=[TopK(1, "top1"), TopK(min(5, classes), "top5")],
         )
         training_model.optimizer.build(training_model.trainable_variables)
-        # Keras makes the variables of the metrics in the first step; a saved state needs a place for them before.
+        # Keras creates the metrics' variables in the first step; restoring a saved state needs them earlier.
         training_model.compute_metrics(None, np.zeros(1, "int32"), np.zeros((1, classes), "float32"))
         training_model.reset_metrics()
     return training_model

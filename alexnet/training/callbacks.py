@@ -15,7 +15,7 @@ from alexnet.training.system_info import memory_in_use
 
 
 class StepMonitor(keras.callbacks.Callback):
-    """After each step: is the loss a number, is it time to save, has somebody asked to stop?
+    """After each step: checks the loss, saves the state when it is due, and stops on a signal.
 
     Args:
         run_dir: `RunDir`.
@@ -37,7 +37,7 @@ class StepMonitor(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         self.state.step += 1
-        # The loss of the step before: to ask for this step's would wait for the device, which is still at it.
+        # The loss of the previous step: this step's would make the host wait for the device.
         self._check()
         self._unchecked = (self.state.step, logs["loss"])
         due = self._is_due()
@@ -49,7 +49,7 @@ class StepMonitor(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self._check()
-        if self.state.training_seconds is None:  # otherwise the run was interrupted while it validated
+        if self.state.training_seconds is None:  # otherwise the run was interrupted during validation
             self.state.training_seconds = self.state.elapsed()
         self.signals.check()
         logs["training_seconds"] = self.state.training_seconds
@@ -76,10 +76,10 @@ class StepMonitor(keras.callbacks.Callback):
 
 
 class TrimMemory(keras.callbacks.Callback):
-    """Gives back the kept memory (`alexnet.tune_process`) that training does not need: what compiling took,
-    after the first step, and what lies between blocks in use, when that has grown."""
+    """Returns kept memory (`alexnet.tune_process`) that training does not need: after the first step what compiling
+    used, and later the gaps between used blocks when they have grown."""
 
-    GROWTH = 1.25  # times what was held after the first epoch, or at the last release
+    GROWTH = 1.25  # factor over the memory held after the first epoch, or at the last release
 
     def __init__(self):
         super().__init__()
@@ -96,7 +96,7 @@ class TrimMemory(keras.callbacks.Callback):
         self._usual = self._usual or held
         if held and held > self.GROWTH * self._usual:
             trim_memory()
-            self._usual = held  # what comes back is needed
+            self._usual = held  # whatever is allocated again is needed
 
 
 class ValidationCallback(keras.callbacks.Callback):
@@ -128,7 +128,7 @@ class HistoryLogger(keras.callbacks.Callback):
 
 
 class CheckpointCallback(keras.callbacks.Callback):
-    """Last of all: saves the state from which the run could go on after this epoch."""
+    """Saves the state after each epoch. It must be the last callback."""
 
     def __init__(self, run_dir: RunDir, signals: Signals):
         super().__init__()

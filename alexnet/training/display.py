@@ -1,4 +1,4 @@
-"""What somebody sees of a training: a line for each epoch, a bar for the one under way, in notebooks a curve."""
+"""Progress of a training: a line for each epoch, a bar for the current one, and in notebooks a curve."""
 
 import html
 import sys
@@ -51,7 +51,7 @@ class EpochLogger(keras.callbacks.Callback):
 
 
 class EpochBar(keras.callbacks.Callback):
-    """A bar for the epoch under way, and in notebooks a curve of those that are finished. Used as a context.
+    """A bar for the current epoch, and in notebooks a curve of the finished ones. A context manager.
 
     Nothing is drawn, or asked of the device, more often than `alexnet.progress.INTERVAL` allows.
     """
@@ -63,7 +63,7 @@ class EpochBar(keras.callbacks.Callback):
         self._bar = Bar(sys.stdout)
         self._curve = None
         self._pace = None  # seconds a step
-        self._mark = None  # (time, step) from which the pace is taken
+        self._mark = None  # (time, step) from which the pace is measured
 
     def __enter__(self):
         self._bar.__enter__()
@@ -77,7 +77,7 @@ class EpochBar(keras.callbacks.Callback):
         self._bar.__exit__(*error)
 
     def on_epoch_begin(self, epoch, logs=None):
-        # The first step of all compiles.
+        # The very first step compiles, so it is not counted.
         self._mark = self._pace and (time.monotonic(), self.state.step)
         self._draw()
 
@@ -95,7 +95,7 @@ class EpochBar(keras.callbacks.Callback):
             self._curve.update(_curve(self.run.history), raw=True)
 
     def validating(self, batches):
-        """The same batches of the validation, counted on the bar."""
+        """The validation batches, counted on the bar."""
         total = self.run.validation.steps_per_epoch
         for completed, batch in enumerate(batches):
             if self._bar.is_due():
@@ -130,7 +130,7 @@ class EpochBar(keras.callbacks.Callback):
 
 
 def _estimate(seconds):
-    return f"{seconds:.0f} s" if seconds < 10 else format_duration(seconds)  # of an estimate no tenths
+    return f"{seconds:.0f} s" if seconds < 10 else format_duration(seconds)  # no tenths in an estimate
 
 
 # --- Where a run stands, in words
@@ -145,7 +145,7 @@ def position(run: Run, epoch: int, step: int) -> str:
 
 
 def again(recipe: Recipe) -> str:
-    """What to do for the same training again, so that it resumes."""
+    """How to start the training again so that it resumes."""
     how = "run this cell again" if in_kernel() else "run the same command again"
     return how if recipe.resume else f"set resume to true and {how}"
 

@@ -1,4 +1,4 @@
-"""Top-1 and top-5 while a network trains, by the rule of `alexnet.evaluate` on every backend."""
+"""Top-1 and top-5 during training, counted as in `alexnet.evaluate` on every backend."""
 
 from typing import Any
 

@@ -24,7 +24,7 @@ class SGD(keras.optimizers.SGD):
         v <- momentum * v - learning_rate * (gradient + decay * w)
         w <- w + v
 
-    The decay is inside the momentum, an L2 penalty of `decay / 2`; Keras's own `weight_decay` is another rule. Unless
+    The decay is inside the momentum, an L2 penalty of `decay / 2`; Keras's `weight_decay` is a different rule. Unless
     `factors` says so, biases do not decay.
 
     Args:
@@ -36,7 +36,7 @@ class SGD(keras.optimizers.SGD):
             in it have `((1.0, 1.0), (1.0, 0.0))`.
 
     Raises:
-        ValueError: `nesterov` is asked for, which `keras.optimizers.SGD` has.
+        ValueError: `nesterov` is set; `keras.optimizers.SGD` has it.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class SGD(keras.optimizers.SGD):
 
     def factors_of(self, variable):
         """Factors of the learning rate and of the decay of one variable."""
-        known = hasattr(variable, "path")  # TensorFlow's own, which its steps are given, does not know it
+        known = hasattr(variable, "path")  # TensorFlow's own variables, which its steps receive, do not have it
         path = (variable.path if known else self._paths[variable_index(self, variable)]).split("/")
         is_bias = path[-1] == "bias" or len(variable.shape) < 2
         rates, decays = self.factors.get(path[-2] if len(path) > 1 else None, _PLAIN)
@@ -85,7 +85,7 @@ class SGD(keras.optimizers.SGD):
 class ReduceLROnPlateau(keras.callbacks.ReduceLROnPlateau):
     """The paper's schedule: the learning rate is divided by 10 when validation stalls, at most three times.
 
-    Validation stalls when its top-1 has not risen by more than its standard error: less is chance.
+    Validation stalls when its top-1 has not risen by more than its standard error: a smaller rise may be chance.
 
     Args:
         patience: Epochs without such a rise before a reduction.
@@ -105,7 +105,7 @@ class ReduceLROnPlateau(keras.callbacks.ReduceLROnPlateau):
 
     @property
     def state(self) -> dict[str, Any]:
-        """What a saved run keeps of it, as JSON has it."""
+        """The part of it that a saved run keeps, as JSON."""
         return {"best": self.best, "waited": self.wait, "left": self.left}
 
     @state.setter
@@ -113,7 +113,7 @@ class ReduceLROnPlateau(keras.callbacks.ReduceLROnPlateau):
         self.best, self.wait, self.left = state["best"], state["waited"], state["left"]
 
     def on_train_begin(self, logs=None):
-        """Forgets nothing, unlike Keras's: a resumed run goes on waiting."""
+        """Unlike Keras's, does not reset: a resumed run keeps waiting."""
 
     def on_epoch_end(self, epoch, logs=None):
         if not self.left:

@@ -42,13 +42,13 @@ HISTORY_FIELDS = (
 
 @dataclass
 class Run:
-    """A run and what is left of it.
+    """A run and its record.
 
     Attributes:
         folder: Where it is recorded, `run_dir/name/backend`.
         recipe: Its parameters.
         model: The network, from pixels to probabilities.
-        history: A dictionary for each epoch, of the names in `HISTORY_FIELDS`.
+        history: A dictionary for each epoch, with the names in `HISTORY_FIELDS`.
         metrics: The content of `metrics.json`.
         training, validation: The images.
 
@@ -85,7 +85,7 @@ class Run:
 
 
 def read_history(folder: str | PathLike) -> list[dict[str, float]]:
-    """The `history.csv` of a run's folder: a dictionary for each epoch, of the names in `HISTORY_FIELDS`.
+    """The `history.csv` of a run's folder: a dictionary for each epoch, with the names in `HISTORY_FIELDS`.
 
     Examples:
         With a folder of images for each class in `photos`:
@@ -100,16 +100,16 @@ def read_history(folder: str | PathLike) -> list[dict[str, float]]:
 
 @contextlib.contextmanager
 def only_run(folder: Path) -> Iterator[FolderLock]:
-    """Within it no other run writes into the folder; gives the lock.
+    """A context in which no other run writes into the folder; yields the lock.
 
     Raises:
-        RunError: another one does now, or the folder cannot be written.
+        RunError: another run is writing now, or the folder cannot be written.
     """
     with contextlib.ExitStack() as stack:
         try:
             lock = stack.enter_context(FolderLock(folder))
         except LockedError as error:
-            raise RunError(f"{error} Wait for the end of that run, or give this one another name.") from None
+            raise RunError(f"{error} Wait for the end of that run, or give this one a different name.") from None
         except OSError as error:
             raise RunError(_unwritable(folder, error)) from None
         yield lock
@@ -120,7 +120,7 @@ def _unwritable(folder, error):
 
 
 class RunDir:
-    """A run's folder and the files in it. They are replaced whole, so that none is ever half-written.
+    """A run's folder and the files in it. They are written atomically, so none is ever half-written.
 
     Args:
         run: `Run`.
@@ -129,7 +129,7 @@ class RunDir:
 
     Attributes:
         checkpoints: `CheckpointManager`.
-        last_save: When the state was saved last, or the saving failed, as `time.monotonic` has it.
+        last_save: `time.monotonic()` of the last save, successful or not.
     """
 
     def __init__(self, run: Run, state: TrainState, lock: FolderLock):
@@ -141,10 +141,10 @@ class RunDir:
         self.last_save = time.monotonic()
 
     def start(self, checkpoint: Checkpoint | None = None) -> None:
-        """Begin a run in its folder, or go on from a `Checkpoint`.
+        """Start a run in its folder, or resume it from a `Checkpoint`.
 
         Raises:
-            RunError: the folder cannot be written, or the state is of another version.
+            RunError: the folder cannot be written, or the state is from a different version.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -216,11 +216,10 @@ class RunDir:
         }
 
     def save(self) -> None:
-        """Save the state. A disk that cannot take it does not end the run: the earlier states stay, and the next save
-        tries again.
+        """Save the state. A full disk does not end the run: the earlier states stay, and the next save tries again.
 
         Raises:
-            LossError: weights that are no finite numbers. Earlier states stay.
+            LossError: weights are NaN or infinite. Earlier states stay.
         """
         state = self.state
         arrays = state.arrays()
@@ -237,7 +236,7 @@ class RunDir:
         try:
             self.lock.keep()
         except LockedError as error:
-            raise RunError(f"{error} The folder of this run was removed, and another run has begun there.") from None
+            raise RunError(f"{error} The folder of this run was removed, and another run has started there.") from None
 
     def keep_last_good(self) -> Path | None:
         """The weights of the last state that led to a finite loss as `last_good.keras`.
@@ -245,7 +244,7 @@ class RunDir:
         Returns:
             Its path, or None where no such state was saved.
         """
-        # A step's loss comes from the weights after the step before, so those may be wrong already.
+        # A step's loss comes from the weights after the previous step, so those may already be bad.
         bad = self.state.global_step if self.state.bad_step is None else self.state.bad_step
         checkpoint = self.checkpoints.newest(most=bad - 2)
         if checkpoint is None:
@@ -256,7 +255,7 @@ class RunDir:
     def _save_model(self, name):
         frozen = [layer for layer in self.run.model.layers if not layer.trainable]
         for layer in frozen:
-            layer.trainable = True  # whoever loads it decides for himself what to freeze
+            layer.trainable = True  # the freezing belongs to this run, not to the saved model
         with atomic_write(self.folder / name) as unfinished, without("tensorflow"):
             self.run.model.save(unfinished)
         return self.folder / name
@@ -274,7 +273,7 @@ class RunDir:
         except OSError as error:
             raise RunError(
                 f"The trained model cannot be written to {self.folder} ({error.strerror or error}). Make room and "
-                "start the run again: it goes on from its last saved state."
+                "start the run again: it resumes from its last saved state."
             ) from None
         self.checkpoints.clear()
 
@@ -285,14 +284,14 @@ class RunDir:
         self.run.metrics["error"] = None if interrupted else f"{type(error).__name__}: {error}"
         try:
             self.write()
-        except OSError as problem:  # the disk may be what failed; the error itself is on its way up
+        except OSError as problem:  # the disk may be the cause; the original error is raised anyway
             logger.warning(f"{self.folder} cannot be written ({problem.strerror or problem}).")
-        except RunError:  # the folder is another run's now, and this is that error
+        except RunError:  # the folder belongs to another run now, which is the error being handled
             pass
 
     def _clear(self):
         names = ("metrics.json", "history.csv", "model.keras", "last_good.keras", "skipped.csv", "passed_over.csv")
-        names += ("unfinished.keras",)  # a killed run of an earlier version may have left it
+        names += ("unfinished.keras",)  # a killed run of an earlier version may have left this
         for name in names:
             (self.folder / name).unlink(missing_ok=True)
         self.checkpoints.clear()

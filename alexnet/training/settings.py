@@ -1,4 +1,4 @@
-"""Settings and random states of the whole process: a run has its own, and leaves the user's as they were."""
+"""Settings and random states of the whole process: a run uses its own and restores the user's."""
 
 import contextlib
 import random
@@ -11,8 +11,8 @@ import numpy as np
 
 @contextlib.contextmanager
 def keras_settings(dtype_policy: str) -> Iterator[None]:
-    """Within it Keras computes as its own defaults and a recipe say, whatever `~/.keras/keras.json` or the program has
-    set; they come back at the end.
+    """A context in which Keras uses its own defaults and a recipe's settings, whatever `~/.keras/keras.json` or the
+    program has set. Their settings are restored at the end.
 
     Args:
         dtype_policy: The name of a policy, such as `"float32"`.
@@ -35,7 +35,7 @@ def _set(floatx, epsilon, image_data_format, dtype_policy):
 
 @contextlib.contextmanager
 def kept_random_states() -> Iterator[None]:
-    """Afterwards the program's generators, Python's, NumPy's and PyTorch's, go on as if nothing had been drawn.
+    """Restores the random states of Python, NumPy and PyTorch afterwards, as if nothing had been drawn.
 
     Keras draws the seeds of initializers from Python's, and PyTorch a number for each pass over a loader.
     """

@@ -1,4 +1,4 @@
-"""Where a run stands, and its states on disk: whole or not there, and the last two are kept."""
+"""The state of a run in training, and its checkpoints on disk, written atomically. The last two are kept."""
 
 import contextlib
 import errno
@@ -28,20 +28,20 @@ MAX_TO_KEEP = 2
 
 
 class TrainState:
-    """Where a run stands: everything that the rest of it depends on, but for the data, whose order follows from the
+    """The state of a run: everything that the rest of it depends on, except the data, whose order follows from the
     seed.
 
-    That is weights, momentum, learning rate, the states of dropout, metrics and schedule, the history, and the step.
+    These are weights, momentum, learning rate, the states of dropout, metrics and schedule, the history, and the step.
 
     Args:
         run: `Run`.
-        training_model: What is fitted, as `compile_model` returns it.
+        training_model: The model that is fitted, from `compile_model`.
         schedule: `ReduceLROnPlateau`.
         data: As `dataset_fingerprint` returns it.
 
     Attributes:
         epoch, step: Epochs that are finished, and steps made in the current one.
-        bad_step: Number, in the whole run, of the step whose loss was no finite number; None while there is none.
+        bad_step: Number, in the whole run, of the step whose loss was NaN or infinite; None while there is none.
         saved: The `(epoch, step)` that was saved last, or None.
         epoch_began: `time.perf_counter()` when the current epoch began, or None.
         earlier_seconds: Seconds of the current epoch before the run was interrupted.
@@ -63,7 +63,7 @@ class TrainState:
         return self.epoch * self.run.training.steps_per_epoch + self.step
 
     def elapsed(self) -> float:
-        """Seconds that the epoch under way has taken so far, before an interruption and after."""
+        """Seconds of the current epoch so far, before and after an interruption."""
         return self.earlier_seconds + (0 if self.epoch_began is None else time.perf_counter() - self.epoch_began)
 
     def end_epoch(self, results: dict[str, float]) -> None:
@@ -73,7 +73,7 @@ class TrainState:
         self.epoch_began, self.earlier_seconds, self.training_seconds = None, 0.0, None
 
     def progress(self) -> dict[str, Any]:
-        """What is not an array, as JSON has it."""
+        """Everything but the arrays, as JSON."""
         return {
             "epoch": self.epoch,
             "step": self.step,
@@ -92,7 +92,7 @@ class TrainState:
         """The values of all variables by name, NumPy.
 
         Raises:
-            LossError: some are no finite numbers.
+            LossError: some are NaN or infinite.
         """
         sync_variables(self.training_model)
         arrays = {name: ops.convert_to_numpy(ops.cast(v, v.dtype)) for name, v in self._variables().items()}
@@ -108,10 +108,12 @@ class TrainState:
         """
         arrays, variables = checkpoint.arrays(), self._variables()
         if {name: array.shape for name, array in arrays.items()} != {n: tuple(v.shape) for n, v in variables.items()}:
-            raise RunError(f"{checkpoint.path} is of another version. Set resume to false to begin afresh.")
+            raise RunError(
+                f"{checkpoint.path} is from a different version. Set resume to false to start from the beginning."
+            )
         for name, variable in variables.items():
             variable.assign(arrays[name])
-        # Keras sets its metrics to zero when an epoch begins; those of half an epoch are put back after that.
+        # Keras resets its metrics when an epoch begins; those of a partial epoch are restored after that.
         self._metrics = [arrays[f"s{i}"] for i in range(len(self.training_model.metrics_variables))]
         progress = checkpoint.progress
         self.epoch, self.step, self.saved = progress["epoch"], progress["step"], (progress["epoch"], progress["step"])
@@ -121,14 +123,14 @@ class TrainState:
         self.run.training.skipped.reasons.update(progress["skipped"])
 
     def restore_metrics(self) -> None:
-        """Put the metrics of the interrupted epoch back; once."""
+        """Restore the metrics of the interrupted epoch, once."""
         if self._metrics is not None and self.step:
             for variable, value in zip(self.training_model.metrics_variables, self._metrics, strict=True):
                 variable.assign(value)
         self._metrics = None
 
     def restore_weights(self, checkpoint: "Checkpoint") -> None:
-        """Take the weights of a `Checkpoint`, and nothing else of it."""
+        """Restore only the weights of a `Checkpoint`."""
         arrays = checkpoint.arrays()
         for name, variable in self._variables().items():
             if name.startswith("m"):
@@ -148,7 +150,7 @@ class Checkpoint:
 
     Attributes:
         path: The file.
-        progress: What is not an array, as JSON has it.
+        progress: Everything but the arrays, as JSON.
     """
 
     path: Path
@@ -173,18 +175,18 @@ class CheckpointManager:
         self._folders = (self.folder, Path(folder) / "saves")
 
     def write(self, step: int, progress: Mapping[str, Any], arrays: Mapping[str, Any]) -> None:
-        """Write a state so that a kill at any moment leaves the earlier ones or this one, never half of it.
+        """Write a state atomically: if the process is killed, the earlier ones or this one are left, never half of it.
 
         Args:
             step: Its number in the whole run, for the file's name.
-            progress: Anything that JSON holds.
+            progress: Anything that can be JSON.
             arrays: NumPy arrays by name.
 
         Raises:
             OSError: the disk is full, or the folder cannot be written. Earlier states stay.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        remove_unfinished(self.folder)  # what a kill has left
+        remove_unfinished(self.folder)  # left by a killed process
         path = self.folder / f"step-{step:09d}.npz"
         with atomic_write(path, durable=True) as unfinished, unfinished.open("wb") as file:
             np.savez(file, progress=json.dumps(progress), **arrays)
@@ -192,10 +194,10 @@ class CheckpointManager:
             old.unlink(missing_ok=True)
 
     def newest(self, most: int | None = None) -> Checkpoint | None:
-        """The newest `Checkpoint` that is whole, or None where there is no file at all. Damaged ones are said to be.
+        """The newest `Checkpoint` that is whole, or None if there is no file at all. Damaged ones are logged.
 
         Args:
-            most: The largest step that is wanted; None for any.
+            most: The largest step to consider; None for any.
 
         Raises:
             RunError: there are files, and none can be used. They are not touched.
@@ -213,7 +215,7 @@ class CheckpointManager:
                 pass
             logger.warning(f"{path} is damaged.")
         if paths:
-            raise RunError(f"No state in {self.folder} is whole. Set resume to false to begin afresh.")
+            raise RunError(f"No state in {self.folder} is whole. Set resume to false to start from the beginning.")
         return None
 
     def clear(self) -> None:
@@ -222,9 +224,9 @@ class CheckpointManager:
             path.unlink(missing_ok=True)
         for folder in self._folders:
             remove_unfinished(folder)
-            for path in folder.glob("step-*.tmp"):  # as they were called in `saves/`
+            for path in folder.glob("step-*.tmp"):  # their name in `saves/`
                 path.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # something of somebody else's, or no such folder
+            with contextlib.suppress(OSError):  # it holds other files, or does not exist
                 folder.rmdir()
 
     def _paths(self):
@@ -239,12 +241,12 @@ def step_of(path: Path) -> int:
 
 
 def find_resumable(recipe: Recipe, folder: Path, data: Mapping[str, Any]) -> Checkpoint | None:
-    """The `Checkpoint` from which a run goes on, or None where there is nothing to go on with.
+    """The `Checkpoint` from which a run resumes, or None if there is none.
 
     Args:
-        recipe: What is to be run.
+        recipe: The run to start.
         folder: The run's folder.
-        data: What is known of the images, as `dataset_fingerprint` returns it.
+        data: The images, as `dataset_fingerprint` describes them.
 
     Raises:
         RunError: an unfinished run with other parameters, or on other images.
@@ -263,7 +265,7 @@ def find_resumable(recipe: Recipe, folder: Path, data: Mapping[str, Any]) -> Che
     ]:
         raise RunError(
             f"{folder} holds an unfinished run with other parameters ({'; '.join(differences)}). "
-            "Give this run another name, or set resume to false to begin afresh."
+            "Give this run a different name, or set resume to false to start from the beginning."
         )
     if differences := [
         f"{key}: {there} there, {data[key]} here" if len(str(there)) < 40 else f"{key} differ"
@@ -272,7 +274,8 @@ def find_resumable(recipe: Recipe, folder: Path, data: Mapping[str, Any]) -> Che
     ]:
         raise RunError(
             f"{folder} holds an unfinished run on other images, {recipe.data_dir} has changed "
-            f"({'; '.join(differences)}). Give this run another name, or set resume to false to begin afresh."
+            f"({'; '.join(differences)}). Give this run a different name, or set resume to false to start from the "
+            "beginning."
         )
     there = {**checkpoint.progress["versions"], **checkpoint.progress.get("computed_by", {})}
     here = {**versions(), **computed_by()}
@@ -282,12 +285,12 @@ def find_resumable(recipe: Recipe, folder: Path, data: Mapping[str, Any]) -> Che
         for name in known
         if there.get(name) != here.get(name)
     ]:
-        logger.warning(f"The run was begun with {'; '.join(changes)}. It will not end with the same numbers.")
+        logger.warning(f"The run was started with {'; '.join(changes)}. It will not end with the same numbers.")
     return checkpoint
 
 
 def dataset_fingerprint(training: ImageDataset, validation: ImageDataset) -> dict[str, Any]:
-    """What a run says of its images; two runs on the same ones say the same."""
+    """A description of a run's images that is equal for two runs on the same images."""
     return {
         "source": training.source.layout,
         "training_images": len(training),

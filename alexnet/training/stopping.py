@@ -13,11 +13,11 @@ T = TypeVar("T")
 
 
 class RunError(RuntimeError):
-    """A run that cannot begin or cannot go on, in one sentence."""
+    """A run that cannot start or continue; the message is one sentence."""
 
 
 class LossError(RunError):
-    """A loss, or weights, that are no finite numbers."""
+    """A loss or weights that are NaN or infinite."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -49,11 +49,11 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Signals:
-    """Within it Ctrl-C and SIGTERM wait for the end of a training step; a second one does not wait.
+    """A context in which Ctrl-C and SIGTERM wait for the end of a training step; a second signal does not wait.
 
     Attributes:
-        waiting: Whether somebody will call `check` soon, and signals are to wait for it.
-        held: Whether something is being written that is to be whole; signals are passed over.
+        waiting: Whether `check` will be called soon, so signals wait for it.
+        held: Whether something is being written atomically; signals are ignored.
         received: The signal that waits, or None.
     """
 
@@ -65,7 +65,7 @@ class Signals:
     def __enter__(self) -> "Signals":
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                if signal.getsignal(number) is not None:  # one that was not set from Python could not be put back
+                if signal.getsignal(number) is not None:  # a handler that was not set from Python could not be restored
                     self._before[number] = signal.signal(number, self._receive)
         return self
 
@@ -115,10 +115,10 @@ _NO_MEMORY = (
 
 @contextlib.contextmanager
 def reraise_oom(batch_size: int) -> Iterator[None]:
-    """Turns each library's word for too little memory into one that says what to try.
+    """Turns each library's out-of-memory error into one that says what to try.
 
     Raises:
-        RunError: in place of it.
+        RunError: instead.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""What a run ran on: libraries, hardware, memory."""
+"""The environment of a run: libraries, hardware, memory."""
 
 import contextlib
 import importlib.metadata
@@ -18,7 +18,7 @@ LIBRARIES += ("opencv-python-headless", "array-record")
 
 
 def versions() -> dict[str, str]:
-    """Of Python and the libraries that a result depends on."""
+    """Versions of Python and the libraries that a result depends on."""
     found = {"python": platform.python_version()}
     for library in LIBRARIES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -46,7 +46,7 @@ def print_versions() -> None:
 
 
 def hardware() -> dict[str, Any]:
-    """What the run ran on: processor, cores, threads, memory in bytes, Keras's devices."""
+    """The machine of a run: processor, cores, threads, memory in bytes, Keras's devices."""
     return {
         "system": f"{platform.system()} {platform.machine()}",
         "processor": processor(),
@@ -59,7 +59,7 @@ def hardware() -> dict[str, Any]:
 
 
 def computed_by() -> dict[str, Any]:
-    """What the last digits depend on beside the versions: runs that agree in it are alike bit by bit."""
+    """What the last digits depend on beside the versions: runs that agree in it are equal bit for bit."""
     return {
         "processor": processor(),
         "threads": threads(),
@@ -79,7 +79,7 @@ def processor() -> str:
 
 
 def _devices():
-    """What the backend computes on. Keras lists devices for JAX and TensorFlow only."""
+    """The backend's devices. Keras lists them for JAX and TensorFlow only."""
     if keras.backend.backend() == "torch":
         import torch
 
@@ -93,8 +93,8 @@ def cores() -> int:
 
 
 def threads() -> int:
-    """Among how many threads the backend divides its sums on a processor. With another number the last digits differ,
-    and after some epochs more than those."""
+    """The number of threads that share the backend's sums on a CPU. With a different number the last digits differ, and
+    after some epochs more than those."""
     if keras.backend.backend() == "torch":
         import torch
 
@@ -107,7 +107,7 @@ def threads() -> int:
 
 
 def _memory():
-    """Of the machine, in bytes; None where only psutil could tell and it is not installed."""
+    """Memory of the machine in bytes; None if only psutil could tell and it is not installed."""
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     psutil = _psutil()
@@ -115,7 +115,7 @@ def _memory():
 
 
 def memory_in_use() -> int | None:
-    """What this process holds now, in bytes; None where only psutil could tell and it is not installed."""
+    """Memory of this process now, in bytes; None if only psutil could tell and it is not installed."""
     pages = Path("/proc/self/statm")
     if pages.is_file():
         return int(pages.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -124,7 +124,7 @@ def memory_in_use() -> int | None:
 
 
 def peak_memory() -> int | None:
-    """The most memory that this process has held so far, in bytes; None as `memory_in_use`."""
+    """Peak memory of this process so far, in bytes; None as for `memory_in_use`."""
     try:
         import resource
     except ModuleNotFoundError:  # Windows

@@ -115,7 +115,7 @@ class Architecture:
 
         Args:
             network: A key of `NETWORKS`.
-            row: What it stands for, where it is not the row of that name.
+            row: The `Network` it stands for, if it is not `NETWORKS[network]`.
         """
         row = row or NETWORKS[network]
         expected = _layers(row, self.input_size)

@@ -63,7 +63,7 @@ def read_onnx(path: Path) -> Checkpoint:
 
 
 def _as_fed(checkpoint, trace):
-    """Mean and order of colours of a network that is not ours, from what its makers feed it with.
+    """Mean and order of colors of a network that is not ours, from what its makers feed it with.
 
     A graph that normalizes its pixels itself tells the order by the mean that it subtracts.
     """

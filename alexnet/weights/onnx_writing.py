@@ -89,7 +89,7 @@ def add_layer(graph, kind, name, settings, weights):
         weights: Its arrays; of `AverageMaps` the matrices of both axes.
     """
     if kind == "PixelNormalization":
-        graph.add("Sub", f"{name}_centred", graph.array(f"{name}.mean", np.asarray(settings["mean"], "float32")))
+        graph.add("Sub", f"{name}_centered", graph.array(f"{name}.mean", np.asarray(settings["mean"], "float32")))
         if settings["std"] != 1.0:
             graph.add("Div", f"{name}_scaled", graph.array(f"{name}.std", np.asarray(settings["std"], "float32")))
         graph.add("Transpose", name, perm=[0, 3, 1, 2])

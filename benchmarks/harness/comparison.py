@@ -4,7 +4,7 @@ import statistics
 
 from alexnet.progress import progress
 
-# A processor's clock and its neighbours change within seconds. What two candidates did in one round was done in the
+# A processor's clock and its neighbors change within seconds. What two candidates did in one round was done in the
 # same minute, so that the ratio of the two is worth more than either time.
 
 

@@ -78,7 +78,7 @@ class Child:
 
 
 def recipe_for(folder, data_dir, name, **values):
-    """Everything that could be lost is in it: dropout, crops, mirror images, colour noise, a rate that is divided."""
+    """Everything that could be lost is in it: dropout, crops, mirror images, color noise, a rate that is divided."""
     recipe = {
         "data_dir": str(data_dir), "run_dir": str(folder / "runs"), "name": name, "resize": 72, "width": 0.0625,
         "batch_size": 10, "epochs": 5, "pca_color": 0.1, "patience": 1, "learning_rate": 0.01, "save_steps": 4,

@@ -62,7 +62,7 @@ def words(name):
 
 
 def part_of(name):
-    """`"train"`, `"val"`, `"test"`, `"other"` (predictions, unlabelled images), or None, from a name's words."""
+    """`"train"`, `"val"`, `"test"`, `"other"` (predictions, unlabeled images), or None, from a name's words."""
     parts = {PART_OF[word] for word in words(name) if word in PART_OF}
     if len(parts) > 1:
         parts.discard("other")  # a sample of the training images

@@ -175,7 +175,7 @@ def verify(folder: str | os.PathLike) -> list[tuple[str, str]]:
 
 def read_manifest(folder):
     if not (folder / MANIFEST).is_file():
-        raise DataError(f"data_dir: {folder} is not packed to its end; the same pack command goes on with it.")
+        raise DataError(f"data_dir: {folder} is not packed to its end; the same pack command continues.")
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         version = manifest["plan"]["version"]

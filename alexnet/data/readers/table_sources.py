@@ -1,4 +1,4 @@
-"""From what tables say to labelled images of each part."""
+"""From what tables say to labeled images of each part."""
 
 import os
 from dataclasses import replace

@@ -43,6 +43,7 @@ _LAZY_ATTRS = {
     "RunError": "training",
     "build_model": "training",
     "load_or_train": "training",
+    "print_versions": "training",
     "read_history": "training",
     "train": "training",
 }

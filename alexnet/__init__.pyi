@@ -32,6 +32,7 @@ from alexnet.training import Run as Run
 from alexnet.training import RunError as RunError
 from alexnet.training import build_model as build_model
 from alexnet.training import load_or_train as load_or_train
+from alexnet.training import print_versions as print_versions
 from alexnet.training import read_history as read_history
 from alexnet.training import train as train
 from alexnet.weights import CheckpointError as CheckpointError

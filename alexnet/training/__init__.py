@@ -31,7 +31,7 @@ from alexnet.training.run_dir import HISTORY_FIELDS, Run, RunDir, only_run, read
 from alexnet.training.settings import kept_random_states, keras_settings
 from alexnet.training.state import TrainState, dataset_fingerprint, find_resumable
 from alexnet.training.stopping import Interrupted, LossError, RunError, Signals, interruptible, reraise_oom
-from alexnet.training.system_info import hardware, peak_memory, versions
+from alexnet.training.system_info import hardware, peak_memory, print_versions, versions
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +49,7 @@ __all__ = [
     "load_or_train",
     "hardware",
     "peak_memory",
+    "print_versions",
     "read_history",
     "train",
     "versions",

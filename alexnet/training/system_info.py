@@ -10,6 +10,7 @@ from typing import Any
 
 import keras
 
+import alexnet
 from alexnet.ops import convolution_library
 
 LIBRARIES: tuple[str, ...] = ("keras", "tensorflow", "jax", "torch", "numpy", "grain", "pillow", "simplejpeg")
@@ -23,6 +24,25 @@ def versions() -> dict[str, str]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[library] = importlib.metadata.version(library)
     return found
+
+
+def print_versions() -> None:
+    """Print the versions of alexnet, Keras, its backend, NumPy and Python, and what computes: the cores and the devices.
+
+    A notebook prints them first: whoever gets other numbers looks here.
+
+    Examples:
+        >>> alexnet.print_versions()
+        alexnet ..., Keras ... on ..., NumPy ..., Python ...; ... cores, ...
+    """
+    backend = keras.backend.backend()
+    found = versions()
+    computes = f"{cores()} cores, {', '.join(_devices())}"
+    # The package of a backend may bear another name than its module: tensorflow-cpu.
+    print(
+        f"alexnet {alexnet.__version__}, Keras {found['keras']} on {backend} {sys.modules[backend].__version__}, "
+        f"NumPy {found['numpy']}, Python {found['python']}; {computes}"
+    )
 
 
 def hardware() -> dict[str, Any]:

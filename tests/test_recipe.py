@@ -33,9 +33,10 @@ def test_default_yaml_is_the_recipe():
 
 
 def test_images_per_class_is_a_whole_number_or_none():
-    assert [Recipe(images_per_class=value).images_per_class for value in (20, "20", None, "None")] == [20, 20, None, None]
+    for value, meant in ((20, 20), ("20", 20), (None, None), ("None", None)):
+        assert Recipe(images_per_class=value).images_per_class == meant
     for value in (0, 2.5, True, "few"):
-        with pytest.raises(RecipeError, match="images_per_class: received .*; allowed: a whole number at least 1, or None"):
+        with pytest.raises(RecipeError, match="allowed: a whole number at least 1, or None"):
             Recipe(images_per_class=value)
 
 

@@ -93,7 +93,9 @@ def _candidates(axes, values, slots):
     ]
     colors = [ACCENT if name.startswith("ours") else SOFT for name in values]
     whiskers = {"ecolor": INK, "elinewidth": 0.8, "capsize": 2}
-    axes.barh([candidate_name(name) for name in values], middles, xerr=spread, color=colors, height=0.7, error_kw=whiskers)
+    axes.barh(
+        [candidate_name(name) for name in values], middles, xerr=spread, color=colors, height=0.7, error_kw=whiskers
+    )
     for place, (middle, most) in enumerate(zip(middles, spread[1], strict=True)):
         text = f"{middle:.0f}" if middle >= 10 else f"{middle:.1f}"
         axes.annotate(text, (middle + most, place), (4, 0), textcoords="offset points", va="center", fontsize=9)

@@ -27,7 +27,7 @@ def versions() -> dict[str, str]:
 
 
 def print_versions() -> None:
-    """Print the versions of alexnet, Keras, its backend, NumPy and Python, and what computes: the cores and the devices.
+    """Print the versions of alexnet, Keras, its backend, NumPy and Python, and which cores and devices compute.
 
     A notebook prints them first: whoever gets other numbers looks here.
 

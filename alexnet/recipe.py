@@ -102,6 +102,7 @@ NoneOrText = Annotated[str | None, BeforeValidator(lambda value: _none(_text(val
 NoneOrNumber = Annotated[
     Annotated[float, Field(gt=0, allow_inf_nan=False)] | None, BeforeValidator(lambda value: _none(_no_bool(value)))
 ]
+NoneOrWhole = Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(lambda value: _none(_no_bool(value)))]
 
 
 class Recipe(BaseModel):
@@ -167,6 +168,9 @@ class Recipe(BaseModel):
     )
     split_by: Literal["name", "order"] = Field(
         "name", description="which are held out: by a hash of each name, or by the order of all, as old runs did"
+    )
+    images_per_class: NoneOrWhole = Field(
+        None, description="train on at most so many images of each class, chosen by seed; None for all"
     )
     random_crop: bool = Field(True, description="train on random crops; otherwise on the central one")
     mirror: bool = Field(True, description="mirror every other training image, at random")
@@ -463,6 +467,8 @@ def describe_field(name: str) -> str:
         return ", ".join(NETWORKS)
     if name == "white_level":
         return "a number above 0, or None"
+    if name == "images_per_class":
+        return "a whole number at least 1, or None"
     if name == "name":
         return "letters, digits and . _ = , + -, beginning with a letter or digit"
     field = Recipe.model_fields[name]

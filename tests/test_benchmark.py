@@ -20,8 +20,11 @@ from alexnet.cli import main as package_main
 from alexnet.layers import GroupedConv2D, LocalResponseNormalization
 from alexnet.model import AlexNet
 from alexnet.parity import set_numpy_weights
+from alexnet.plotting.speed import candidate_name
+from alexnet.recipe import Recipe
+from benchmarks import few_images
 from benchmarks.__main__ import main
-from benchmarks.harness import candidates, in_process, suite, targets, worker
+from benchmarks.harness import candidates, growth, in_process, suite, targets, worker
 from benchmarks.harness.comparison import compare_backends, fastest, ratio, ratios, run_interleaved
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -195,10 +198,48 @@ def test_pictures_of_a_record():
     assert rates == pytest.approx([32 / 1.05, 32 / 2.1, 32 / 1.05], rel=0.01)
     assert [bar.get_width() for bar in drawn[0].axes[5].patches] == pytest.approx([100, 290])
     assert len(drawn[1].axes[0].lines) == 4  # training and inference, two backends
+    assert {(axes.get_xscale(), axes.get_yscale()) for axes in drawn[1].axes} == {("log", "log")}
+    labels = [label.get_text() for label in drawn[0].axes[0].get_yticklabels()]
+    assert labels[0] == "this package" and {"Keras, written plainly", "JAX, two convolutions"} <= set(labels)
+    better = [drawn[0].axes[k].get_xlabel().rpartition("(")[2] for k in (0, 2, 4)]
+    assert better == ["longer is better)", "longer is better)", "shorter is better)"]
     rows = [{"layer": name, "forward_seconds": 0.01, "backward_seconds": 0.02} for name in ("conv1", "relu1")]
     for figure in (*drawn, plotting.layer_times(rows)):
         figure.canvas.draw()
     assert plt.get_fignums() == []
+
+
+@pytest.mark.once
+def test_names_of_all_candidates():
+    names = {
+        name for group in (candidates.NETWORKS, candidates.NORMALIZATIONS) for row in group.values() for name in row
+    }
+    assert {name for name in names if candidate_name(name) == name} == set()
+
+
+@pytest.mark.once
+def test_exponents_of_growth():
+    """Of times that are a power of the size, and of a sum of which the larger power wins at last."""
+    settings = {"backends": ["jax"], "batch_size": 32, "image_size": 227, "width": 1.0}
+    rows = [{"backend": "jax", **settings, "batch_size": n, "training_seconds": n**0.5, "inference_seconds": 50 + n**2}
+            for n in (1, 2, 8, 32, 128, 512)]  # fmt: skip
+    record = {"settings": settings, "scaling": [*rows, {**rows[0], "batch_size": 32, "width": 0.5}]}
+    (every, width), (last, _) = growth.exponents(record), growth.exponents(record, last=2)
+    assert (every["size"], every["backend"], width["size"]) == ("batch_size", "jax", "width")
+    assert every["training"] == pytest.approx(0.5) == last["training"]
+    assert every["inference"] < 1.5 < 1.9 < last["inference"] < 2
+
+
+@pytest.mark.once
+def test_the_study_of_few_images_changes_one_thing_at_a_time():
+    made = {name: few_images.recipe_of(name, 20, 1, "signs", "runs") for name in few_images.VARIANTS}
+    scratch, tuned, frozen = (recipe.model_dump() for recipe in made.values())
+    assert {name for name in tuned if tuned[name] != frozen[name]} == {"name", "freeze"}
+    assert {name for name in tuned if tuned[name] != scratch[name]} == {"name", "weights", "learning_rate"}
+    every = few_images.recipe_of("from scratch", few_images.ALL, 0, "signs", "runs")
+    assert every == Recipe(name="from-scratch-200-0", images_per_class=few_images.ALL)  # the default run
+    row = {"images_per_class": 20, "training": "fine-tuned", "top1": [0.5, 0.7]}
+    assert few_images.describe(row).endswith(" 60.0% ± 14.1%  (50.0%, 70.0%)")
 
 
 @pytest.mark.slow

@@ -183,10 +183,10 @@ def test_evaluate_predict_and_convert(tiny, tmp_path, call):
 def test_evaluate_knows_what_a_run_was_trained_on(tiny, tmp_path, capsys):
     """By whatever path, after images came, and of a part of the folder or one that holds it."""
     folder = write_class_folders(tmp_path / "all" / "images", {"": 20})
-    recipe = Recipe(**{**tiny, "data_dir": str(folder), "epochs": 1, "validation_split": 0.25})
+    recipe = Recipe(**{**tiny, "data_dir": str(folder), "epochs": 1, "validation_split": 0.25, "images_per_class": 9})
     trained = train(recipe, verbose=0)
     held_out = len(trained.validation)
-    assert 0 < held_out < 30
+    assert 0 < held_out < 30 and len(trained.training) == 27
     (tmp_path / "link").symlink_to(folder)
 
     def evaluated(*arguments):
@@ -198,13 +198,13 @@ def test_evaluate_knows_what_a_run_was_trained_on(tiny, tmp_path, capsys):
         assert status == 0 and f": {held_out} images of " in said.out, said
         assert "trained" not in said.out
     status, said = evaluated("--data_dir", tmp_path / "all")
-    assert f"{trained.folder} was trained on {60 - held_out} of these 60 images." in said.out
+    assert f"{trained.folder} was trained on 27 of these 60 images." in said.out
 
     for number in range(8):
         shutil.copy(folder / "ring" / "0000.jpg", folder / "ring" / f"new{number}.jpg")
     status, said = evaluated()
-    then, now = f"{60 - held_out} training and {held_out} validation images then", len(load_data(recipe)[1])
-    assert status == 0 and f"changed since {trained.folder} was trained: {then}, {68 - now} and {now} now" in said.out
+    then, now = f"27 training and {held_out} validation images then", len(load_data(recipe)[1])
+    assert status == 0 and f"changed since {trained.folder} was trained: {then}, 27 and {now} now" in said.out
     assert "What is held out was held out then" in said.out and f": {now} images of " in said.out
 
     (folder / "val.txt").write_text("ring/0000.jpg\nring/0001.jpg\ncross/0000.jpg\ntriangle/0000.jpg\n")

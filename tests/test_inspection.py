@@ -94,6 +94,13 @@ def test_held_out_images_are_a_part(tmp_path):
     assert "held out" in found.summary.validation_from
 
 
+def test_a_few_images_of_each_class_are_counted(tmp_path, capsys):
+    folder = write_class_folders(tmp_path / "set", {"train": 6, "val": 2})
+    status, found, _ = inspected(capsys, folder, "--images_per_class", 4)
+    assert status == 0 and set(rows(found)) == {(name, 4, 2) for name in ("cross", "ring", "triangle")}
+    assert found["notes"] == ["images_per_class 4: 12 of 18 to train on"]
+
+
 def test_sizes_are_those_that_a_viewer_shows(tmp_path):
     """From the headers: turned by EXIF in JPEG, PNG and TIFF, and also where the pixels are damaged."""
     turned = Image.Exif()

@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -48,6 +49,27 @@ def test_without_a_second_folder_some_are_held_out(tmp_path, split):
     again = load_data(recipe(tmp_path / "d", validation_split=0.2))[1]
     other = load_data(recipe(tmp_path / "d", validation_split=0.2, seed=1))[1]
     assert again.paths == validation.paths != other.paths
+
+
+@pytest.mark.parametrize("splits", [{"train": 12, "val": 3}, {"": 20}], ids=["split", "held-out"])
+def test_a_few_images_of_each_class(tmp_path, splits):
+    folder = write_class_folders(tmp_path / "d", splits)
+    shutil.rmtree(folder / "train" / "cross", ignore_errors=True)
+    if "train" in splits:
+        write_class_folders(folder, {"train": 2}, classes=["cross"])
+
+    def load(count=None, **values):
+        return load_data(recipe(folder, images_per_class=count, validation_split=0.2, **values))
+
+    training, validation = load(5)
+    there = np.bincount(load()[0].labels)
+    np.testing.assert_array_equal(np.bincount(training.labels), np.minimum(there, 5))
+    assert validation.paths == load()[1].paths  # what is validated on stays the same
+    assert set(training.paths) < set(load(9)[0].paths) < set(load()[0].paths)
+    assert load(5)[0].paths == training.paths != load(5, seed=1)[0].paths
+    assert str(training.summary).endswith(f"; images_per_class 5: {len(training)} of {there.sum()} to train on")
+    assert load(99)[0].paths == load()[0].paths
+    assert len(load_test_data(recipe(folder, images_per_class=5), part="training")) >= there.sum()
 
 
 def test_other_files_are_passed_over(tmp_path):

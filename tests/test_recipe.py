@@ -32,6 +32,14 @@ def test_default_yaml_is_the_recipe():
     assert content == Recipe().model_dump()
 
 
+def test_images_per_class_is_a_whole_number_or_none():
+    for value, meant in ((20, 20), ("20", 20), (None, None), ("None", None)):
+        assert Recipe(images_per_class=value).images_per_class == meant
+    for value in (0, 2.5, True, "few"):
+        with pytest.raises(RecipeError, match="allowed: a whole number at least 1, or None"):
+            Recipe(images_per_class=value)
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: "-".join(path.parts[-2:]))
 def test_parameters_cells_are_the_recipe(path):
     found = assignments(parameters_cell(path))

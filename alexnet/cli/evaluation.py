@@ -11,7 +11,8 @@ from alexnet.cli.common import BAD_USAGE, FAILED, expects_errors, fail, output_p
 from alexnet.locking import FolderLock
 from alexnet.recipe import DATA_FIELDS, Recipe, resolve
 
-_HOLD_OUT = ("validation_split", "split_by", "seed")  # the fields that decide which images a run did not train on
+# The fields that decide which images a run trained on, and which it held out.
+_HOLD_OUT = ("validation_split", "split_by", "images_per_class", "seed")
 
 
 @expects_errors

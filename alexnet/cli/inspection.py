@@ -6,7 +6,7 @@ from pathlib import Path
 from alexnet.cli.common import BAD_USAGE, FAILED, fail, output_path, value_of
 from alexnet.recipe import DATA_FIELDS, Recipe
 
-FIELDS = (*DATA_FIELDS[1:], "validation_split", "split_by", "seed", "max_skipped")
+FIELDS = (*DATA_FIELDS[1:], "validation_split", "split_by", "images_per_class", "seed", "max_skipped")
 
 
 def inspect(options):

@@ -5,6 +5,36 @@ import numpy as np
 
 from alexnet.plotting.style import ACCENT, BACKEND_COLORS, INK, PALE, SOFT, styled
 
+FRAMEWORKS = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}
+# The candidates of benchmarks/baselines by names that tell a reader what they are.
+_CANDIDATES = {
+    "ours": "this package",
+    "ours XLA": "this package, XLA",
+    "keras": "Keras, written plainly",
+    "function": "tf.function",
+    "xla": "tf.function, XLA",
+    "columns": "JAX, two convolutions",
+    "grouped": "JAX, grouped convolution",
+    "eager": "torch, eager",
+    "channels_last": "torch, channels last",
+    "compile": "torch.compile",
+    "tf.nn.lrn eager": "tf.nn, eager",
+    "tf.nn.lrn XLA": "tf.nn, XLA",
+    "shifted sum": "JAX, shifted sum",
+    "LocalResponseNorm": "torch.nn",
+}
+
+
+def candidate_name(candidate):
+    """What a candidate of a benchmark is called in pictures and tables.
+
+    Examples:
+        >>> from alexnet.plotting.speed import candidate_name
+        >>> candidate_name("compile"), candidate_name("another")
+        ('torch.compile', 'another')
+    """
+    return _CANDIDATES.get(candidate, candidate)
+
 
 @styled
 def benchmark(record):
@@ -18,7 +48,6 @@ def benchmark(record):
     """
     batch_size = record["settings"]["batch_size"]
     backends = record["settings"]["backends"]
-    names = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}
     rows = [("training", f"training, batches of {batch_size}"), ("inference", f"inference, batches of {batch_size}")]
     comparisons = {
         (comparison["group"], comparison["work"]): comparison["seconds"]
@@ -46,12 +75,12 @@ def benchmark(record):
             if name.startswith(backend)
         }
         _candidates(grid[2, column], milliseconds, most[2])
-        grid[0, column].set_title(names[backend])
+        grid[0, column].set_title(FRAMEWORKS[backend])
     for row in grid:  # one scale for all frameworks, with room for the numbers
         row[0].set_xlim(0, 1.18 * max(axes.dataLim.x1 for axes in row))
     for axes, (_, title) in zip(grid[:2, 0], rows, strict=True):
-        axes.set_xlabel(f"{title}: images/s")
-    grid[2, 0].set_xlabel("LRN, forward and backward: ms")
+        axes.set_xlabel(f"{title}: images/s (longer is better)", loc="left")
+    grid[2, 0].set_xlabel("LRN, forward and backward: ms (shorter is better)", loc="left")
     return figure
 
 
@@ -64,7 +93,9 @@ def _candidates(axes, values, slots):
     ]
     colors = [ACCENT if name.startswith("ours") else SOFT for name in values]
     whiskers = {"ecolor": INK, "elinewidth": 0.8, "capsize": 2}
-    axes.barh(list(values), middles, xerr=spread, color=colors, height=0.7, error_kw=whiskers)
+    axes.barh(
+        [candidate_name(name) for name in values], middles, xerr=spread, color=colors, height=0.7, error_kw=whiskers
+    )
     for place, (middle, most) in enumerate(zip(middles, spread[1], strict=True)):
         text = f"{middle:.0f}" if middle >= 10 else f"{middle:.1f}"
         axes.annotate(text, (middle + most, place), (4, 0), textcoords="offset points", va="center", fontsize=9)
@@ -75,6 +106,8 @@ def _candidates(axes, values, slots):
 @styled
 def scaling(record):
     """How the cost of our network grows with each size: images a second and memory, a line for each backend.
+
+    All axes are logarithmic, so that a power of the size is a straight line.
 
     Args:
         record: What `benchmarks.harness.suite.run(scaling=True)` returns, or `bench.json` holds.
@@ -97,20 +130,20 @@ def scaling(record):
                 {"color": BACKEND_COLORS[backend], "marker": ".", "linewidth": 1.8},
             )
             for key, style in (("training_seconds", "-"), ("inference_seconds", "--")):
-                label = f"{backend}, {key.partition('_')[0]}"
+                label = f"{FRAMEWORKS[backend]}, {key.partition('_')[0]}"
                 rates = [row["batch_size"] / row[key] for row in points]
                 column[0].plot(at, rates, style, label=label, **look)
             column[1].plot(at, [row["memory_bytes"] / 1e9 for row in points], **look)
-        column[0].set_yscale("log")
-        if size == "batch_size":
-            column[0].set_xscale("log", base=2)
+        for axes in column:
+            axes.set_xscale("log", base=2)
+            axes.set_yscale("log", base=2)
         column[1].set_xlabel(titles[size])
-        column[1].set_xticks(sorted({row[size] for row in record["scaling"]}))
+        column[1].set_xticks(sorted({row[size] for row in record["scaling"]}), minor=False)
         column[1].xaxis.set_major_formatter("{x:g}")
-    grid[0, 0].set_title("images/s")
-    grid[1, 0].set_title("peak memory in training, GB")
-    grid[1, 0].set_ylim(0, 1.08e-9 * max(row["memory_bytes"] for row in record["scaling"]))
-    grid[0, 0].yaxis.set_major_formatter("{x:g}")
+    grid[0, 0].set_title("images/s (higher is better)")
+    grid[1, 0].set_title("peak memory in training, GB (lower is better)")
+    for axes in grid[:, 0]:
+        axes.yaxis.set_major_formatter("{x:g}")
     lines, labels = grid[0, 0].get_legend_handles_labels()
     figure.legend(lines, labels, loc="outside lower center", ncols=3, handlelength=3)
     return figure
@@ -127,13 +160,14 @@ def batch_times(rows):
     sizes = [row["batch_size"] for row in rows]
     left.plot(sizes, [1000 * row["seconds"] for row in rows], color=ACCENT, marker=".")
     right.plot(sizes, [row["batch_size"] / row["seconds"] for row in rows], color=ACCENT, marker=".")
-    left.set_title("milliseconds a batch")
-    right.set_title("images/s")
+    left.set_title("milliseconds a batch (lower is better)")
+    right.set_title("images/s (higher is better)")
     for axes in (left, right):
         axes.set_xscale("log", base=2)
+        axes.set_yscale("log", base=2)
         axes.set_xticks(sizes)
         axes.xaxis.set_major_formatter("{x:g}")
-        axes.set_ylim(0)
+        axes.yaxis.set_major_formatter("{x:g}")
         axes.set_xlabel("images in a batch")
     return figure
 
@@ -151,7 +185,7 @@ def layer_times(rows):
     axes.barh(names, forward, color=ACCENT, height=0.7, label="forward")
     axes.barh(names, backward, left=forward, color=PALE, height=0.7, label="backward")
     axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.set_xlabel("milliseconds")
+    axes.set_xlabel("milliseconds (shorter is better)")
     axes.grid(axis="y", visible=False)
     axes.legend()
     return figure

@@ -23,7 +23,7 @@ from alexnet.data.formats import EXTENSIONS, NOT_READ
 from alexnet.data.readers import arrays, flowers, huggingface, image_files, imagenet, packed
 from alexnet.data.readers.csv_labels import ENDINGS
 from alexnet.data.readers.filesystem import DirectoryView, FolderView, ZipView
-from alexnet.data.readers.held_out import hold_out
+from alexnet.data.readers.held_out import hold_out, take_few
 from alexnet.data.readers.naming import part_of
 from alexnet.data.source import ENDING, OTHER_SPLITS, LabeledImages, Parts, merge_passed_over
 from alexnet.recipe import PROJECT, UNPACKED, Recipe, RecipeError, nearest, resolve
@@ -37,6 +37,7 @@ def find_sources(recipe: Recipe) -> tuple[LabeledImages, LabeledImages]:
     """`(training, validation)` sources of a recipe's `data_dir`, in any layout that a detector knows.
 
     Without a validation part, `validation_split` of each class is held out; `split_by` and `seed` say which images.
+    With `images_per_class` no more of each class are left for training.
 
     Raises:
         DataError: nothing usable there.
@@ -76,7 +77,8 @@ def _to_train(recipe, training, validation):
     if len(training.class_names) == 1:
         raise DataError(f"data_dir: {data_dir} holds one class ({training.class_names[0]}); two or more are needed.")
     if validation is None:
-        return hold_out(training, recipe)
+        training, validation = hold_out(training, recipe)
+        return take_few(training, recipe), validation
     if unknown_classes := sorted(set(validation.class_names) - set(training.class_names)):
         where = f" in {validation.origin}" if validation.origin else ""
         raise DataError(
@@ -84,7 +86,7 @@ def _to_train(recipe, training, validation):
             f"{', ...' if len(unknown_classes) > 5 else ''}. If it holds no validation images, say which folder does: "
             "validation_dir."
         )
-    return training, validation.relabeled(training.class_names)
+    return take_few(training, recipe), validation.relabeled(training.class_names)
 
 
 def find_test_source(recipe: Recipe, part: str = "validation") -> LabeledImages:

@@ -1,4 +1,4 @@
-"""Which images are held out for validation, where the data have no part for it."""
+"""Which images are held out for validation, where the data have no part for it, and which few are trained on."""
 
 import hashlib
 from dataclasses import replace
@@ -26,6 +26,24 @@ def hold_out(source: LabeledImages, recipe: Recipe) -> tuple[LabeledImages, Labe
     share = f"{recipe.validation_split:.3g} of each class held out, split_by {recipe.split_by}"
     training, validation = source.take(np.flatnonzero(~held_out)), source.take(np.flatnonzero(held_out))
     return training, replace(validation, origin=share, few=tuple(few), passed_over=(), notes=())
+
+
+def take_few(source: LabeledImages, recipe: Recipe) -> LabeledImages:
+    """At most `images_per_class` of each class: those whose hashes are lowest.
+
+    Twenty of a class are among the forty of the same seed, and an image stays when others that are not chosen come or
+    go. Classes with fewer images keep them all.
+    """
+    count = recipe.images_per_class
+    if count is None:
+        return source
+    chosen = []
+    for label, name in enumerate(source.class_names):
+        members = np.flatnonzero(source.labels == label)
+        hashes = [_hash(recipe.seed, name, source.key(index)) for index in members.tolist()]
+        chosen.append(members[np.argsort(hashes, kind="stable")[:count]])
+    few = source.take(np.sort(np.concatenate(chosen)))
+    return replace(few, notes=(*source.notes, f"images_per_class {count}: {len(few):,} of {len(source):,} to train on"))
 
 
 def _by_name(source, members, class_name, recipe):

@@ -1,0 +1,38 @@
+"""How the cost of the network grows with each size, as powers of it."""
+
+import numpy as np
+
+COSTS = {"training": "training_seconds", "inference": "inference_seconds"}
+
+
+def exponents(record, last=None):
+    """The exponents p with which seconds grow as size to the power p, by least squares on the logarithms.
+
+    Doubling a size multiplies the time by 2 to the power p: by 2 where p is 1, by 4 where it is 2.
+
+    Args:
+        record: What `benchmarks.harness.suite.run(scaling=True)` returns, or `bench.json` holds.
+        last: How many of the largest sizes are fitted; None for all.
+
+    Returns:
+        A dictionary for each size and backend: `size`, `backend`, `training`, `inference`. A series of fewer than two
+        sizes, or of one that was not varied, is left out.
+    """
+    base = {size: record["settings"][size] for size in ("batch_size", "image_size", "width")}
+    rows = []
+    for size in base:
+        for backend in record["settings"]["backends"]:
+            points = sorted(
+                (
+                    row
+                    for row in record["scaling"]
+                    if row["backend"] == backend and all(row[other] == base[other] for other in base if other != size)
+                ),
+                key=lambda row: row[size],
+            )[-last if last else 0 :]
+            if len(points) < 2:
+                continue
+            at = np.log([row[size] for row in points])
+            fits = {name: np.polyfit(at, np.log([row[key] for row in points]), 1)[0] for name, key in COSTS.items()}
+            rows.append({"size": size, "backend": backend, **{name: float(fit) for name, fit in fits.items()}})
+    return rows

@@ -28,14 +28,16 @@ def main(arguments=None):
 def _log_to_screen():
     """What the package logs becomes a line on the error stream, however other libraries have set up logging."""
     logger, handler = logging.getLogger("alexnet"), logging.StreamHandler(sys.stderr)
-    before = logger.propagate
+    before = logger.propagate, logger.level
     logger.addHandler(handler)
     logger.propagate = False
+    logger.setLevel(logging.INFO)
     try:
         yield
     finally:
         logger.removeHandler(handler)
-        logger.propagate = before
+        logger.propagate = before[0]
+        logger.setLevel(before[1])
 
 
 def _run(arguments):

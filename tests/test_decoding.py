@@ -8,12 +8,15 @@ import sys
 import threading
 import warnings
 import zlib
+from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin, features
 
 from alexnet.data import ImageError, decoding, formats
+from alexnet.packages import optional
 
 pytestmark = pytest.mark.once
 RED, BLUE = (255, 0, 0), (0, 0, 255)
@@ -345,6 +348,34 @@ for call in (lambda: packing.PackWriter(tempfile.mkdtemp(), {}, None), lambda: p
     try: call()
     except Exception as error: print(type(error).__name__, error)
 """
+
+
+def without_simplejpeg(monkeypatch):
+    monkeypatch.setattr(decoding, "optional", lambda name: None if name == "simplejpeg" else optional(name))
+    decoding._simplejpeg.cache_clear()
+
+
+@pytest.mark.parametrize("size", [256, 190, 150, 72])  # decoded whole, to three eighths twice, and to a quarter
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_pillow_decodes_the_same_pixels(monkeypatch, caplog, size, mode):
+    """Kaggle and Colab have no simplejpeg: the same pixels as with it, and one line that says so."""
+    with Image.open(Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg") as photograph:
+        stream = io.BytesIO()
+        photograph.convert(mode).save(stream, "JPEG", quality=90, progressive=size == 150)
+    expected = decoding.decode_image(stream.getvalue(), size, "x").astype(int)
+    without_simplejpeg(monkeypatch)
+    with caplog.at_level("INFO", "alexnet"):
+        found = [decoding.decode_image(stream.getvalue(), size, "x") for _ in range(2)]
+    assert len(caplog.records) == 1 and "pip install simplejpeg" in caplog.text
+    assert abs(found[0] - expected).mean() < (2 if size in (190, 150) else 0.1)
+    decoding._simplejpeg.cache_clear()
+
+
+def test_pillow_refuses_what_is_damaged(monkeypatch):
+    without_simplejpeg(monkeypatch)
+    with pytest.raises(ImageError, match="cannot be decoded"):
+        decode(encoded(halves(), "JPEG")[:500])
+    decoding._simplejpeg.cache_clear()
 
 
 def test_without_optional_libraries():

@@ -28,14 +28,16 @@ def main(arguments=None):
 def _log_to_screen():
     """Prints the package's log messages on the error stream, however other libraries have set up logging."""
     logger, handler = logging.getLogger("alexnet"), _ErrorStream()
-    before = logger.propagate
+    before = logger.propagate, logger.level
     logger.addHandler(handler)
     logger.propagate = False
+    logger.setLevel(logging.INFO)
     try:
         yield
     finally:
         logger.removeHandler(handler)
-        logger.propagate = before
+        logger.propagate = before[0]
+        logger.setLevel(before[1])
 
 
 class _ErrorStream(logging.Handler):

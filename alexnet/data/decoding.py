@@ -1,6 +1,8 @@
 """Image files to RGB pixels: the shorter side resized, the central square cut out."""
 
 import contextlib
+import functools
+import logging
 import math
 import re
 import struct
@@ -18,7 +20,9 @@ from alexnet._compat import trim_memory
 from alexnet.data.errors import ImageError, Refused
 from alexnet.data.formats import JPEG, PNG, open_image
 from alexnet.data.white_level import Depth, white_of
-from alexnet.packages import optional
+from alexnet.packages import install, optional
+
+logger = logging.getLogger(__name__)
 
 # More pixels than any photograph has: such a header is damaged, or made to fill the memory.
 MAX_PIXELS = 300_000_000
@@ -198,9 +202,11 @@ def _decode_jpeg(content, size, max_pixels):
     if header is None:
         return None
     _require(header.width, header.height, max_pixels)
-    simplejpeg = optional("simplejpeg")
-    if simplejpeg is None or header.components not in (1, 3):
+    if header.components not in (1, 3):
         return None
+    simplejpeg = _simplejpeg()
+    if simplejpeg is None:
+        return _decode_jpeg_with_pil(content, size, header)
     # A progressive one is kept whole until its last pass; of another a few rows at a time are enough.
     with _gate.hold(header.width * header.height if header.progressive else 0):
         try:
@@ -209,6 +215,37 @@ def _decode_jpeg(content, size, max_pixels):
         except ValueError:
             return None  # cut off or damaged; PIL refuses the first, and knows how to put up with some of the second
     return resize_array(pixels, size, header.orientation)
+
+
+@functools.cache
+def _simplejpeg():
+    """The package, or None; then one line says so, since JPEGs take half as long again without it."""
+    module = optional("simplejpeg")
+    if module is None:
+        logger.info(f"JPEGs are decoded by Pillow, which takes longer than simplejpeg. {install('simplejpeg')}")
+    return module
+
+
+def _decode_jpeg_with_pil(content, size, header):
+    """As `_decode_jpeg`, where simplejpeg is missing: decoded by PIL, to the size that simplejpeg would decode to."""
+    quarter, three_eighths = (
+        all(-(-side * eighths // 8) >= size for side in (header.width, header.height)) for eighths in (2, 3)
+    )
+    try:
+        with open_image(content) as image:
+            if quarter or not three_eighths:  # PIL decodes to a half, a quarter or an eighth
+                image.draft(None, (size, size))
+            with _gate.hold(image.width * image.height):
+                image.load()
+                rgb = image.convert("RGB")
+                if three_eighths and not quarter:
+                    smaller = [-(-side * 3 // 8) for side in rgb.size]
+                    rgb = rgb.resize(smaller, Image.Resampling.BOX)
+                return resize_array(np.asarray(rgb), size, header.orientation)
+    except MemoryError:
+        raise
+    except Exception:
+        return None  # `_decode` says what is wrong with it
 
 
 def _decode(content, size, max_pixels, white_level):

@@ -16,7 +16,19 @@ pytestmark = pytest.mark.once
 
 ROOT = Path(__file__).resolve().parents[1]
 # A file imports only from those above it.
-ORDER = ["_compat", "atomic", "networks", "recipe", "packages", "runtime", "locking", "progress", "ops", "layers"]
+ORDER = [
+    "_compat",
+    "atomic",
+    "units",
+    "networks",
+    "recipe",
+    "packages",
+    "runtime",
+    "locking",
+    "progress",
+    "ops",
+    "layers",
+]
 ORDER += ["weights", "model", "saving", "data", "evaluation", "training", "parity", "profiling"]
 ORDER += ["plotting", "studies", "cli"]
 

@@ -70,12 +70,11 @@ def train(
             watching, at a terminal or in an open notebook.
 
     Returns:
-        `Run`. Its folder holds `params.yaml`, `metrics.json`, `history.csv`, `model.keras`, `skipped.csv` if images
-        were left out, `passed_over.csv` if files were no images, `last_good.keras` after a loss that is no number, and,
-        until the run is finished,
-        `checkpoints/`, from which a later call with the same recipe goes on: on the same machine to the same weights,
-        bit for bit, that it would have come to without a pause. A finished run of the same name is removed and trained
-        anew; `load_or_train` keeps it.
+        `Run`. Its folder holds `params.yaml`, `metrics.json`, `history.csv`, `model.keras`, its model card `README.md`,
+        `skipped.csv` if images were left out, `passed_over.csv` if files were no images, `last_good.keras` after a loss
+        that is no number, and, until the run is finished, `checkpoints/`, from which a later call with the same recipe
+        goes on: on the same machine to the same weights, bit for bit, that it would have come to without a pause. A
+        finished run of the same name is removed and trained anew; `load_or_train` keeps it.
 
     Raises:
         DataError, CheckpointError: data or weights that cannot be used; nothing is written then.

@@ -29,6 +29,7 @@ def test_a_run_and_its_folder(tiny):
     run = train(Recipe(**tiny), verbose=0)
     assert run.folder.parts[-3:] == ("runs", "tiny", BACKEND)
     assert sorted(path.name for path in run.folder.iterdir()) == [
+        "README.md",
         "history.csv",
         "metrics.json",
         "model.keras",

@@ -1,4 +1,4 @@
-"""`convert` and `parity`."""
+"""`convert`, `fetch` and `parity`."""
 
 import json
 import subprocess
@@ -31,6 +31,27 @@ def _convert_here(options):
         print(
             f"The names of its {len(names)} classes are not in the file; evaluate takes them from the images' folders."
         )
+    return 0
+
+
+def fetch(options):
+    from alexnet.units import format_size
+    from alexnet.weights import PUBLISHED_WEIGHTS, FetchError, fetch_weights
+
+    if options.name is None:
+        print("Weights that others publish, trained on ImageNet:")
+        for name, weights in PUBLISHED_WEIGHTS.items():
+            lines = [f"{weights.file}, {format_size(weights.size)}, network {weights.network}", weights.url]
+            lines += [f"{algorithm} {digest}" for algorithm, digest in weights.digests.items()]
+            print(name, *lines, f"({weights.digests_from})", sep="\n    ")
+        return 0
+    try:
+        path, fetched = fetch_weights(options.name, output_path(options.to), options.force)
+    except FetchError as error:
+        return fail(error, FAILED if options.name in PUBLISHED_WEIGHTS else BAD_USAGE)
+    except OSError as error:
+        return fail(f"{options.to} cannot be written ({error.strerror or error}).", FAILED)
+    print(f"{path}: {'fetched' if fetched else 'there already'}, and its digests are the published ones")
     return 0
 
 

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import alexnet
-from alexnet.cli.checkpoints import convert, parity
+from alexnet.cli.checkpoints import convert, fetch, parity
 from alexnet.cli.common import BAD_USAGE
 from alexnet.cli.evaluation import evaluate, predict
 from alexnet.cli.hosting import kaggle
@@ -41,7 +41,7 @@ def build_parser():
     parser.add_argument("--version", action="version", version=f"alexnet {alexnet.__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for add in (
-        *(_add_train, _add_evaluate, _add_predict, _add_convert),
+        *(_add_train, _add_evaluate, _add_predict, _add_convert, _add_fetch),
         *(_add_inspect, _add_pack, _add_batch, _add_parity, _add_kaggle),
     ):
         add(commands)
@@ -140,6 +140,21 @@ def _add_convert(commands):
     parser.add_argument("target", metavar="OUT", help="the file to write")
     parser.add_argument("--network", metavar="NAME", help="which network IN holds, if the file does not say")
     _add_fields(parser, "backend")
+
+
+def _add_fetch(commands):
+    parser = _add_command(
+        commands,
+        "fetch",
+        fetch,
+        "published weights by name, checked against their published digests",
+        "Fetch weights that others publish, and check that they are the right ones. Without NAME, list them. A file "
+        "that is there already is checked and left as it is.",
+        "fetch torchvision --to data",
+    )
+    parser.add_argument("name", metavar="NAME", nargs="?", help="which; without it all are listed")
+    parser.add_argument("--to", metavar="FOLDER", default=".", help="where to put the file (default: this folder)")
+    parser.add_argument("--force", action="store_true", help="replace a different file of the same name")
 
 
 def _add_inspect(commands):

@@ -74,8 +74,8 @@ def train(
             at a terminal or in an open notebook, and 2 elsewhere. In a file or a pipe 1 is the same as 2.
 
     Returns:
-        `Run`. Its folder holds `params.yaml`, `metrics.json`, `history.csv`, `model.keras`, `skipped.csv` if images
-        were left out, `passed_over.csv` if some files were not images, `last_good.keras` after a loss of NaN or
+        `Run`. Its folder holds `params.yaml`, `metrics.json`, `history.csv`, `model.keras`, its model card
+        `README.md`, `skipped.csv` if images were left out, `passed_over.csv` if some files were not images, `last_good.keras` after a loss of NaN or
         infinity, and, until the run is finished, `checkpoints/`, from which a later call with the same recipe resumes:
         on the same machine it ends with the same weights, bit for bit, as without the interruption. A finished run of
         the same name is removed and trained again; `load_or_train` keeps it.

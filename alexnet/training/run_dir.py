@@ -20,6 +20,7 @@ from alexnet.atomic import atomic_write, remove_unfinished, write_csv, write_tex
 from alexnet.locking import FolderLock, LockedError
 from alexnet.recipe import Recipe
 from alexnet.runtime import without
+from alexnet.training.model_card import model_card
 from alexnet.training.state import Checkpoint, CheckpointManager, TrainState
 from alexnet.training.stopping import RunError
 from alexnet.training.system_info import hardware, peak_memory, versions
@@ -270,6 +271,7 @@ class RunDir:
             self._save_model("model.keras")
             self.run.metrics["status"] = "finished"
             self.write()
+            write_text(self.folder / "README.md", model_card(self.run.metrics, self.run.history))
         except OSError as error:
             raise RunError(
                 f"The trained model cannot be written to {self.folder} ({error.strerror or error}). Make room and "
@@ -291,6 +293,7 @@ class RunDir:
 
     def _clear(self):
         names = ("metrics.json", "history.csv", "model.keras", "last_good.keras", "skipped.csv", "passed_over.csv")
+        names += ("README.md",)
         names += ("unfinished.keras",)  # a killed run of an earlier version may have left this
         for name in names:
             (self.folder / name).unlink(missing_ok=True)

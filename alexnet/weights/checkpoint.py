@@ -11,6 +11,7 @@ import numpy as np
 from alexnet.mounts import MountError, find_mount
 from alexnet.networks import NETWORKS, layers_by_names, specs
 from alexnet.weights.architecture import Architecture
+from alexnet.weights.published import PUBLISHED_WEIGHTS
 
 FORMATS = {
     "keras": "Keras model (.keras)",
@@ -207,9 +208,12 @@ def _existing(path: str | os.PathLike[str]) -> Path:
         return found
     text = str(path)
     if text.lower() in ("imagenet", "imagenet1k_v1", "default", "pretrained", "true"):
+        commands = [f"python -m alexnet fetch {name}" for name in PUBLISHED_WEIGHTS]
         places = [f"{network}: {url}" for network, urls in URLS.items() for url in urls]
         raise CheckpointError(
-            f"weights: nothing is downloaded here. Received: {text!r}. Networks trained on ImageNet are at\n  "
+            f"weights: nothing is downloaded here. Received: {text!r}. Networks trained on ImageNet are fetched by\n  "
+            + "\n  ".join(commands)
+            + "\nThey are published at\n  "
             + "\n  ".join(places)
             + "\nFetch one and give its network and path, like AlexNet('torchvision', "
             "weights='alexnet-owt-7be5be79.pth')."

@@ -1,0 +1,221 @@
+"""Weights that others publish: where they are, how they are recognized, and how they are fetched on request."""
+
+import hashlib
+import http.client
+import ssl
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import alexnet
+from alexnet.atomic import atomic_write
+from alexnet.progress import progress
+from alexnet.recipe import nearest
+
+
+class FetchError(ValueError):
+    """Weights that could not be fetched, and why. What was there before is as it was."""
+
+
+@dataclass(frozen=True)
+class PublishedWeights:
+    """A file of weights that others publish.
+
+    Attributes:
+        network: Which network it holds.
+        url: Its address, https.
+        size: In bytes.
+        digests: By algorithm of `hashlib`, in hexadecimal digits. A file is the right one if all of them agree.
+        digests_from: Where the digests are published.
+    """
+
+    network: str
+    url: str
+    size: int
+    digests: Mapping[str, str]
+    digests_from: str
+
+    @property
+    def file(self) -> str:
+        """The file's name."""
+        return self.url.rpartition("/")[2]
+
+
+PUBLISHED_WEIGHTS = {
+    "torchvision": PublishedWeights(
+        "torchvision",
+        "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
+        244_408_911,
+        {"sha256": "7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02"},
+        "the file's name has the first 8 digits, which torch.hub checks; the others are those of the file they name",
+    ),
+    "caffe": PublishedWeights(
+        "caffe",
+        "https://dl.caffe.berkeleyvision.org/bvlc_alexnet.caffemodel",
+        243_862_414,
+        {
+            "sha256": "4bff209a9837298157915ef50a4831a59636a6ca1a6b8ebacd990c3a5f3053e0",
+            "sha1": "9116a64c0fbe4459d18f4bb6b56d647b63920377",
+        },
+        "SHA-256: alexnet/model.yml in OpenVINO's Open Model Zoo; SHA-1: models/bvlc_alexnet/readme.md in BVLC/caffe",
+    ),
+    "caffe-onnx": PublishedWeights(
+        "caffe",
+        "https://github.com/onnx/models/raw/main/validated/vision/classification/alexnet/model/bvlcalexnet-12.onnx",
+        243_863_787,
+        {"sha256": "6b0da9510f27f234ee96a85dc3809dd210150fdefad87f6850f9788513216945"},
+        "bvlcalexnet-12.onnx in onnx/models, as its Git LFS pointer",
+    ),
+    "caffenet": PublishedWeights(
+        "caffenet",
+        "https://dl.caffe.berkeleyvision.org/bvlc_reference_caffenet.caffemodel",
+        243_862_418,
+        {
+            "sha256": "472d4a06035497b180636d8a82667129960371375bd10fcb6df5c6c7631f25e0",
+            "sha1": "4c8d77deb20ea792f84eb5e6d0a11ca0a8660a46",
+        },
+        "SHA-256: caffenet/model.yml in OpenVINO's Open Model Zoo; SHA-1: models/bvlc_reference_caffenet/readme.md in "
+        "BVLC/caffe",
+    ),
+}
+
+_CHUNK = 1_000_000  # bytes, so that the bar counts megabytes
+_SECONDS = 60  # without a byte, after which the server is given up
+_HANDLERS: tuple[type[urllib.request.BaseHandler], ...] = (urllib.request.HTTPSHandler,)  # no http, ftp or file
+
+
+def fetch_weights(name: str, folder: Path, force: bool = False) -> tuple[Path, bool]:
+    """Fetch published weights into a folder, and check that they are the right ones.
+
+    Args:
+        name: A key of `PUBLISHED_WEIGHTS`.
+        folder: Where to put the file; made if it is not there.
+        force: Whether a different file of that name is replaced.
+
+    Returns:
+        `(path, fetched)`; `fetched` is False where the right file was there already.
+
+    Raises:
+        FetchError: an unknown name, a different file of that name, no connection, or a download that is not the right
+            file. Nothing of it remains.
+        OSError: the folder cannot be written.
+    """
+    if name not in PUBLISHED_WEIGHTS:
+        known = ", ".join(PUBLISHED_WEIGHTS)
+        raise FetchError(f"no published weights are called {name!r}; known: {known}.{nearest(name, PUBLISHED_WEIGHTS)}")
+    weights = PUBLISHED_WEIGHTS[name]
+    path = folder / weights.file
+    if path.is_dir():
+        raise FetchError(f"{path} is a folder.")
+    if path.exists():
+        if _is_right(path, weights):
+            return path, False
+        if not force:
+            raise FetchError(f"{path} is there and is a different file. --force replaces it.")
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as unfinished:
+        _download(weights, unfinished)
+    return path, True
+
+
+def _is_right(path, weights):
+    if path.stat().st_size != weights.size:
+        return False
+    hashes = _hashes(weights)
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            for each in hashes.values():
+                each.update(chunk)
+    return _wrong_digest(weights, hashes) is None
+
+
+def _hashes(weights):
+    return {algorithm: hashlib.new(algorithm, usedforsecurity=False) for algorithm in weights.digests}
+
+
+def _wrong_digest(weights, hashes):
+    """The name of a digest that is not the published one, None where all are."""
+    wrong = (name for name, each in hashes.items() if each.hexdigest() != weights.digests[name])
+    return next(wrong, None)
+
+
+def _download(weights, path):
+    """Write the file, or raise a `FetchError`."""
+    hashes, received = _hashes(weights), 0
+    with _open(weights) as response, path.open("wb") as file:
+        offered = response.headers.get("Content-Length")
+        if offered is not None and offered != str(weights.size):
+            raise FetchError(
+                f"{_host(weights.url)} offers {offered} bytes where {weights.file} has {weights.size:,}. Nothing was "
+                f"kept. {_elsewhere(weights)}"
+            )
+        chunks = _chunks(response, weights)
+        for chunk in progress(chunks, -(-weights.size // _CHUNK), f"{weights.file}, MB"):
+            received += len(chunk)
+            if received > weights.size:
+                break
+            file.write(chunk)
+            for each in hashes.values():
+                each.update(chunk)
+    if received != weights.size:
+        ended = "goes on after" if received > weights.size else f"ended after {received:,} of"
+        raise FetchError(f"the download of {weights.file} {ended} {weights.size:,} bytes. Nothing was kept.")
+    if wrong := _wrong_digest(weights, hashes):
+        raise FetchError(
+            f"{weights.url} is not the published file: its {wrong} is {hashes[wrong].hexdigest()}, expected was "
+            f"{weights.digests[wrong]}. Nothing was kept. {_elsewhere(weights)}"
+        )
+
+
+class _OnlyToHttps(urllib.request.HTTPRedirectHandler):
+    """Follows a redirect only where it stays encrypted."""
+
+    def redirect_request(self, request, response, code, message, headers, address):
+        if urlsplit(address).scheme != "https":
+            raise FetchError(f"{request.full_url} leads to {address}, which is not encrypted (https): refused.")
+        return super().redirect_request(request, response, code, message, headers, address)
+
+
+def _open(weights):
+    """The server's answer. By urllib: one request of a rare command is not worth a dependency."""
+    opener = urllib.request.OpenerDirector()
+    common = (urllib.request.ProxyHandler, urllib.request.UnknownHandler)
+    errors = (urllib.request.HTTPDefaultErrorHandler, urllib.request.HTTPErrorProcessor)
+    for handler in (*common, *errors, _OnlyToHttps, *_HANDLERS):
+        opener.add_handler(handler())
+    request = urllib.request.Request(weights.url, headers={"User-Agent": f"alexnet/{alexnet.__version__}"})
+    try:
+        return opener.open(request, timeout=_SECONDS)
+    except urllib.error.HTTPError as error:
+        raise FetchError(
+            f"{weights.url}: the server answers {error.code} {error.reason}. {_elsewhere(weights)}"
+        ) from None
+    except (OSError, http.client.HTTPException) as error:
+        raise FetchError(_unreachable(weights, error)) from None
+
+
+def _chunks(response, weights):
+    try:
+        while chunk := response.read(_CHUNK):
+            yield chunk
+    except (OSError, http.client.HTTPException) as error:  # of the connection: the file is written elsewhere
+        raise FetchError(f"the download of {weights.file} broke off ({error}). Nothing was kept.") from None
+
+
+def _unreachable(weights, error):
+    reason = getattr(error, "reason", error)
+    if isinstance(reason, ssl.SSLCertVerificationError):
+        return f"{_host(weights.url)}: its certificate is not accepted ({reason.verify_message}). {_elsewhere(weights)}"
+    detail = getattr(reason, "strerror", None) or reason
+    return f"{_host(weights.url)} cannot be reached ({detail}). Is this machine online? {_elsewhere(weights)}"
+
+
+def _host(url):
+    return urlsplit(url).hostname
+
+
+def _elsewhere(weights):
+    return f"If you get {weights.file} elsewhere, put it into the same folder: this command then checks it."

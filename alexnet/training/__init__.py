@@ -75,10 +75,11 @@ def train(
 
     Returns:
         `Run`. Its folder holds `params.yaml`, `metrics.json`, `history.csv`, `model.keras`, its model card
-        `README.md`, `skipped.csv` if images were left out, `passed_over.csv` if some files were not images, `last_good.keras` after a loss of NaN or
-        infinity, and, until the run is finished, `checkpoints/`, from which a later call with the same recipe resumes:
-        on the same machine it ends with the same weights, bit for bit, as without the interruption. A finished run of
-        the same name is removed and trained again; `load_or_train` keeps it.
+        `README.md`, `skipped.csv` if images were left out, `passed_over.csv` if some files were not images,
+        `last_good.keras` after a loss of NaN or infinity, and, until the run is finished, `checkpoints/`, from which
+        a later call with the same recipe resumes: on the same machine it ends with the same weights, bit for bit, as
+        without the interruption. A finished run of the same name is removed and trained again; `load_or_train` keeps
+        it.
 
     Raises:
         DataError, CheckpointError: data or weights that cannot be used. Nothing has been written.

@@ -33,18 +33,18 @@ def recipe_of(variant, count, seed, teacher, run_dir):
     return recipe.replace(weights=str(teacher), learning_rate=recipe.learning_rate / 2, **VARIANTS[variant])
 
 
-def study(counts, seeds, run_dir, teacher=None):
+def study(counts, seeds, run_dir):
     """A row for each count and variant, with the top-1 accuracy of each seed after the last epoch."""
-    if teacher is None:
-        teacher = alexnet.load_or_train(
-            alexnet.Recipe(run_dir=run_dir, name="signs", data_dir="signs", epochs=23), verbose=0
-        )
+    signs = alexnet.Recipe(run_dir=run_dir, name="signs", data_dir="signs", epochs=23)
+    teacher = alexnet.load_or_train(signs, verbose=0)
+    told = json.loads((teacher / "metrics.json").read_text(encoding="utf-8"))
+    learned = {"teacher": {"backend": told["backend"], "val_top1": told["results"]["val_top1"]}}
     rows = []
     for count in counts:
         for variant in VARIANTS:
             recipes = [recipe_of(variant, count, seed, teacher, run_dir) for seed in seeds]
             found = [alexnet.read_history(alexnet.load_or_train(each, verbose=0))[-1]["val_top1"] for each in recipes]
-            rows.append({"images_per_class": count, "training": variant, "seeds": list(seeds), "top1": found})
+            rows.append({"images_per_class": count, "training": variant, "seeds": list(seeds), "top1": found} | learned)
             print(describe(rows[-1]), flush=True)
     return rows
 

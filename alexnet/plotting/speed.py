@@ -138,7 +138,9 @@ def scaling(record):
             axes.set_xscale("log", base=2)
             axes.set_yscale("log", base=2)
         column[1].set_xlabel(titles[size])
-        column[1].set_xticks(sorted({row[size] for row in record["scaling"]}), minor=False)
+        sizes = sorted({row[size] for row in record["scaling"]})
+        following = [*sizes[1:], np.inf]  # a label where the next one leaves room for it
+        column[1].set_xticks([size for size, after in zip(sizes, following, strict=True) if after > 1.15 * size])
         column[1].xaxis.set_major_formatter("{x:g}")
     grid[0, 0].set_title("images/s (higher is better)")
     grid[1, 0].set_title("peak memory in training, GB (lower is better)")

@@ -217,7 +217,6 @@ def test_interrupted_in_a_notebook(tiny, monkeypatch):
     from jupyter_client.manager import start_new_kernel
 
     monkeypatch.setenv("JPY_SESSION_NAME", "open.ipynb")  # somebody is watching
-
     recipe = Recipe(**{**tiny, "epochs": 1000})
     manager, client = start_new_kernel(kernel_name="python3")
     try:

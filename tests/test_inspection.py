@@ -433,7 +433,7 @@ def test_output_inside_the_data_set_is_refused(folder, capsys):
     for inside in (folder, folder / "out", folder / "train" / ".." / "out"):
         with pytest.raises(SystemExit) as error:
             main(["inspect", str(folder), "--output", str(inside)])
-        assert error.value.code == 2 and "would become a part of it" in capsys.readouterr().err
+        assert error.value.code == 2 and "would become part of the data" in capsys.readouterr().err
     assert not (folder / "out").exists()
 
 

@@ -134,7 +134,7 @@ def test_after_a_kill_it_goes_on_and_nothing_differs(shapes_folder, small_pack, 
     assert child.wait() == -signal.SIGKILL
     stamp = third.stat().st_mtime_ns
     assert packed.is_packed(target)
-    with pytest.raises(DataError, match="is not packed to its end; the same pack command goes on"):
+    with pytest.raises(DataError, match="is not packed to its end; the same pack command continues"):
         load_data(recipe(target))
     with pytest.raises(DataError, match="killed was begun with encoding raw, not jpeg"):
         pack(shapes_folder, target, "jpeg")

@@ -365,7 +365,7 @@ def test_a_sequential_with_our_names(tmp_path):
         np.testing.assert_allclose(loaded.predict_on_batch(images), expected, atol=1e-5)
     with pytest.raises(ValueError, match="fc8 of .* ends in softmax"):
         without_softmax(sequential)
-    with pytest.raises(ValueError, match="does not say which images it takes"):
+    with pytest.raises(ValueError, match="does not say what size of images it takes"):
         save_checkpoint(keras.Sequential(layers), tmp_path / "b.pth")
 
 
@@ -382,7 +382,7 @@ def test_keras_files_of_before(tmp_path):
         np.testing.assert_allclose(taken.predict_on_batch(images), model.predict_on_batch(images), atol=1e-5)
     assert detect_network(load_checkpoint(tmp_path / "whole.h5")) == "caffe"
     layers_by_hand("tanh").save(tmp_path / "other.h5")
-    with pytest.raises(CheckpointError, match=r"none of the networks known here. Nearest is .*\n.*tanh6 \(fc6\)"):
+    with pytest.raises(CheckpointError, match=r"none of the networks known here. The nearest is .*\n.*tanh6 \(fc6\)"):
         load_checkpoint(tmp_path / "other.h5")
 
 

@@ -197,7 +197,7 @@ def test_a_folder_that_another_run_has_taken(tiny, monkeypatch):
                 assert sorted((path.name, path.stat().st_mtime_ns) for path in folder.iterdir()) == before
 
     monkeypatch.setattr(training.callbacks.HistoryLogger, "on_epoch_end", on_epoch_end)
-    with pytest.raises(RunError, match="was removed, and another run has begun there"):
+    with pytest.raises(RunError, match="was removed, and a different run has started there"):
         train(recipe, verbose=0)
 
 
@@ -209,7 +209,7 @@ def test_another_number_of_threads_is_said(tiny, monkeypatch, caplog):
     threads = training.system_info.threads()
     monkeypatch.setattr(training.system_info, "threads", lambda: 99)
     assert metrics(train(recipe, verbose=0))["hardware"]["threads"] == 99
-    assert f"The run was begun with threads {threads}, now 99. It will not" in caplog.text
+    assert f"The run was started with threads {threads}, now 99. It will not" in caplog.text
 
 
 @pytest.mark.once
@@ -218,7 +218,6 @@ def test_interrupted_in_a_notebook(tiny, monkeypatch):
     from jupyter_client.manager import start_new_kernel
 
     monkeypatch.setenv("JPY_SESSION_NAME", "open.ipynb")  # somebody is watching
-
     recipe = Recipe(**{**tiny, "epochs": 1000})
     manager, client = start_new_kernel(kernel_name="python3")
     try:
@@ -385,7 +384,9 @@ def test_fine_tuning(tiny, tmp_path):
 
 
 def test_nothing_can_be_frozen_without_weights(tiny):
-    with pytest.raises(RecipeError, match="freeze: 2 layers cannot stay as weights has them, because weights is None"):
+    with pytest.raises(
+        RecipeError, match="freeze: 2 layers cannot keep the checkpoint's values, because weights is None"
+    ):
         train(Recipe(**tiny, freeze=2))
 
 
@@ -443,7 +444,7 @@ def test_the_mean_of_the_training_images(tiny, tmp_path):
     assert detect_network(loaded) == "paper" and loaded.get_layer("mean").mean == pytest.approx(pixels.mean(0))
     save_checkpoint(loaded, tmp_path / "x.onnx")
     assert load_checkpoint(tmp_path / "x.onnx").get_layer("mean").mean == pytest.approx(pixels.mean(0), rel=1e-6)
-    with pytest.raises(ValueError, match="no place for the mean of the training images"):
+    with pytest.raises(ValueError, match="cannot hold the mean of the training images"):
         save_checkpoint(loaded, tmp_path / "x.pth")
     again = training.build_model(recipe.replace(weights=str(run.folder)), 3)
     assert again.get_layer("mean").mean == pytest.approx(pixels.mean(0))

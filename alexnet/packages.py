@@ -1,5 +1,6 @@
 """Packages that only a part of the work needs, and what to say where one is missing."""
 
+import contextlib
 import functools
 import importlib
 
@@ -43,6 +44,19 @@ def missing(error):
         error: A `ModuleNotFoundError`.
     """
     return f"the package {_package(error.name or '')} is not installed here. {install(error.name or '')}"
+
+
+@contextlib.contextmanager
+def explain_missing():
+    """Within it, or within a function that it decorates, a package of an extra that is missing is an error of the same
+    kind that says how to install it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in EXTRAS:
+            raise
+        sentence = missing(error)
+        raise ModuleNotFoundError(sentence[0].upper() + sentence[1:], name=error.name) from None
 
 
 def install(module):

@@ -10,6 +10,7 @@ import numpy as np
 
 from alexnet.model import ZEROS, AlexNet, functional, require_the_network
 from alexnet.networks import LAYERS, NETWORKS
+from alexnet.packages import explain_missing
 from alexnet.runtime import trim_memory, without
 from alexnet.weights import (
     FORMATS,
@@ -83,6 +84,7 @@ def load_checkpoint(path: str | os.PathLike[str], network: str | None = None) ->
     return model
 
 
+@explain_missing()
 def save_checkpoint(model: keras.Model, path: str | os.PathLike[str]) -> None:
     """Write a model in the format that the path's ending names.
 

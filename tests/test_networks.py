@@ -347,3 +347,16 @@ def test_pooling_that_rounds_up_equals_pytorch(layer, side):
         layer(2, rounding="up")
     with pytest.raises(ValueError, match="padding='valid'"):
         layer(2, padding="same", rounding="ceil", data_format="channels_last")
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="a fault of TensorFlow's")
+@pytest.mark.parametrize("network", ["paper", "torchvision"])
+def test_only_arrays_of_rank_2_are_multiplied(network):
+    """TensorFlow 2.20 writes past its memory where it multiplies rank 4 by rank 2 and a size is 1."""
+    import tensorflow as tf
+
+    model = AlexNet(network, input_shape=(67, 67, 3), width=0.0625, classes=3, initializer="zeros")
+    traced = tf.function(lambda images: model(images)).get_concrete_function(tf.TensorSpec((1, 67, 67, 3)))
+    products = [each for each in traced.graph.get_operations() if "MatMul" in each.type or each.type == "Einsum"]
+    assert len(products) >= 3  # fc6 to fc8
+    assert all(array.shape.rank == 2 for each in products for array in each.inputs)

@@ -1,12 +1,13 @@
 """What is saved and loaded again, and what a format cannot keep."""
 
 import errno
+import sys
 
 import keras
 import numpy as np
 import pytest
 import torch
-from strange_helpers import CLASSES, SIDE, SMALL, WIDTH, arrays
+from strange_helpers import CLASSES, SIDE, SMALL, WIDTH, arrays, caffe
 from test_checkpoints import pixels
 
 from alexnet.model import AlexNet
@@ -95,6 +96,29 @@ def test_imagenet_is_answered_with_where_to_get_it():
         AlexNet(weights="imagenet")
     for urls in URLS.values():
         assert all(url in str(error.value) and f"({url})" in page for url in urls)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    "module, name", [("onnx", "net.onnx"), ("safetensors", "net.safetensors"), ("google", "net.caffemodel")]
+)
+def test_a_missing_package_is_named(module, name, tmp_path, monkeypatch):
+    """Colab has no onnx: reading and writing say what to install, and leave nothing behind."""
+    model = AlexNet("caffe", **SMALL)
+    if name.endswith(".caffemodel"):
+        caffe(tmp_path / name)
+    else:
+        save_checkpoint(model, tmp_path / name)
+    for loaded in [each for each in sys.modules if each.partition(".")[0] == module]:
+        monkeypatch.setitem(sys.modules, loaded, None)
+    package = {"google": "protobuf"}.get(module, module)
+    message = rf"^The package {package} is not installed here. Install it with: pip install {package}, or its extra: "
+    with pytest.raises(ModuleNotFoundError, match=rf"{message}pip install 'alexnet-keras\[formats\]'$"):
+        load_checkpoint(tmp_path / name, "caffe")
+    if not name.endswith(".caffemodel"):
+        with pytest.raises(ModuleNotFoundError, match=message):
+            save_checkpoint(model, tmp_path / f"new-{name}")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 # --- Saving ----------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import numpy as np
 
 from alexnet.networks import LAYERS, NETWORKS, names_by_counts
 from alexnet.networks.alexnets import CAFFE
+from alexnet.packages import explain_missing
 from alexnet.weights.caffe import read_caffe
 from alexnet.weights.checkpoint import FORMATS, Checkpoint, CheckpointError, as_network, listing, recognize
 from alexnet.weights.keras_config import from_config
@@ -26,6 +27,7 @@ TORCHVISION = dict(
 )
 
 
+@explain_missing()
 def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """The checkpoint at `path`, its format recognized from its content.
 

@@ -6,7 +6,7 @@ Nothing in a file is executed: pickles are read by loaders that know arrays and 
 from alexnet.weights.checkpoint import FORMATS, Checkpoint, CheckpointError, recognize
 from alexnet.weights.keras_config import from_config
 from alexnet.weights.onnx_writing import write_onnx
-from alexnet.weights.published import PUBLISHED_WEIGHTS, FetchError, PublishedWeights, fetch_weights
+from alexnet.weights.published import PUBLISHED_WEIGHTS, PublishedWeights
 from alexnet.weights.reading import read_checkpoint
 from alexnet.weights.writing import write_checkpoint, write_state_dict
 
@@ -15,9 +15,7 @@ __all__ = [
     "PUBLISHED_WEIGHTS",
     "Checkpoint",
     "CheckpointError",
-    "FetchError",
     "PublishedWeights",
-    "fetch_weights",
     "from_config",
     "read_checkpoint",
     "recognize",

@@ -13,7 +13,8 @@ import pytest
 from alexnet.cli import main
 from alexnet.model import AlexNet
 from alexnet.networks import PUBLISHED
-from alexnet.weights import PUBLISHED_WEIGHTS, CheckpointError, PublishedWeights, fetching
+from alexnet.weights import CheckpointError, fetching
+from alexnet.weights.published import PUBLISHED_WEIGHTS, PublishedWeights
 
 pytestmark = pytest.mark.once
 

@@ -6,16 +6,13 @@ Nothing in a file is executed: pickles are read by loaders that know arrays and 
 from alexnet.weights.checkpoint import FORMATS, Checkpoint, CheckpointError, recognize
 from alexnet.weights.keras_config import from_config
 from alexnet.weights.onnx_writing import write_onnx
-from alexnet.weights.published import PUBLISHED_WEIGHTS, PublishedWeights
 from alexnet.weights.reading import read_checkpoint
 from alexnet.weights.writing import write_checkpoint, write_state_dict
 
 __all__ = [
     "FORMATS",
-    "PUBLISHED_WEIGHTS",
     "Checkpoint",
     "CheckpointError",
-    "PublishedWeights",
     "from_config",
     "read_checkpoint",
     "recognize",

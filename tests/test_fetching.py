@@ -13,7 +13,8 @@ import pytest
 from alexnet.cli import main
 from alexnet.model import AlexNet
 from alexnet.networks import PUBLISHED
-from alexnet.weights import PUBLISHED_WEIGHTS, CheckpointError, PublishedWeights, published
+from alexnet.weights import CheckpointError, fetching
+from alexnet.weights.published import PUBLISHED_WEIGHTS, PublishedWeights
 
 pytestmark = pytest.mark.once
 
@@ -58,7 +59,7 @@ def server():
 @pytest.fixture
 def fetch(server, monkeypatch, tmp_path, capsys):
     """`fetch(how)`: the command, for a file of that server; its exit status, what it said and the file's path."""
-    monkeypatch.setattr(published, "_HANDLERS", (urllib.request.HTTPHandler, urllib.request.HTTPSHandler))
+    monkeypatch.setattr(fetching, "_HANDLERS", (urllib.request.HTTPHandler, urllib.request.HTTPSHandler))
     monkeypatch.setenv("no_proxy", "*")
     Server.asked = []
 
@@ -148,8 +149,8 @@ def test_a_folder_that_cannot_be_made(fetch):
 
 def test_plain_http_is_never_spoken(server, fetch, monkeypatch):
     monkeypatch.undo()
-    with pytest.raises(published.FetchError, match="unknown url type: http"):
-        published._open(PublishedWeights("paper", f"http://127.0.0.1:{server.server_port}/right/net.pth", 1, {}, ""))
+    with pytest.raises(fetching.FetchError, match="unknown url type: http"):
+        fetching._open(PublishedWeights("paper", f"http://127.0.0.1:{server.server_port}/right/net.pth", 1, {}, ""))
     assert not Server.asked
 
 
@@ -177,7 +178,7 @@ def test_they_are_listed(capsys):
 
 
 def test_nothing_is_fetched_by_itself(monkeypatch):
-    monkeypatch.setattr(published, "_open", lambda weights: pytest.fail("fetched"))
+    monkeypatch.setattr(fetching, "_open", lambda weights: pytest.fail("fetched"))
     with pytest.raises(CheckpointError, match="nothing is downloaded here") as error:
         AlexNet(weights="imagenet")
     for name in PUBLISHED_WEIGHTS:

@@ -36,7 +36,8 @@ def _convert_here(options):
 
 def fetch(options):
     from alexnet.units import format_size
-    from alexnet.weights import PUBLISHED_WEIGHTS, FetchError, fetch_weights
+    from alexnet.weights.fetching import FetchError, fetch_weights
+    from alexnet.weights.published import PUBLISHED_WEIGHTS
 
     if options.name is None:
         print("Weights that others publish, trained on ImageNet:")

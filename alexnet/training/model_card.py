@@ -37,14 +37,6 @@ def model_card(metrics: Mapping[str, Any], history: Sequence[Mapping[str, float]
     Args:
         metrics: The content of the run's `metrics.json`.
         history: Its `history.csv`, as `read_history` returns it.
-
-    Examples:
-        With a folder of images for each class in `photos`:
-
-        >>> recipe = alexnet.Recipe(data_dir=photos, run_dir=folder, width=1 / 16, epochs=1, validation_split=0.2)
-        >>> run = alexnet.train(recipe, verbose=0)
-        >>> print((run.folder / "README.md").read_text().splitlines()[1])
-        library_name: keras
     """
     head = yaml.safe_dump(_head(metrics), sort_keys=False, allow_unicode=True, width=120)
     parts = [_summary(metrics), _accuracy(metrics), _use(metrics), _training(metrics, history), _environment(metrics)]

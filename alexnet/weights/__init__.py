@@ -6,18 +6,13 @@ Nothing in a file is executed: pickles are read by loaders that know arrays and 
 from alexnet.weights.checkpoint import FORMATS, Checkpoint, CheckpointError, find_weights, recognize
 from alexnet.weights.keras_config import from_config
 from alexnet.weights.onnx_writing import write_onnx
-from alexnet.weights.published import PUBLISHED_WEIGHTS, FetchError, PublishedWeights, fetch_weights
 from alexnet.weights.reading import read_checkpoint
 from alexnet.weights.writing import write_checkpoint, write_state_dict
 
 __all__ = [
     "FORMATS",
-    "PUBLISHED_WEIGHTS",
     "Checkpoint",
     "CheckpointError",
-    "FetchError",
-    "PublishedWeights",
-    "fetch_weights",
     "find_weights",
     "from_config",
     "read_checkpoint",

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image, PngImagePlugin, features
 
 from alexnet.data import ImageError, decoding, formats
+from alexnet.packages import optional
 
 pytestmark = pytest.mark.once
 RED, BLUE = (255, 0, 0), (0, 0, 255)
@@ -354,3 +355,41 @@ def test_without_optional_libraries():
     line = "DataError Packed images need array_record, which is not installed. Install it with: pip install "
     line += "array-record, or its extra: pip install 'alexnet-keras[pack]'"
     assert found.stdout.splitlines() == [line, line]
+
+
+def photograph(mode="RGB"):
+    """600 x 400 smooth pixels of many colors."""
+    pixels = np.random.default_rng(0).integers(0, 256, (10, 15, 3), np.uint8)
+    return Image.fromarray(pixels).resize((600, 400), Image.Resampling.BICUBIC).convert(mode)
+
+
+@pytest.fixture
+def without_simplejpeg(monkeypatch):
+    monkeypatch.setattr(decoding, "optional", lambda name: None if name == "simplejpeg" else optional(name))
+    decoding._jpeg_decoder.cache_clear()
+    yield
+    decoding._jpeg_decoder.cache_clear()
+
+
+JPEGS = [encoded(photograph(mode), "JPEG", quality=80, progressive=kind) for mode in ("RGB", "L") for kind in (0, 1)]
+EIGHTHS = (48, 72, 160, 256, 399, 500)  # decoded at the same eighth of their size by both
+SIZES = (*EIGHTHS, 120)
+
+
+def test_without_simplejpeg_pixels_are_the_same(request, caplog):
+    decoding._jpeg_decoder.cache_clear()
+    expected = [[decode(content, size) for size in SIZES] for content in JPEGS]
+    assert not caplog.records
+    request.getfixturevalue("without_simplejpeg")
+    for content, squares in zip(JPEGS, expected, strict=True):
+        for size, square in zip(SIZES, squares, strict=True):
+            difference = np.abs(decode(content, size).astype(int) - square)
+            assert difference.mean() < (0.5 if size in EIGHTHS else 4), size
+    (record,) = caplog.records  # one line, however many images
+    assert record.getMessage().startswith("JPEGs are decoded by Pillow, which is slower than simplejpeg. Install it")
+
+
+def test_without_simplejpeg_what_is_cut_off_is_refused(without_simplejpeg):
+    for content in JPEGS:
+        refused(content[: len(content) // 2], "truncated")
+        refused(content, "max_megapixels", max_pixels=1000)

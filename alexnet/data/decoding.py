@@ -1,6 +1,8 @@
 """Image files to RGB pixels: the shorter side resized, the central square cut out."""
 
 import contextlib
+import functools
+import logging
 import math
 import re
 import struct
@@ -18,7 +20,9 @@ from alexnet._compat import trim_memory
 from alexnet.data.errors import ImageError, Refused
 from alexnet.data.formats import JPEG, PNG, open_image
 from alexnet.data.white_level import Depth, white_of
-from alexnet.packages import optional
+from alexnet.packages import install, optional
+
+logger = logging.getLogger(__name__)
 
 # More pixels than any photograph has: such a header is damaged, or made to fill the memory.
 MAX_PIXELS = 300_000_000
@@ -198,17 +202,33 @@ def _decode_jpeg(content, size, max_pixels):
     if header is None:
         return None
     _require(header.width, header.height, max_pixels)
-    simplejpeg = optional("simplejpeg")
-    if simplejpeg is None or header.components not in (1, 3):
+    if header.components not in (1, 3):
         return None
     # A progressive one is kept whole until its last pass; of another a few rows at a time are enough.
     with _gate.hold(header.width * header.height if header.progressive else 0):
         try:
-            # Where at least twice `size` is there, decoding to a half or less saves time and blurs nothing that stays.
-            pixels = simplejpeg.decode_jpeg(content, min_height=size, min_width=size, min_factor=2)
-        except ValueError:
+            pixels = _jpeg_decoder()(content, size)
+        except (ValueError, OSError):
             return None  # cut off or damaged; PIL refuses the first, and knows how to put up with some of the second
     return resize_array(pixels, size, header.orientation)
+
+
+@functools.cache
+def _jpeg_decoder():
+    """What decodes a JPEG into an array whose sides are `size` or more.
+
+    Where at least twice `size` is there, decoding to a half or less saves time and blurs nothing that stays.
+    """
+    if simplejpeg := optional("simplejpeg"):
+        return lambda content, size: simplejpeg.decode_jpeg(content, min_height=size, min_width=size, min_factor=2)
+    logger.warning(f"JPEGs are decoded by Pillow, which is slower than simplejpeg. {install('simplejpeg')}")
+    return _decode_jpeg_with_pil
+
+
+def _decode_jpeg_with_pil(content, size):
+    with open_image(content) as image:
+        image.draft(None, (size, size))
+        return np.asarray(image.convert("RGB"))
 
 
 def _decode(content, size, max_pixels, white_level):

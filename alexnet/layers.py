@@ -432,8 +432,6 @@ class Dense(keras.layers.Dense):
     """`keras.layers.Dense`, computed as `alexnet.ops` knows."""
 
     def call(self, inputs, training=None):
-        if len(inputs.shape) != 2:
-            return super().call(inputs, training)
         kernel, bias = (None if each is None else ops.convert_to_tensor(each) for each in (self.kernel, self.bias))
         outputs = dense(inputs, kernel, bias)
         return outputs if self.activation is None else self.activation(outputs)

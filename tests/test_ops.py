@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+import alexnet.layers
 from alexnet import ops as fast_ops
 from alexnet.ops import reference
 from alexnet.training.optimizer import SGD
@@ -129,6 +130,23 @@ def test_convolution(pixels, kernel, settings):
 def test_dense():
     assert_same("dense", [draw(5, 33), draw(33, 17), draw(17)], atol=2e-6)
     assert_same("dense", [draw(1, 33), draw(33, 17)], atol=2e-6)
+
+
+@pytest.mark.parametrize("shape", [(3, 33), (2, 3, 33), (2, 1, 5, 33), (1, 1, 1, 33), (2, 5, 1, 33)])
+def test_dense_multiplies_arrays_of_rank_2_only(shape, monkeypatch):
+    """TensorFlow 2.20 multiplies others wrongly where a size is 1."""
+    seen = []
+    form = fast_ops._dense
+    monkeypatch.setattr(fast_ops, "_dense", lambda *arrays: seen.append(len(arrays[0].shape)) or form(*arrays))
+    inputs, kernel, bias = draw(*shape), draw(33, 1), draw(1)
+    layer = alexnet.layers.Dense(1)
+    outer = keras.Input(shape[1:])
+    model = keras.Model(outer, layer(outer))
+    layer.set_weights([kernel, bias])
+    for found in (layer(inputs), model.predict_on_batch(inputs)):
+        assert tuple(found.shape) == (*shape[:-1], 1) == layer.compute_output_shape(shape)
+        np.testing.assert_allclose(ops.convert_to_numpy(found), np.dot(inputs, kernel) + bias, atol=1e-5)
+    assert set(seen) == {2}
 
 
 @pytest.mark.skipif(BACKEND != "jax", reason="XLA's own ways")

@@ -10,6 +10,7 @@ gradients. On other devices everything is the reference: nothing else has been m
 import importlib
 
 import keras
+from keras import ops
 
 from alexnet.ops import reference
 
@@ -33,8 +34,20 @@ convolution = _chosen("convolution")
 local_convolution = _chosen("local_convolution")
 max_pooling = _chosen("max_pooling")
 ceil_pooling = _chosen("ceil_pooling")
-dense = _chosen("dense")
+_dense = _chosen("dense")
 momentum_step = _chosen("momentum_step")
+
+
+def dense(inputs, kernel, bias=None):
+    """`(..., inputs)` times `(inputs, units)`, and a bias for each unit.
+
+    Only arrays of rank 2 are multiplied. TensorFlow 2.20 multiplies rank 4 by rank 2 wrongly where a size is 1: it
+    writes past its memory and says nothing.
+    """
+    if len(inputs.shape) == 2:
+        return _dense(inputs, kernel, bias)
+    outputs = _dense(ops.reshape(inputs, (-1, inputs.shape[-1])), kernel, bias)
+    return ops.reshape(outputs, (*ops.shape(inputs)[:-1], kernel.shape[-1]))
 
 
 def convolution_library():

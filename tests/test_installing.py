@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import keras
 import pytest
 
 pytestmark = pytest.mark.once
@@ -104,3 +105,28 @@ def test_the_hosted_lock_has_what_a_host_has():
     assert set(hosted) <= set(ours) and "simplejpeg" not in hosted
     expected = {"keras": "3.13.2", "tensorflow": "2.20.0", "jax": "0.7.2", "torch": "2.10.0", "numpy": "2.0.2"}
     assert expected.items() <= hosted.items()
+
+
+WITHOUT = """
+import sys
+for name in ('simplejpeg', 'onnx'): sys.modules[name] = None
+from alexnet.cli import main
+statuses = [main(line.split()) for line in sys.argv[1:]]
+print(statuses)
+"""
+
+
+def test_without_simplejpeg_and_onnx(shapes_folder, tmp_path):
+    """As on Colab. (array-record is not left out: grain needs it.)"""
+    fields = "--width 0.0625 --epochs 1 --image_size 67 --resize 72"
+    model = f"{tmp_path}/runs/tiny/{keras.backend.backend()}"
+    commands = [
+        f"train --data_dir {shapes_folder} --run_dir {tmp_path}/runs --name tiny {fields}",
+        f"convert {model} {tmp_path}/model.safetensors",
+        f"convert {model} {tmp_path}/out.onnx",
+    ]
+    command = [sys.executable, "-c", WITHOUT, *commands]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=tmp_path)
+    assert found.stdout.splitlines()[-1:] == ["[0, 0, 1]"], found.stdout[-1500:] + found.stderr[-1500:]
+    assert found.stderr.count("which is slower than simplejpeg") == 1
+    assert "alexnet-keras[formats]" in found.stderr

@@ -34,7 +34,8 @@ def _only_cpus():
 
 
 def on_cpu(x):
-    """Whether this process has no other device, and a JAX for these forms: while it traces, JAX does not tell where `x` is."""
+    """Whether this process has no other device, and a JAX that these forms were tested with. (While it traces, JAX does
+    not tell where `x` is.)"""
     return _only_cpus()
 
 

@@ -1,7 +1,8 @@
 # A fresh machine needs Python 3.11 or newer with venv, and make. Everything else goes into .venv.
 #
 #   make run        train notebooks/02_train.ipynb on all three backends and report
-#   make test       everything that CI runs
+#                   BACKENDS=jax installs and runs that one only; GPU=1 installs what an NVIDIA GPU needs
+#   make test       everything that CI runs; BACKENDS=jax for one backend
 #   make quick      the tests of one backend that take no time, BACKEND=torch or another; pytest --lf works
 #   make test-notebooks  every notebook on every backend; `make test` trains on each and shares out the others
 #   make notebooks  execute the notebooks and store them as they are committed
@@ -12,19 +13,26 @@
 #   make lab        open the notebooks in JupyterLab
 #   make wheel      the package as it is installed: its wheel in an empty environment, with BACKEND=jax or another
 #   make lowest     the same with the lowest versions that pyproject.toml allows
+#   make test-hosted  the tests that matter on Kaggle, with its versions, in .venv-hosted; BACKEND=jax or another
 #   make nightly    put Keras's nightly build into .venv
 #   make clean      remove .venv, runs and generated data
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-BACKENDS := tensorflow jax torch
-INSTALLED := $(VENV)/installed
+ALL := tensorflow jax torch
+BACKENDS := $(ALL)
+# The tests compare each backend with the others and need all of them; a run needs those that it is told.
+INSTALLED := $(VENV)/installed$(GPU:%=-gpu)
+MISSING := $(filter-out $(BACKENDS),$(ALL))
+CHOSEN := $(INSTALLED)$(subst $() ,,$(MISSING:%=-without-%))
+HOSTED := .venv-hosted
 
 .DELETE_ON_ERROR:
-.PHONY: run test quick lint test-notebooks notebooks params bench docs pages lab wheel lowest nightly clean $(BACKENDS:%=test-%)
+.PHONY: run test quick lint test-notebooks test-hosted notebooks params bench docs pages lab wheel lowest nightly clean
+.PHONY: $(BACKENDS:%=test-%)
 
-run: $(INSTALLED)
+run: $(CHOSEN)
 	@$(BIN)/python -m alexnet batch notebooks/02_train.ipynb --backends $(BACKENDS)
 
 test: lint $(BACKENDS:%=test-%)
@@ -79,6 +87,16 @@ wheel lowest: BACKEND ?= jax
 wheel lowest:
 	$(PYTHON) tests/environments.py $@ --backend $(BACKEND)
 
+HOSTED_TESTS := layers ops model networks recipe checkpoints data decoding
+HOSTED_NOTEBOOKS := 01_architecture 02_train 03_evaluate 04_finetune
+test-hosted: BACKEND ?= jax
+test-hosted: export PYTHONPATH := $(CURDIR)
+test-hosted: export PATH := $(CURDIR)/$(HOSTED)/bin:$(PATH)
+test-hosted: $(HOSTED)/installed
+	KERAS_BACKEND=$(BACKEND) python -m pytest $(HOSTED_TESTS:%=tests/test_%.py) -n 2 --dist worksteal
+	KERAS_BACKEND=$(BACKEND) python -m pytest -c tests/notebooks/nbval.ini --nbval --nbval-kernel-name python3 \
+	    $(HOSTED_NOTEBOOKS:%=notebooks/%.ipynb)
+
 nightly: $(INSTALLED)
 	$(BIN)/python -m pip uninstall --quiet --yes keras  # both are the module keras
 	$(BIN)/python -m pip install --quiet --pre keras-nightly
@@ -96,12 +114,16 @@ lab: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet jupyterlab
 	$(BIN)/jupyter lab notebooks
 
-$(INSTALLED): requirements.txt pyproject.toml
-	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed: make PYTHON=python3.11')"
-	@$(PYTHON) -m venv $(VENV)
-	@echo "Installing into $(VENV); this takes a few minutes the first time."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+$(CHOSEN): FOR := $(BACKENDS)
+$(INSTALLED): FOR := $(ALL)
+$(sort $(CHOSEN) $(INSTALLED)): requirements.txt pyproject.toml requirements/install.py
+	@$(PYTHON) requirements/install.py $(VENV) --backends $(FOR) $(if $(GPU),--gpu)
+	@touch $@
+
+# TORCH=2.13.0 takes another PyTorch where no build of that version for a CPU is found.
+$(HOSTED)/installed: requirements/hosted.txt requirements/install.py
+	@$(PYTHON) requirements/install.py $(HOSTED) --lock requirements/hosted.txt $(TORCH:%=--torch %)
 	@touch $@
 
 clean:
-	rm -rf $(VENV) runs site build data/shapes data/signs
+	rm -rf $(VENV) $(HOSTED) runs site build data/shapes data/signs

@@ -68,7 +68,8 @@ def test_every_backend_has_forms_of_its_own():
     names = {"tensorflow": {"dense"}, "jax": {"convolution", "max_pooling"}, "torch": {"convolution", "dense"}}[BACKEND]
     for name in names | {"local_response_normalization"}:
         assert getattr(fast_ops.backend_ops, name) is not getattr(reference, name)
-    assert fast_ops.backend_ops.is_measured(tensor(draw(2)))
+    tested = BACKEND != "jax" or fast_ops.backend_ops.jax.__version_info__ >= (0, 10)
+    assert fast_ops.backend_ops.is_measured(tensor(draw(2))) == tested  # with an older JAX everything is the reference
 
 
 PAPER = {"axis": -1, "radius": 2, "k": 2.0, "alpha": 1e-4, "beta": 0.75}

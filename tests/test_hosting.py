@@ -303,7 +303,7 @@ def check_session(kaggle):
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["status"] == "finished" and metrics["results"]["epoch"] == 2
     text = (kaggle / "working" / "out.ipynb").read_text()
-    assert "The run of an earlier session" in text and "Going on after epoch 1" in text
+    assert "The run of an earlier session" in text and "Resuming after epoch 1 of" in text
     assert sorted(path.name for path in (kaggle / "working").iterdir() if path.name[0] != ".") == ["out.ipynb", "runs"]
 
 

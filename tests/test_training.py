@@ -197,7 +197,7 @@ def test_a_folder_that_another_run_has_taken(tiny, monkeypatch):
                 assert sorted((path.name, path.stat().st_mtime_ns) for path in folder.iterdir()) == before
 
     monkeypatch.setattr(training.callbacks.HistoryLogger, "on_epoch_end", on_epoch_end)
-    with pytest.raises(RunError, match="was removed, and a different run has started there"):
+    with pytest.raises(RunError, match="was removed, and another run has started there"):
         train(recipe, verbose=0)
 
 

@@ -161,7 +161,10 @@ def test_a_second_signal_does_not_spoil_the_save(tiny, monkeypatch):
         on_train_batch_end(self, batch, logs)
 
     on_train_batch_end = StepMonitor.on_train_batch_end
-    with monkeypatch.context() as patch, pytest.raises(training.Interrupted, match="Interrupted in epoch 1 of 2, after step 1 of") as stopped:
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(training.Interrupted, match="Interrupted in epoch 1 of 2, after step 1 of") as stopped,
+    ):
         patch.setattr(CheckpointManager, "write", write)
         patch.setattr(StepMonitor, "on_train_batch_end", step)
         train(recipe, verbose=0)

@@ -50,10 +50,11 @@ test-jax test-tensorflow: ONLY := -m "not once"
 # threads of PyTorch would take the processor from the other one, unless they sleep.
 PYTEST := OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest tests --ignore=tests/notebooks -n 2 --dist worksteal
 NBVAL := $(BIN)/python -m pytest -c tests/notebooks/nbval.ini --nbval --nbval-kernel-name python3
-# 01 and 02 are compared on every backend, the others on one; 03 and 04 go on with the run of 02.
+# They were executed on TensorFlow. 01 is compared on every backend, 02 on both others, the rest on one each; 03 goes on
+# with the run of 02.
 NOTEBOOKS_torch := 01_architecture 02_train 05_backends
 NOTEBOOKS_jax := 01_architecture 02_train 03_evaluate
-NOTEBOOKS_tensorflow := 01_architecture 02_train 04_finetune
+NOTEBOOKS_tensorflow := 01_architecture 04_finetune
 # The solutions of a notebook's exercises, on one backend.
 SOLUTIONS_torch := 01_architecture 02_train 05_backends
 SOLUTIONS_jax := 03_evaluate

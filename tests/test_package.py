@@ -216,7 +216,8 @@ def test_every_notebook_is_compared_somewhere():
     shares = {name: set(listed.split()) for name, listed in re.findall(r"^NOTEBOOKS_(\w+) := (.*)$", makefile, re.M)}
     assert set(shares) == {"tensorflow", "jax", "torch"}
     assert set.union(*shares.values()) == {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
-    assert set.intersection(*shares.values()) == {"01_architecture", "02_train"}
+    assert set.intersection(*shares.values()) == {"01_architecture"}
+    assert "02_train" in shares["jax"] & shares["torch"]
     solutions = re.findall(r"^SOLUTIONS_\w+ := (.*)$", makefile, re.M)
     assert sorted(" ".join(solutions).split()) == sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
 

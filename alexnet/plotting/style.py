@@ -67,7 +67,8 @@ def _display(figure):
     data = png(figure)
     width, height = (side // SHARPNESS for side in _size(data))
     metadata = {"image/png": {"width": width, "height": height, "alt": figure.alt}}
-    display({"image/png": data, "text/plain": f"<Figure: {figure.alt}>"}, metadata=metadata, raw=True)
+    # The description may hold numbers, which differ between backends: tests compare the text, and not the metadata.
+    display({"image/png": data, "text/plain": "<Figure>"}, metadata=metadata, raw=True)
 
 
 def png(figure):

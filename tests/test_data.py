@@ -1,3 +1,4 @@
+import importlib.util
 import io
 import os
 import subprocess
@@ -250,6 +251,8 @@ def test_the_way_of_a_batch_is_short(shapes_folder):
     finally:
         threading.setprofile(None)
     names = {"dataset.py", "source.py", "readers/filesystem.py", "packed_strings.py", "decoding.py", "augmentation.py"}
+    if importlib.util.find_spec("simplejpeg") is None:
+        names.add("formats.py")  # which Pillow opens images through
     assert passed == names
 
 

@@ -200,3 +200,21 @@ def test_momentum_step(shape):
         w = w + v
         np.testing.assert_allclose(ops.convert_to_numpy(variable), w, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(ops.convert_to_numpy(optimizer.momentums[0]), v, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="PyTorch's compiler")
+def test_without_a_compiler_for_a_gpu_normalization_is_the_reference(monkeypatch, caplog):
+    import torch
+
+    def broken(function):
+        raise RuntimeError("no compiler\nand a long report")
+
+    monkeypatch.setattr(torch, "compile", broken)
+    for cached in (fast_ops.backend_ops._compiles, fast_ops.backend_ops._compiled):
+        cached.cache_clear()
+    for name in ("local_response_normalization", "normalization_gradient"):
+        assert fast_ops.backend_ops._compiled(name) is getattr(reference, name)
+    (record,) = caplog.records  # said once
+    assert record.getMessage().endswith("response normalization is slower: no compiler")
+    for cached in (fast_ops.backend_ops._compiles, fast_ops.backend_ops._compiled):
+        cached.cache_clear()

@@ -3,7 +3,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 
-from alexnet.plotting.style import ACCENT, BACKEND_COLORS, INK, PALE, SOFT, styled
+from alexnet.plotting.style import ACCENT, BACKEND_COLORS, BACKEND_MARKERS, INK, PALE, SOFT, styled
 
 FRAMEWORKS = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}
 # The candidates of benchmarks/baselines by names that tell a reader what they are.
@@ -103,6 +103,18 @@ def _candidates(axes, values, slots):
     axes.grid(axis="y", visible=False)
 
 
+# What `python -m benchmarks --scaling` varies, one at a time, and what an axis says of it.
+SIZES = {"batch_size": "images in a batch", "image_size": "pixels a side", "width": "width"}
+
+
+def scaling_series(record, size, backend):
+    """The rows of a record in which `size` alone is varied on a backend, from small to large."""
+    others = [each for each in SIZES if each != size]
+    rows = [row for row in record["scaling"] if row["backend"] == backend]
+    rows = [row for row in rows if all(row[each] == record["settings"][each] for each in others)]
+    return sorted(rows, key=lambda row: row[size])
+
+
 @styled
 def scaling(record):
     """How the cost of our network grows with each size: images a second and memory, a line for each backend.
@@ -112,23 +124,17 @@ def scaling(record):
     Args:
         record: What `benchmarks.harness.suite.run(scaling=True)` returns, or `bench.json` holds.
     """
-    base = {size: record["settings"][size] for size in ("batch_size", "image_size", "width")}
-    titles = {"batch_size": "images in a batch", "image_size": "pixels a side", "width": "width"}
     figure, grid = plt.subplots(2, 3, figsize=(10, 5.4), sharex="col", sharey="row")
-    for column, size in zip(grid.T, base, strict=True):
+    for column, size in zip(grid.T, SIZES, strict=True):
         for backend in record["settings"]["backends"]:
-            points = sorted(
-                (
-                    row
-                    for row in record["scaling"]
-                    if row["backend"] == backend and all(row[other] == base[other] for other in base if other != size)
-                ),
-                key=lambda row: row[size],
-            )
-            at, look = (
-                [row[size] for row in points],
-                {"color": BACKEND_COLORS[backend], "marker": ".", "linewidth": 1.8},
-            )
+            points = scaling_series(record, size, backend)
+            at = [row[size] for row in points]
+            look = {
+                "color": BACKEND_COLORS[backend],
+                "marker": BACKEND_MARKERS[backend],
+                "markersize": 4,
+                "linewidth": 1.8,
+            }
             for key, style in (("training_seconds", "-"), ("inference_seconds", "--")):
                 label = f"{FRAMEWORKS[backend]}, {key.partition('_')[0]}"
                 rates = [row["batch_size"] / row[key] for row in points]
@@ -137,7 +143,7 @@ def scaling(record):
         for axes in column:
             axes.set_xscale("log", base=2)
             axes.set_yscale("log", base=2)
-        column[1].set_xlabel(titles[size])
+        column[1].set_xlabel(SIZES[size])
         sizes = sorted({row[size] for row in record["scaling"]})
         following = [*sizes[1:], np.inf]  # a label where the next one leaves room for it
         column[1].set_xticks([size for size, after in zip(sizes, following, strict=True) if after > 1.15 * size])

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from alexnet.plotting.speed import SIZES, scaling_series
+
 COSTS = {"training": "training_seconds", "inference": "inference_seconds"}
 
 
@@ -18,18 +20,10 @@ def exponents(record, last=None):
         A dictionary for each size and backend: `size`, `backend`, `training`, `inference`. A series of fewer than two
         sizes, or of one that was not varied, is left out.
     """
-    base = {size: record["settings"][size] for size in ("batch_size", "image_size", "width")}
     rows = []
-    for size in base:
+    for size in SIZES:
         for backend in record["settings"]["backends"]:
-            points = sorted(
-                (
-                    row
-                    for row in record["scaling"]
-                    if row["backend"] == backend and all(row[other] == base[other] for other in base if other != size)
-                ),
-                key=lambda row: row[size],
-            )[-last if last else 0 :]
+            points = scaling_series(record, size, backend)[-last if last else 0 :]
             if len(points) < 2:
                 continue
             at = np.log([row[size] for row in points])

@@ -4,7 +4,7 @@
 #                   BACKENDS=jax installs and runs that one only; GPU=1 installs what an NVIDIA GPU needs
 #   make test       everything that CI runs; BACKENDS=jax for one backend
 #   make quick      the tests of one backend that take no time, BACKEND=torch or another; pytest --lf works
-#   make test-notebooks  every notebook on every backend; `make test` trains on each and shares out the others
+#   make test-notebooks  every notebook on every backend, as they are committed; `make test` shares out what takes long
 #   make notebooks  execute the notebooks and store them as they are committed
 #   make params     write what Recipe says of its parameters into params, docs and the notebooks; badges, see docs/hosted.md
 #   make bench      our network beside hand-written ones in each framework, into benchmarks/results
@@ -50,15 +50,15 @@ test-jax test-tensorflow: ONLY := -m "not once"
 # threads of PyTorch would take the processor from the other one, unless they sleep.
 PYTEST := OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest tests --ignore=tests/notebooks -n 2 --dist worksteal
 NBVAL := $(BIN)/python -m pytest -c tests/notebooks/nbval.ini --nbval --nbval-kernel-name python3
-# They were executed on TensorFlow. 01 is compared on every backend, 02 on both others, the rest on one each; 03 goes on
-# with the run of 02.
+# 01 and 02 are compared on every backend, 03 and 05 on one each; 03 goes on with the run of 02. 04 trains a dozen
+# networks: tests/notebooks has a short run of it, and `make test-notebooks` compares it and its solutions.
 NOTEBOOKS_torch := 01_architecture 02_train 05_backends
 NOTEBOOKS_jax := 01_architecture 02_train 03_evaluate
-NOTEBOOKS_tensorflow := 01_architecture 04_finetune
+NOTEBOOKS_tensorflow := 01_architecture 02_train
 # The solutions of a notebook's exercises, on one backend.
-SOLUTIONS_torch := 01_architecture 02_train 05_backends
+SOLUTIONS_torch := 01_architecture 05_backends
 SOLUTIONS_jax := 03_evaluate
-SOLUTIONS_tensorflow := 04_finetune
+SOLUTIONS_tensorflow := 02_train
 # XLA would compile the same small networks again and again; a test finds what an earlier one compiled.
 test-jax quick: export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/$(VENV)/compiled
 test-jax quick: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0.1

@@ -61,29 +61,46 @@ def test_the_training_notebook_trained():
     assert {path.stem for path in (folder / "figures").glob("*.png")} >= {"curves", "filters", "predictions"}
 
 
+def run_papermill(notebook, folder, *options):
+    """Papermill alone, from another folder; returns the executed notebook."""
+    command = [sys.executable, "-m", "papermill", str(ROOT / "notebooks" / notebook), "out.ipynb", "--no-progress-bar"]
+    command += ["-p", "backend", BACKEND, "-p", "run_dir", str(folder / "runs"), *options]
+    environment = {**os.environ, "KERAS_BACKEND": "jax"}  # the parameter wins
+    found = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600, env=environment)
+    assert found.returncode == 0, found.stderr
+    return nbformat.read(folder / "out.ipynb", 4)
+
+
+def metrics_of(folder, name):
+    return json.loads((folder / "runs" / name / BACKEND / "metrics.json").read_text())
+
+
 @pytest.mark.skipif(BACKEND != "torch", reason="nbval trains it on each; papermill is the same")
 def test_papermill_with_parameters(tmp_path):
-    """Papermill alone, from another folder, with a file of parameters and more, as docs/notebooks.md shows it."""
-    values = {"epochs": 1, "width": 0.0625, "run_dir": str(tmp_path / "runs"), "learning_rate": "1e-3"}
-    (tmp_path / "x.yaml").write_text(yaml.safe_dump(values))
-    command = [
-        sys.executable,
-        "-m",
-        "papermill",
-        str(ROOT / "notebooks" / "02_train.ipynb"),
-        "out.ipynb",
-        "-f",
-        "x.yaml",
-    ]
-    command += ["-p", "backend", BACKEND, "-p", "name", "from_papermill", "--no-progress-bar"]
-    environment = {**os.environ, "KERAS_BACKEND": "jax"}  # the parameter wins
-    found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600, env=environment)
-    assert found.returncode == 0, found.stderr
-    metrics = json.loads((tmp_path / "runs" / "from_papermill" / BACKEND / "metrics.json").read_text())
-    assert (metrics["status"], metrics["parameters"]["learning_rate"], metrics["results"]["epoch"]) == (
-        "finished",
-        1e-3,
-        1,
-    )
-    text = json.dumps(nbformat.read(tmp_path / "out.ipynb", 4))
+    """A file of parameters and more, as docs/notebooks.md shows it."""
+    (tmp_path / "x.yaml").write_text(yaml.safe_dump({"epochs": 1, "width": 0.0625, "learning_rate": "1e-3"}))
+    text = json.dumps(run_papermill("02_train.ipynb", tmp_path, "-f", "x.yaml", "-p", "name", "from_papermill"))
+    metrics = metrics_of(tmp_path, "from_papermill")
+    assert metrics["status"] == "finished" and metrics["parameters"]["learning_rate"] == 1e-3
+    assert metrics["results"]["epoch"] == 1
     assert "/step" not in text and len(text) < 2_000_000
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="a dozen networks; `make test-notebooks` runs it whole on each")
+def test_the_notebook_on_few_images_in_short(tmp_path):
+    """Every cell of 04, with networks of a quarter of the width that train for one epoch."""
+    notebook = run_papermill("04_finetune.ipynb", tmp_path, "-p", "epochs", "2", "-p", "width", "0.0625")
+    metrics = metrics_of(tmp_path, "default-finetune")
+    assert metrics["status"] == "finished" and metrics["results"]["epoch"] == 1
+    assert metrics["parameters"]["weights"] == str(tmp_path / "runs" / "default-signs" / BACKEND)
+    (table,) = [
+        output.data["text/markdown"]
+        for cell in notebook.cells
+        for output in cell.get("outputs", ())
+        if "from scratch" in output.get("data", {}).get("text/markdown", "")
+    ]
+    assert [row.split("|")[1].strip() for row in table.splitlines()[2:]] == [
+        "from scratch",
+        "fine-tuned",
+        "convolutions frozen",
+    ]

@@ -26,10 +26,11 @@ from alexnet import mounts
 from alexnet.networks import INITIALIZERS, NETWORKS, find_network, network_of
 
 BACKENDS = ("tensorflow", "jax", "torch")
+DISTRIBUTIONS = ("none", "data", "two_columns")
 CLASSES_FROM = ("folders", "subfolders", "table", "names")
 # Parameters that say where and how a run is made; two runs that differ only in them make the same network.
 NON_MODEL_FIELDS = {"backend", "cache_gb", "workers", "max_skipped", "views", "save_steps", "save_seconds"}
-NON_MODEL_FIELDS |= {"run_dir", "name", "resume"}
+NON_MODEL_FIELDS |= {"run_dir", "name", "resume", "distribute"}
 
 # Parameters that decide how data_dir is read.
 DATA_FIELDS: tuple[str, ...] = ("data_dir", "training_dir", "validation_dir", "classes_from", "table", "image_column")
@@ -221,6 +222,11 @@ class Recipe(BaseModel):
     seed: Whole = Field(0, ge=0, lt=2**31, description="of initial values, dropout, shuffling and crops")
     dtype_policy: Literal["float32", "mixed_bfloat16", "mixed_float16"] = Field(
         "float32", description="float32, mixed_bfloat16 or mixed_float16"
+    )
+
+    distribute: Literal[DISTRIBUTIONS] = Field(
+        "none",
+        description="none for one device; data for a share of each batch on every device; two_columns as in the paper",
     )
 
     views: Annotated[Literal[1, 10], BeforeValidator(_whole_from_text)] = Field(

@@ -109,6 +109,29 @@ class _Absent:
 
 # --- The process
 
+
+def group_of_processes(backend):
+    """How many processes the environment says that this one works with, in the variables that `torchrun` sets, or those
+    that Keras reads for JAX; 1 where it says nothing.
+
+    Examples:
+        >>> from alexnet.runtime import group_of_processes
+        >>> group_of_processes("torch")
+        1
+    """
+    name = {"torch": "WORLD_SIZE", "jax": "KERAS_DISTRIBUTION_NUM_PROCESSES"}.get(backend, "")
+    return int(os.environ.get(name) or 1)
+
+
+def _join_processes():
+    """On JAX processes must meet before anything is computed."""
+    import jax
+
+    if group_of_processes("jax") > 1 and not jax.distributed.is_initialized():
+        with without("tensorflow"):  # which Keras would import to seed it
+            sys.modules["keras"].distribution.initialize()
+
+
 _tuned = False
 
 
@@ -127,6 +150,7 @@ def tune_process():
     global _tuned
     _tuned = True
     if "keras" in sys.modules and sys.modules["keras"].backend.backend() == "jax":
+        _join_processes()
         choose_xla_fusions()
     keep_freed_memory(True)
 

@@ -57,9 +57,19 @@ def pca_color(images: np.ndarray, std: float, components: np.ndarray, rng: np.ra
 
     Args:
         images: `(batch, side, side, 3)`.
+        std, components, rng: As for `color_shifts`.
+    """
+    return images + color_shifts(len(images), std, components, rng)[:, None, None, :]
+
+
+def color_shifts(count: int, std: float, components: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Color noise along principal components of pixels: what is added to all pixels of each image, `(count, 3)`
+    float32.
+
+    Args:
+        count: How many images.
         std: Standard deviation of each component's factor, 0.1 in the paper.
         components: `(3, 3)`, in each column a principal component times its standard deviation.
         rng: NumPy's generator.
     """
-    shifts = rng.normal(0, std, (len(images), 3)).astype(np.float32) @ components.T
-    return images + shifts[:, None, None, :]
+    return rng.normal(0, std, (count, 3)).astype(np.float32) @ components.T

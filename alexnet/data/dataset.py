@@ -124,6 +124,9 @@ class ImageDataset:
         source: `LabeledImages`.
         pixel_stats: `PixelStats` for the color noise; ImageNet's until somebody sets others.
         failure: The error that stopped a batch, if any. TensorFlow wraps errors of its input in its own.
+        share: `(rank, processes)`: this process reads the images of its rank, of each training batch its part in order,
+            and of a pass in order every one in so many. All together read each image once, and the batches are those
+            of one process. `(0, 1)` for all of them.
     """
 
     def __init__(self, source: LabeledImages, recipe: Recipe, keep: bool, skipped: BadImages, summary: Summary,
@@ -135,6 +138,7 @@ class ImageDataset:
         self.skipped = skipped
         self.pixel_stats = pixel_stats.IMAGENET
         self.failure = None
+        self.share = (0, 1)
         self._recipe = recipe
         self._training = training
         self._cache = ImageCache(source, recipe.resize, keep)
@@ -146,7 +150,8 @@ class ImageDataset:
         return len(self.source)
 
     def batches(self, first: int = 0) -> Iterable[tuple[np.ndarray, np.ndarray]]:
-        """Batches `(images, labels)`: uint8 `(batch, image_size, image_size, 3)` and int32 `(batch,)`.
+        """Batches `(images, labels)`: uint8 `(batch, image_size, image_size, 3)` and int32 `(batch,)`, or the part of
+        each that is this process's `share`.
 
         For training they never end: shuffled anew in each pass, cropped and mirrored at random as the recipe says,
         all of it a function of the seed and the batch's number, on any backend. In the place of an image that
@@ -160,12 +165,12 @@ class ImageDataset:
             TooManyBadImagesError: while reading, when more images than `max_skipped` cannot be read.
             WorkerError: while reading, when a thread fails for another reason.
         """
-        recipe, order = self._recipe, self._order(np.arange(len(self)))
+        indices = np.arange(len(self))
         if self._training:
-            order = order.seed(recipe.seed).shuffle().repeat()
-            dataset = order.batch(recipe.batch_size).random_map(self._augmented)
+            order = self._order(indices).seed(self._recipe.seed).shuffle().repeat()
+            dataset = order.batch(self._recipe.batch_size).random_map(self._augmented)
         else:
-            dataset = order.batch(recipe.batch_size).map(self._centered)
+            dataset = self._in_order(indices).map(self._centered)
         return self._prefetched(dataset[first:])
 
     def images(self, indices: np.ndarray | None = None) -> Iterable[tuple[np.ndarray, np.ndarray]]:
@@ -178,7 +183,7 @@ class ImageDataset:
             indices: Which images; None for all.
         """
         indices = np.arange(len(self)) if indices is None else indices
-        return self._prefetched(self._order(indices).batch(self._recipe.batch_size).map(self._labeled))
+        return self._prefetched(self._in_order(indices).map(self._labeled))
 
     def path(self, index: int) -> str:
         """Where the image at `index` lies, or its number in a data set that is one array."""
@@ -207,6 +212,10 @@ class ImageDataset:
         import grain  # here and not above: a third of the time that importing the package took
 
         return grain.MapDataset.source(indices)
+
+    def _in_order(self, indices):
+        rank, processes = self.share
+        return self._order(indices[rank::processes]).batch(max(1, self._recipe.batch_size // processes))
 
     def _prefetched(self, dataset):
         """Batches read ahead, two for each thread."""
@@ -252,15 +261,21 @@ class ImageDataset:
         if recipe.random_crop:
             offsets = augmentation.random_crop_offsets(count, room, rng)
         flips = augmentation.sample_flips(count, rng) if recipe.mirror else np.zeros(count, bool)
-        batch, indices = np.empty((count, size, size, 3), np.uint8), indices.copy()
+        shifts = None
+        if recipe.pca_color:
+            shifts = augmentation.color_shifts(count, recipe.pca_color, self.pixel_stats.pca_components, rng)
+        rank, processes = self.share
+        mine = slice(count * rank // processes, count * (rank + 1) // processes)
+        indices, offsets, flips = indices[mine].copy(), offsets[mine], flips[mine]
+        batch = np.empty((len(indices), size, size, 3), np.uint8)
         # Of decoded ones a few at a time, whose memory serves the next ones while the processor still has it at hand.
         step = 8 if self.source.reader.is_decoded else count
-        for first in range(0, count, step):
+        for first in range(0, len(indices), step):
             part = slice(first, first + step)
             indices[part], images = self._replaced(indices[part])
             augmentation.crop_and_flip(images, offsets[part], flips[part], batch[part])
-        if recipe.pca_color:
-            batch = augmentation.pca_color(batch, recipe.pca_color, self.pixel_stats.pca_components, rng)
+        if shifts is not None:
+            batch = batch + shifts[mine, None, None, :]
         return batch, self.labels[indices]
 
     def _replaced(self, indices):

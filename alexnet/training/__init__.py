@@ -26,12 +26,13 @@ from alexnet.training.callbacks import (
     TrimMemory,
     ValidationCallback,
 )
+from alexnet.training.distribution import Distribution, DistributionError, find_distribution
 from alexnet.training.display import EpochBar, EpochLogger, again, explain_interruption, position
 from alexnet.training.metrics import TopK
 from alexnet.training.optimizer import SGD, ReduceLROnPlateau, update_factors
 from alexnet.training.run_dir import HISTORY_FIELDS, Run, RunDir, only_run, read_history
 from alexnet.training.settings import kept_random_states, keras_settings
-from alexnet.training.state import TrainState, dataset_fingerprint, find_resumable
+from alexnet.training.state import Checkpoint, TrainState, dataset_fingerprint, find_resumable
 from alexnet.training.stopping import Interrupted, LossError, RunError, Signals, interruptible, reraise_oom
 from alexnet.training.system_info import hardware, peak_memory, print_versions, versions
 
@@ -109,7 +110,10 @@ def train(
         for context in (tuned_process(), kept_random_states(), keras_settings(recipe.dtype_policy)):
             stack.enter_context(context)
         try:
-            return _train(recipe, recipe.run_folder / backend, list(callbacks), verbose, stack)
+            distribution = find_distribution(recipe)
+            stack.enter_context(distribution.scope())
+            verbose = verbose if distribution.is_chief else 0
+            return _train(recipe, recipe.run_folder / backend, list(callbacks), verbose, distribution, stack)
         except Interrupted:
             raise
         except KeyboardInterrupt:  # while data and network were prepared
@@ -123,30 +127,30 @@ def _check_callbacks(callbacks):
         raise TypeError(f"callbacks: expected a list of keras.callbacks.Callback. Received: {callbacks!r}")
 
 
-def _train(recipe, folder, users, verbose, stack):
+def _train(recipe, folder, users, verbose, distribution, stack):
     training, validation = load_data(recipe)
+    training.share = validation.share = (distribution.rank, distribution.processes)
     data = dataset_fingerprint(training, validation)
-    lock = stack.enter_context(only_run(folder))
-    fetch_attached(recipe, folder, verbose)
-    checkpoint = find_resumable(recipe, folder, data)
-    known = checkpoint and checkpoint.progress["colors"]
-    training.pixel_stats = PixelStats.from_json(known) if known else compute_pixel_stats(recipe, training)
+    lock, checkpoint = _open_folder(recipe, folder, verbose, data, distribution, stack)
+    training.pixel_stats = _pixel_stats(recipe, training, checkpoint, distribution)
     with reraise_oom(recipe.batch_size):
         model = build_model(recipe, len(training.class_names), training.pixel_stats)
+        training_model = compile_model(model, recipe)
+        distribution.start(training_model)
         run = Run(folder, recipe, model, training=training, validation=validation)
         schedule = ReduceLROnPlateau(recipe.patience, len(validation))
-        run_dir = RunDir(run, TrainState(run, compile_model(model, recipe), schedule, data), lock)
+        run_dir = RunDir(run, TrainState(run, training_model, schedule, data, distribution), lock)
     run_dir.start(checkpoint)
     if verbose:
         _announce(run, checkpoint)
-    with Signals() as signals:
+    with Signals(distribution) as signals:
         try:
             with reraise_oom(recipe.batch_size):
                 with EpochBar(run_dir.state) if verbose == 1 else contextlib.nullcontext() as bar:
                     _fit(run_dir, users, signals, verbose, bar)
                 if recipe.views > 1:
                     images = interruptible(validation, signals)
-                    run.metrics["ten_views"] = evaluate(model, images, recipe.views, verbose == 1)
+                    run.metrics["ten_views"] = distribution.evaluate(model, images, recipe.views, verbose == 1)
             signals.held = True
             run_dir.finish()
         except BaseException as error:
@@ -160,6 +164,33 @@ def _train(recipe, folder, users, verbose, stack):
     if verbose and len(training.skipped):
         print(f"{training.skipped} ({folder / 'skipped.csv'})", flush=True)
     return run
+
+
+def _open_folder(recipe, folder, verbose, data, distribution, stack):
+    """The lock of the run's folder, which the chief holds, and the `Checkpoint` from which all processes resume."""
+    lock = None
+
+    def choose():
+        nonlocal lock
+        lock = stack.enter_context(only_run(folder))
+        fetch_attached(recipe, folder, verbose)
+        checkpoint = find_resumable(recipe, folder, data, distribution.processes)
+        return checkpoint and str(checkpoint.path)
+
+    path = distribution.on_chief(choose)
+    return lock, path and Checkpoint.read(path)
+
+
+def _pixel_stats(recipe, training, checkpoint, distribution):
+    if checkpoint and checkpoint.progress["colors"]:
+        return PixelStats.from_json(checkpoint.progress["colors"])
+
+    def compute():
+        share, training.share = training.share, (0, 1)  # the chief reads the sample for all
+        found, training.share = compute_pixel_stats(recipe, training), share
+        return found.to_json()
+
+    return PixelStats.from_json(distribution.on_chief(compute))
 
 
 def _fail(run_dir, error):
@@ -195,7 +226,7 @@ def _fit(run_dir, users, signals, verbose, bar):
     after_epoch = [
         steps,
         TrimMemory(),
-        ValidationCallback(run.model, run.validation, signals, bar),
+        ValidationCallback(run_dir.state, signals, bar),
         HistoryLogger(run_dir),
         *([EpochLogger(run)] if verbose else []),
         *([bar] if bar else []),

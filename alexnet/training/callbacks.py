@@ -7,7 +7,6 @@ import numpy as np
 from keras import ops
 
 from alexnet._compat import sync_variables
-from alexnet.evaluation import evaluate
 from alexnet.runtime import trim_memory
 from alexnet.training.run_dir import RunDir
 from alexnet.training.stopping import LossError, Signals, interruptible
@@ -26,9 +25,10 @@ class StepMonitor(keras.callbacks.Callback):
         super().__init__()
         self.run_dir = run_dir
         self.state = run_dir.state
+        self.distribution = run_dir.state.distribution
         self.signals = signals
         self.recipe = run_dir.run.recipe
-        self._unchecked = None
+        self._unchecked = self._bad = None
 
     def on_epoch_begin(self, epoch, logs=None):
         self.state.restore_metrics()
@@ -38,35 +38,45 @@ class StepMonitor(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         self.state.step += 1
         # The loss of the previous step: this step's would make the host wait for the device.
-        self._check()
+        bad = self._is_bad()
         self._unchecked = (self.state.step, logs["loss"])
-        due = self._is_due()
-        if due or self.signals.received is not None:
+        bad, stop, late = self.distribution.any(bad, self.signals.received is not None, self._is_late())
+        if bad:
+            self._fail()
+        due = late or (self.recipe.save_steps and self.state.global_step % self.recipe.save_steps == 0)
+        if due or stop:
             self._check()
         if due:
             self.run_dir.save()
-        self.signals.check()
+        if stop:
+            self.signals.stop()
 
     def on_epoch_end(self, epoch, logs=None):
         self._check()
         if self.state.training_seconds is None:  # otherwise the run was interrupted during validation
             self.state.training_seconds = self.state.elapsed()
         self.signals.check()
+        self.distribution.merge_results(self.model, logs)
         logs["training_seconds"] = self.state.training_seconds
 
-    def _is_due(self):
-        recipe = self.recipe
+    def _is_late(self):
         passed = time.monotonic() - self.run_dir.last_save
-        by_time = recipe.save_seconds and passed >= recipe.save_seconds
-        return by_time or (recipe.save_steps and self.state.global_step % recipe.save_steps == 0)
+        return bool(self.recipe.save_seconds and passed >= self.recipe.save_seconds)
 
     def _check(self):
-        if self._unchecked is None:
-            return
-        (step, loss), self._unchecked = self._unchecked, None
-        loss = float(ops.convert_to_numpy(loss))
-        if np.isfinite(loss):
-            return
+        if any(self.distribution.gather(self._is_bad())):
+            self._fail()
+
+    def _is_bad(self):
+        if self._unchecked is not None:
+            (step, loss), self._unchecked = self._unchecked, None
+            loss = float(ops.convert_to_numpy(loss))
+            if self._bad is None and not np.isfinite(loss):
+                self._bad = step, loss
+        return self._bad is not None
+
+    def _fail(self):
+        step, loss = self._bad or (self.state.step, "infinite or NaN in another process")
         self.state.bad_step = self.state.epoch * self.run_dir.run.training.steps_per_epoch + step
         sync_variables(self.model)
         rate = float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
@@ -102,13 +112,13 @@ class TrimMemory(keras.callbacks.Callback):
 class ValidationCallback(keras.callbacks.Callback):
     """Adds `val_loss`, `val_top1` and `val_top5` to the epoch's results."""
 
-    def __init__(self, network, validation, signals, bar=None):
+    def __init__(self, state, signals, bar=None):
         super().__init__()
-        self.network = network
-        self.images = interruptible(validation, signals, bar.validating if bar else iter)
+        self.state = state
+        self.images = interruptible(state.run.validation, signals, bar.validating if bar else iter)
 
     def on_epoch_end(self, epoch, logs=None):
-        metrics = evaluate(self.network, self.images, verbose=0)
+        metrics = self.state.distribution.evaluate(self.state.run.model, self.images)
         if not np.isfinite(metrics["loss"]):
             raise LossError(f"The validation loss became {metrics['loss']} after epoch {epoch + 1}.")
         logs.update({f"val_{name}": value for name, value in metrics.items()})

@@ -123,17 +123,19 @@ def _unwritable(folder, error):
 class RunDir:
     """A run's folder and the files in it. They are written atomically, so none is ever half-written.
 
+    Of several processes only the chief writes; each calls the same methods.
+
     Args:
         run: `Run`.
         state: `TrainState`, which is saved there.
-        lock: The folder's, a `FolderLock`.
+        lock: The folder's, a `FolderLock`; None in processes that do not write.
 
     Attributes:
         checkpoints: `CheckpointManager`.
         last_save: `time.monotonic()` of the last save, successful or not.
     """
 
-    def __init__(self, run: Run, state: TrainState, lock: FolderLock):
+    def __init__(self, run: Run, state: TrainState, lock: FolderLock | None):
         self.run = run
         self.state = state
         self.lock = lock
@@ -147,16 +149,19 @@ class RunDir:
         Raises:
             RunError: the folder cannot be written, or the state is from a different version.
         """
+        writes = self.lock is not None
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            remove_unfinished(self.folder)
-            if checkpoint is None:
-                self._clear()
-            else:
+            if writes:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                remove_unfinished(self.folder)
+            if checkpoint is not None:
                 self.state.restore(checkpoint)
-            write_text(self.folder / "params.yaml", self.run.recipe.to_yaml())
+            elif writes:
+                self._clear()
             self._describe()
-            self.run.training.summary.write(self.folder / "passed_over.csv")
+            if writes:
+                write_text(self.folder / "params.yaml", self.run.recipe.to_yaml())
+                self.run.training.summary.write(self.folder / "passed_over.csv")
             self.write()
         except OSError as error:
             raise RunError(_unwritable(self.folder, error)) from None
@@ -177,11 +182,11 @@ class RunDir:
             "model": {"name": run.model.name, "weights": run.model.count_params()},
             "versions": versions(),
             "hardware": hardware(),
+            "distribution": self.state.distribution.describe(),
         }
 
     def write(self) -> None:
         """Bring `metrics.json`, `history.csv` and `skipped.csv` up to date."""
-        self._keep_lock()
         run = self.run
         if run.history:
             last = run.history[-1]
@@ -193,6 +198,9 @@ class RunDir:
             write_csv(self.folder / "history.csv", HISTORY_FIELDS, rows)
         run.metrics["peak_memory_bytes"] = peak_memory()
         run.metrics["skipped_images"] = len(run.training.skipped)
+        if self.lock is None:
+            return
+        self._keep_lock()
         run.training.skipped.write(self.folder / "skipped.csv")
         write_text(self.folder / "metrics.json", json.dumps(run.metrics, indent=2) + "\n")
 
@@ -225,8 +233,9 @@ class RunDir:
         state = self.state
         arrays = state.arrays()
         try:
-            self._keep_lock()
-            self.checkpoints.write(state.global_step, state.progress(), arrays)
+            if self.lock is not None:
+                self._keep_lock()
+                self.checkpoints.write(state.global_step, state.progress(), arrays)
             state.saved = (state.epoch, state.step)
             self.write()
         except OSError as error:
@@ -248,7 +257,7 @@ class RunDir:
         # A step's loss comes from the weights after the previous step, so those may already be bad.
         bad = self.state.global_step if self.state.bad_step is None else self.state.bad_step
         checkpoint = self.checkpoints.newest(most=bad - 2)
-        if checkpoint is None:
+        if checkpoint is None or self.lock is None:
             return None
         self.state.restore_weights(checkpoint)
         return self._save_model("last_good.keras")
@@ -257,7 +266,7 @@ class RunDir:
         frozen = [layer for layer in self.run.model.layers if not layer.trainable]
         for layer in frozen:
             layer.trainable = True  # the freezing belongs to this run, not to the saved model
-        with atomic_write(self.folder / name) as unfinished, without("tensorflow"):
+        with atomic_write(self.folder / name) as unfinished, without("tensorflow"), self.state.distribution.paused():
             self.run.model.save(unfinished)
         return self.folder / name
 
@@ -267,9 +276,12 @@ class RunDir:
         Raises:
             RunError: its model cannot be written. The saved states stay.
         """
+        self.run.metrics["status"] = "finished"
+        if self.lock is None:
+            self.write()
+            return
         try:
             self._save_model("model.keras")
-            self.run.metrics["status"] = "finished"
             self.write()
             write_text(self.folder / "README.md", model_card(self.run.metrics, self.run.history))
         except OSError as error:

@@ -38,6 +38,7 @@ class TrainState:
         training_model: The model that is fitted, from `compile_model`.
         schedule: `ReduceLROnPlateau`.
         data: As `dataset_fingerprint` returns it.
+        distribution: `Distribution`.
 
     Attributes:
         epoch, step: Epochs that are finished, and steps made in the current one.
@@ -48,11 +49,12 @@ class TrainState:
         training_seconds: Seconds of the current epoch once all its steps are made.
     """
 
-    def __init__(self, run, training_model, schedule, data):
+    def __init__(self, run, training_model, schedule, data, distribution):
         self.run = run
         self.training_model = training_model
         self.schedule = schedule
         self.data = data
+        self.distribution = distribution
         self.epoch, self.step, self.saved, self.bad_step = 0, 0, None, None
         self.epoch_began, self.earlier_seconds, self.training_seconds = None, 0.0, None
         self._metrics = None
@@ -80,7 +82,7 @@ class TrainState:
             "seconds": self.elapsed(),
             "training_seconds": self.training_seconds,
             "versions": versions(),
-            "computed_by": computed_by(),
+            "computed_by": computed_by(self.distribution.processes),
             "history": self.run.history,
             "schedule": self.schedule.state,
             "data": self.data,
@@ -89,13 +91,18 @@ class TrainState:
         }
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The values of all variables by name, NumPy.
+        """The values of all variables by name, NumPy; of metrics those of all processes together.
 
         Raises:
             LossError: some are NaN or infinite.
+            RunError: the processes' weights differ.
         """
         sync_variables(self.training_model)
         arrays = {name: ops.convert_to_numpy(ops.cast(v, v.dtype)) for name, v in self._variables().items()}
+        self.distribution.check_replicas({name: array for name, array in arrays.items() if name[0] != "s"})
+        metrics = [name for name in arrays if name[0] == "s"]
+        merged = self.distribution.merge_metrics([arrays[name] for name in metrics])
+        arrays.update(zip(metrics, merged, strict=True))
         if not all(np.isfinite(array).all() for array in arrays.values()):
             raise LossError(f"Weights became infinite or NaN by step {self.step} of epoch {self.epoch + 1}.")
         return arrays
@@ -114,7 +121,8 @@ class TrainState:
         for name, variable in variables.items():
             variable.assign(arrays[name])
         # Keras resets its metrics when an epoch begins; those of a partial epoch are restored after that.
-        self._metrics = [arrays[f"s{i}"] for i in range(len(self.training_model.metrics_variables))]
+        saved = [arrays[f"s{i}"] for i in range(len(self.training_model.metrics_variables))]
+        self._metrics = self.distribution.own_metrics(saved)
         progress = checkpoint.progress
         self.epoch, self.step, self.saved = progress["epoch"], progress["step"], (progress["epoch"], progress["step"])
         self.earlier_seconds, self.training_seconds = progress["seconds"], progress["training_seconds"]
@@ -155,6 +163,19 @@ class Checkpoint:
 
     path: Path
     progress: dict[str, Any]
+
+    @classmethod
+    def read(cls, path: str | PathLike) -> "Checkpoint":
+        """The state in a file that is known to be whole.
+
+        Raises:
+            RunError: this process does not find it.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as saved:
+                return cls(Path(path), json.loads(str(saved["progress"])))
+        except FileNotFoundError:
+            raise RunError(f"{path} is not here: all processes must see the same run_dir.") from None
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The saved arrays by name."""
@@ -240,13 +261,16 @@ def step_of(path: Path) -> int:
     return int(path.stem.partition("-")[2])
 
 
-def find_resumable(recipe: Recipe, folder: Path, data: Mapping[str, Any]) -> Checkpoint | None:
+def find_resumable(
+    recipe: Recipe, folder: Path, data: Mapping[str, Any], processes: int = 1
+) -> Checkpoint | None:
     """The `Checkpoint` from which a run resumes, or None if there is none.
 
     Args:
         recipe: The run to start.
         folder: The run's folder.
         data: The images, as `dataset_fingerprint` describes them.
+        processes: How many processes train.
 
     Raises:
         RunError: an unfinished run with other parameters, or on other images.
@@ -278,8 +302,9 @@ def find_resumable(recipe: Recipe, folder: Path, data: Mapping[str, Any]) -> Che
             "beginning."
         )
     there = {**checkpoint.progress["versions"], **checkpoint.progress.get("computed_by", {})}
-    here = {**versions(), **computed_by()}
-    known = [name for name in {**there, **here} if name in there or name not in computed_by()]
+    computed = computed_by(processes)
+    here = {**versions(), **computed}
+    known = [name for name in {**there, **here} if name in there or name not in computed]
     if changes := [
         f"{name.replace('_', ' ')} {there.get(name, 'absent')}, now {here.get(name, 'absent')}"
         for name in known

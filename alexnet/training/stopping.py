@@ -51,13 +51,17 @@ class Interrupted(KeyboardInterrupt):
 class Signals:
     """A context in which Ctrl-C and SIGTERM wait for the end of a training step; a second signal does not wait.
 
+    Args:
+        distribution: `Distribution`. Several processes stop together, after the same step, and not during validation.
+
     Attributes:
         waiting: Whether `check` will be called soon, so signals wait for it.
         held: Whether something is being written atomically; signals are ignored.
         received: The signal that waits, or None.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, distribution: Any) -> None:
+        self.distribution = distribution
         self.waiting = self.held = False
         self.received: int | None = None
         self._before: dict[int, Any] = {}
@@ -74,18 +78,27 @@ class Signals:
             signal.signal(number, handler)
 
     def check(self) -> None:
-        """To be called after each step.
+        """To be called between steps, by all processes.
 
         Raises:
-            Interrupted: a signal came.
+            Interrupted: a signal came, to this process or another one.
         """
-        if self.received is not None:
-            raise Interrupted(self.received, between_steps=True)
+        if any(self.distribution.gather(self.received is not None)):
+            self.stop()
+
+    def stop(self) -> None:
+        """End the run between two steps.
+
+        Raises:
+            Interrupted: always.
+        """
+        raise Interrupted(self.received or signal.SIGTERM, between_steps=True)
 
     def between(self, batches: Iterable[T]) -> Iterator[T]:
-        """The same batches, with a `check` before each."""
+        """The same batches, with a `check` before each where there is one process."""
         for batch in batches:
-            self.check()
+            if self.distribution.processes == 1:
+                self.check()
             yield batch
 
     def _receive(self, number, frame):
@@ -99,8 +112,13 @@ class Signals:
 def interruptible(
     images: ImageDataset, signals: Signals, watched: Callable[[Iterable], Iterable] = iter
 ) -> types.SimpleNamespace:
-    """Images for `alexnet.evaluate`, with a `Signals.check` between their batches, which pass through `watched`."""
+    """Images for `alexnet.evaluate`, with a `Signals.check` between their batches, which pass through `watched`.
+
+    Their `count` is how many of them this process reads.
+    """
+    rank, processes = images.share
     return types.SimpleNamespace(
+        count=len(range(rank, len(images), processes)),
         class_names=images.class_names,
         steps_per_epoch=images.steps_per_epoch,
         images=lambda: watched(signals.between(images.images())),

@@ -58,9 +58,10 @@ def hardware() -> dict[str, Any]:
     }
 
 
-def computed_by() -> dict[str, Any]:
+def computed_by(processes: int = 1) -> dict[str, Any]:
     """What the last digits depend on beside the versions: runs that agree in it are equal bit for bit."""
     return {
+        "processes": processes,
         "processor": processor(),
         "threads": threads(),
         "devices": _devices(),

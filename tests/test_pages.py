@@ -61,7 +61,7 @@ def test_every_formula_of_the_notebooks_is_mathml():
 
 
 def test_links_lead_to_pages():
-    text = "[a](02_train.ipynb) [b](../docs/glossary.md#stride) [c](../docs/data.md) [d](https://x.org/y.md) [e](../a.json)"
+    text = "[a](02_train.ipynb) [b](../docs/glossary.md#stride) [c](../docs/data.md) [d](https://x.org/y.md) [e](../a)"
     page = notebook_pages.with_links(notebook_pages.as_page(notebook_of(text), stand_in))
     assert re.findall(r'<a href="([^"#][^"]*)">', page) == [
         "02_train.html",

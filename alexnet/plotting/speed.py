@@ -81,8 +81,9 @@ def benchmark(record):
         row[0].set_xlim(0, 1.18 * max(axes.dataLim.x1 for axes in row))
     units = [(title, "images/s (longer is better)") for _, title in rows]
     units.append(("LRN, forward and backward", "ms (shorter is better)"))
+    between = ":\n" if len(backends) == 1 else ": "  # side by side there is less room
     for axes, unit in zip(grid[:, 0], units, strict=True):
-        axes.set_xlabel((":\n" if len(backends) == 1 else ": ").join(unit), loc="left")  # side by side there is less room
+        axes.set_xlabel(between.join(unit), loc="left")
     return figure
 
 

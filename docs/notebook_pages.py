@@ -6,6 +6,7 @@ The formulas become MathML, which browsers draw themselves; nbconvert's own page
 PDF needs Chromium, Chrome or Edge.
 """
 
+import base64
 import re
 import shutil
 import subprocess
@@ -20,32 +21,14 @@ PAGES = ROOT / "build" / "pages"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
 # Code as it stands there, or a formula: of its own, or in a line.
 MATH = re.compile(r"(```.*?```|`[^`\n]*`|^ {4}[^\n]*)|\$\$(.+?)\$\$|\$([^$\n]+)\$", re.DOTALL | re.MULTILINE)
-STYLE = """<style>
-body { max-width: 60rem; margin: auto; }
-.jp-RenderedHTMLCommon { line-height: 1.5; }
-.jp-RenderedHTMLCommon table { display: block; max-width: 100%; overflow-x: auto; margin-left: 0; }
-.jp-OutputArea-output img { max-width: 100%; height: auto; }
-.jp-OutputArea-output pre, .highlight pre { white-space: pre-wrap; overflow-wrap: anywhere; }
-math { max-width: 100%; overflow-x: auto; }
-math[display="block"] { margin: 1em 0; }
-@media (max-width: 40rem) {
-  .jp-InputPrompt, .jp-OutputPrompt { display: none; }
-  body { padding: 0 0.5rem; }
-}
-@media print {
-  @page { margin: 1.5cm; }
-  body { padding: 0; }
-  h1, h2, h3 { break-after: avoid; }
-  .jp-CodeCell, .jp-OutputArea-output, table, details { break-inside: avoid; }
-}
-</style>"""
 
 
-def as_page(notebook, formula=None):
+def as_page(notebook, formula=None, folder=ROOT / "notebooks"):
     """A notebook as the HTML of one page.
 
     Args:
         notebook: As nbformat reads it.
+        folder: Where it is. The pictures that its text names are found from there.
         formula: `formula(latex, display)` as HTML; None for MathML by latex2mathml.
     """
     from alexnet.studies.pages import as_html
@@ -66,7 +49,12 @@ def as_page(notebook, formula=None):
     page = as_html(notebook)
     page = re.sub(r"FORMULA(\d{4})", lambda match: formulas[int(match[1])], page)
     page = re.sub(r"<script[^>]*>.*?</script>|<link[^>]*>", "", page, flags=re.DOTALL)  # MathJax, require.js, mermaid
-    return page.replace("</head>", f"{STYLE}</head>", 1)
+    return re.sub(r'(<img [^>]*src=")(?!data:)([^"]+\.png)', lambda match: match[1] + embedded(folder / match[2]), page)
+
+
+def embedded(picture):
+    """A PNG file as an address that holds its content."""
+    return "data:image/png;base64," + base64.b64encode(picture.read_bytes()).decode()
 
 
 def mathml(latex, display):
@@ -80,7 +68,7 @@ def with_links(page, depth=0):
     up = "../" * depth
     page = re.sub(r'(href="[^":]*)\.ipynb(["#])', r"\1.html\2", page)
     page = re.sub(r'href="(?:\.\./)+docs/glossary\.md', f'href="{up}glossary.html', page)
-    return re.sub(r'<a href="(?:\.\./)+[^"]*\.md[^"]*">(.*?)</a>', r"\1", page)
+    return re.sub(r'<a href="(?:\.\./)+(?![^"]*\.html["#])[^"]*">(.*?)</a>', r"\1", page)
 
 
 def glossary():
@@ -109,7 +97,8 @@ def main():
     pages = {"glossary": glossary()}
     for path in sorted((ROOT / "notebooks").rglob("[0-9]*.ipynb")):
         name = path.relative_to(ROOT / "notebooks").with_suffix("")
-        pages[name.as_posix()] = with_links(as_page(nbformat.read(path, 4)), len(name.parts) - 1)
+        page = as_page(nbformat.read(path, 4), folder=path.parent)
+        pages[name.as_posix()] = with_links(page, len(name.parts) - 1)
     program = browser()
     for name, page in pages.items():
         target = PAGES / f"{name}.html"

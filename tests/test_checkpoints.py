@@ -260,6 +260,7 @@ def test_an_lrn_of_nobodys_is_not_mistaken(tmp_path):
 # --- What is refused -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.once
 def test_networks_are_not_confused(torchvision, tmp_path):
     torch.save(torchvision.state_dict(), tmp_path / "a.pth")
     with pytest.raises(CheckpointError) as error:
@@ -286,6 +287,7 @@ def test_networks_are_not_confused(torchvision, tmp_path):
         load_checkpoint(tmp_path / "a.keras", "paper")
 
 
+@pytest.mark.once
 def test_another_number_of_classes_gives_a_new_classifier(torchvision, tmp_path):
     torch.save(torchvision.state_dict(), tmp_path / "a.pth")
     fresh = AlexNet("torchvision", classes=3, width=WIDTH)

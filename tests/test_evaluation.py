@@ -275,6 +275,7 @@ def test_occlusion_finds_what_matters():
     assert np.abs(corners[y] + 6.5 - 50).max() <= 7.5 and np.abs(corners[x] + 6.5 - 20).max() <= 7.5
 
 
+@pytest.mark.once
 def test_what_belongs_to_a_model(model, tmp_path):
     save_checkpoint(model, tmp_path / "model.keras")
     assert checkpoint_info(tmp_path / "model.keras", model) == (None, 76)

@@ -24,12 +24,19 @@ def notebook_of(*sources):
     return nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(source) for source in sources])
 
 
-def test_a_page_asks_nobody_for_anything():
-    notebook = nbformat.read(ROOT / "notebooks" / "01_architecture.ipynb", 4)
-    page = notebook_pages.as_page(notebook, stand_in)
-    assert not FETCHED.search(page)
-    assert "<title>AlexNet, layer by layer</title>" in page and page.count("data:image/png") > 5
-    assert FETCHED.search('<script src="https://cdn.example/mathjax.js">')
+@pytest.mark.parametrize("name", ["01_architecture", "03_evaluate"])
+def test_a_page_asks_nobody_for_anything(name):
+    """03 has a picture in its text, a file of docs."""
+    page = notebook_pages.as_page(nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4), stand_in)
+    assert not FETCHED.search(page) and page.count("data:image/png") > 5
+    assert FETCHED.search('<script src="https://cdn.example/mathjax.js">') and FETCHED.search('<img src="../x.png">')
+
+
+def test_a_page_has_a_title_and_is_dark_where_the_system_is():
+    page = notebook_pages.as_page(notebook_of("# Layer by layer"), stand_in)
+    assert "<title>Layer by layer</title>" in page
+    (dark,) = re.findall(r'<style media="screen and \(prefers-color-scheme: dark\)">(.*?)</style>', page, re.DOTALL)
+    assert "--jp-layout-color0:" in dark
 
 
 def test_formulas_are_formulas_and_code_is_code():
@@ -54,7 +61,7 @@ def test_every_formula_of_the_notebooks_is_mathml():
 
 
 def test_links_lead_to_pages():
-    text = "[a](02_train.ipynb) [b](../docs/glossary.md#stride) [c](../docs/data.md) [d](https://x.org/y.md)"
+    text = "[a](02_train.ipynb) [b](../docs/glossary.md#stride) [c](../docs/data.md) [d](https://x.org/y.md) [e](../a)"
     page = notebook_pages.with_links(notebook_pages.as_page(notebook_of(text), stand_in))
     assert re.findall(r'<a href="([^"#][^"]*)">', page) == [
         "02_train.html",

@@ -304,6 +304,18 @@ def test_a_disk_that_is_full_in_the_middle_of_a_file(tiny, tmp_path):
     assert saves.newest().progress == {"epoch": 0}
 
 
+def test_too_little_memory_for_images_names_a_batch_size(tiny, monkeypatch):
+    """A thread that reads them meets it, and the frameworks pass it on in errors of their own."""
+
+    def no_room(self, indices):
+        raise MemoryError
+
+    monkeypatch.setattr("alexnet.data.dataset.ImageCache.__getitem__", no_room)
+    with pytest.raises(RunError, match=r"^Out of memory with batch_size 12\. Try batch_size 6\.$"):
+        train(Recipe(**tiny), verbose=0)
+
+
+@pytest.mark.once
 @pytest.mark.slow
 def test_too_little_memory_names_a_batch_size(tiny, tmp_path):
     """For real: a process with little room for more, and images in one batch that cannot fit."""

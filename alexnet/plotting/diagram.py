@@ -37,9 +37,9 @@ def network(model):
         if previous:
             _connect(axes, previous, (x, lanes), _sees_all(layer))
         above, below = _words(layer, len(lanes))
-        axes.text(x + width / 2, high + 0.42, layer.name, ha="center", fontweight="bold", fontsize=8.5)
-        axes.text(x + width / 2, high + 0.02, above, ha="center", fontsize=8)
-        axes.text(x + width / 2, 0.1 - high, below, ha="center", va="top", fontsize=8)
+        axes.text(x + width / 2, high + 0.42, layer.name, ha="center", fontweight="bold", fontsize=10)
+        axes.text(x + width / 2, high + 0.02, above, ha="center", fontsize=9.5)
+        axes.text(x + width / 2, 0.1 - high, below, ha="center", va="top", fontsize=9.5)
         previous = (x + width, lanes)
         x += width + _GAP
     axes.set_xlim(-0.35, x - _GAP + 0.35)

@@ -37,8 +37,11 @@ def shares(rows):
     for axes, key, unit in zip(panels, ("parameters", "macs"), ("parameters", "multiply-adds an image"), strict=True):
         values = [row[key] / 1e6 for row in rows]
         bars = axes.barh([row["layer"] for row in rows], values, color=ACCENT, height=0.7)
-        axes.bar_label(bars, [f"{value / sum(values):.0%}" for value in values], padding=3, fontsize=9, color=INK)
+        parts = [value / sum(values) for value in values]
+        words = [f"{part:.0%}" if part >= 0.01 else "<1%" for part in parts]
+        axes.bar_label(bars, words, padding=3, fontsize=9, color=INK)
         axes.set_title(f"{sum(values):,.0f} million {unit}")
+        axes.set_xlabel("million")
         axes.set_xlim(right=max(values) * 1.15)
         axes.grid(axis="y", visible=False)
     panels[0].invert_yaxis()

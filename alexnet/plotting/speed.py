@@ -2,6 +2,7 @@
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.ticker import LogLocator
 
 from alexnet.plotting.style import ACCENT, BACKEND_COLORS, BACKEND_MARKERS, INK, PALE, SOFT, styled
 
@@ -78,9 +79,11 @@ def benchmark(record):
         grid[0, column].set_title(FRAMEWORKS[backend])
     for row in grid:  # one scale for all frameworks, with room for the numbers
         row[0].set_xlim(0, 1.18 * max(axes.dataLim.x1 for axes in row))
-    for axes, (_, title) in zip(grid[:2, 0], rows, strict=True):
-        axes.set_xlabel(f"{title}: images/s (longer is better)", loc="left")
-    grid[2, 0].set_xlabel("LRN, forward and backward: ms (shorter is better)", loc="left")
+    units = [(title, "images/s (longer is better)") for _, title in rows]
+    units.append(("LRN, forward and backward", "ms (shorter is better)"))
+    between = ":\n" if len(backends) == 1 else ": "  # side by side there is less room
+    for axes, unit in zip(grid[:, 0], units, strict=True):
+        axes.set_xlabel(between.join(unit), loc="left")
     return figure
 
 
@@ -175,6 +178,7 @@ def batch_times(rows):
         axes.set_yscale("log", base=2)
         axes.set_xticks(sizes)
         axes.xaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_major_locator(LogLocator(base=2, subs=(1, 1.5)))
         axes.yaxis.set_major_formatter("{x:g}")
         axes.set_xlabel("images in a batch")
     return figure

@@ -5,19 +5,6 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-# nbconvert's page, with the description that a figure carries (`alexnet.plotting`); its own template leaves that out.
-_TEMPLATE = """\
-{% extends "lab/index.html.j2" %}
-{% block data_png %}
-{%- set alt = output | get_metadata("alt", "image/png") -%}
-{%- if alt -%}
-{{ super() | replace("<img ", '<img alt="' ~ (alt | escape_html) ~ '" ') }}
-{%- else -%}
-{{ super() }}
-{%- endif -%}
-{% endblock data_png %}
-"""
-
 
 def notebook_page(notebook: str | PathLike) -> str:
     """A notebook file as HTML with its pictures in it. Its title is the notebook's first heading.
@@ -36,4 +23,5 @@ def as_html(notebook: Any, title: str = "") -> str:
 
     headings = (re.search(r"^# +(.+)$", cell.source, re.M) for cell in notebook.cells if cell.cell_type == "markdown")
     notebook.metadata["title"] = next((found[1] for found in headings if found), title)
-    return HTMLExporter(embed_images=True, raw_template=_TEMPLATE).from_notebook_node(notebook)[0]
+    template = Path(__file__).with_name("notebook.html").read_text(encoding="utf-8")
+    return HTMLExporter(embed_images=True, raw_template=template).from_notebook_node(notebook)[0]

@@ -196,7 +196,8 @@ def _pixel_stats(recipe, training, checkpoint, distribution):
 def _fail(run_dir, error):
     """Save what can be saved of a run that ends early; returns the error to be raised."""
     run, state = run_dir.run, run_dir.state
-    cause = run.training.failure or run.validation.failure or error
+    # A framework passes an image's error on as its own; too little memory has its sentence already.
+    cause = error if isinstance(error, RunError) else run.training.failure or run.validation.failure or error
     try:
         if isinstance(error, Interrupted) and error.between_steps and state.saved != (state.epoch, state.step):
             run_dir.save()

@@ -29,13 +29,38 @@ def _chosen(name):
     return operation
 
 
-local_response_normalization = _chosen("local_response_normalization")
-convolution = _chosen("convolution")
+_local_response_normalization = _chosen("local_response_normalization")
+_convolution = _chosen("convolution")
 local_convolution = _chosen("local_convolution")
 max_pooling = _chosen("max_pooling")
 ceil_pooling = _chosen("ceil_pooling")
 _dense = _chosen("dense")
 momentum_step = _chosen("momentum_step")
+
+
+def _column_mesh(groups):
+    """The devices that hold one of `groups` columns of channels each, or None where the channels are not divided so."""
+    return backend_ops.column_mesh(groups) if groups > 1 and hasattr(backend_ops, "column_mesh") else None
+
+
+def convolution(inputs, kernel, bias=None, strides=(1, 1), padding="valid", groups=1):
+    mesh = _column_mesh(groups)
+    if mesh is None:
+        return _convolution(inputs, kernel, bias, strides, padding, groups)
+    arrays = [inputs, kernel] if bias is None else [inputs, kernel, bias]
+    return backend_ops.in_columns(lambda *own: _convolution(*own, strides=strides, padding=padding), mesh, *arrays)
+
+
+def local_response_normalization(activations, axis, radius, k, alpha, beta, groups=1):
+    settings = (axis, radius, k, alpha, beta)
+    mesh = _column_mesh(groups)
+    if mesh is None:
+        return _local_response_normalization(activations, *settings, groups)
+    return backend_ops.in_columns(lambda own: _local_response_normalization(own, *settings), mesh, activations)
+
+
+convolution.__doc__ = _convolution.__doc__
+local_response_normalization.__doc__ = _local_response_normalization.__doc__
 
 
 def dense(inputs, kernel, bias=None):

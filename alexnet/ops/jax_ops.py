@@ -5,6 +5,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import keras
 import numpy as np
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
@@ -37,6 +38,23 @@ def is_measured(x):
     """Whether this process has no other device, and a JAX that these forms were tested with. (While it traces, JAX does
     not tell where `x` is.)"""
     return _only_cpus()
+
+
+def column_mesh(groups):
+    """The mesh of devices whose axis `column` has a place for each of `groups` groups of channels, if the network is
+    trained so (`distribute: two_columns`); otherwise None."""
+    distribution = keras.distribution.distribution()
+    mesh = distribution and distribution.device_mesh.backend_mesh
+    return mesh if mesh is not None and mesh.shape.get("column") == groups else None
+
+
+def in_columns(function, mesh, images, *weights):
+    """`function` of maps and weights whose last axis is divided into columns, each where it lives. XLA alone would
+    gather all of them on every device."""
+    columns = [jax.sharding.PartitionSpec(*[None] * (each.ndim - 1), "column") for each in weights]
+    maps = jax.sharding.PartitionSpec("batch", None, None, "column")
+    compute = jax.shard_map(function, mesh=mesh, in_specs=(maps, *columns), out_specs=maps, check_vma=False)
+    return compute(images, *weights)
 
 
 class _Linear:
@@ -153,7 +171,7 @@ def _fusion_barrier(function, *arrays):
 
 def _dependent_false(values):
     """False, which XLA cannot know before `values`."""
-    return values.ravel()[0] < -jnp.inf
+    return values[(0,) * values.ndim] < -jnp.inf  # not of a flattened copy, which several devices would have to gather
 
 
 def max_pooling(inputs, size, stride):

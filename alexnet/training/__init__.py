@@ -26,8 +26,8 @@ from alexnet.training.callbacks import (
     TrimMemory,
     ValidationCallback,
 )
-from alexnet.training.distribution import Distribution, DistributionError, find_distribution
 from alexnet.training.display import EpochBar, EpochLogger, again, explain_interruption, position
+from alexnet.training.distribution import DistributionError, find_distribution
 from alexnet.training.metrics import TopK
 from alexnet.training.optimizer import SGD, ReduceLROnPlateau, update_factors
 from alexnet.training.run_dir import HISTORY_FIELDS, Run, RunDir, only_run, read_history
@@ -41,6 +41,7 @@ logger = logging.getLogger(__name__)
 __all__ = [
     "HISTORY_FIELDS",
     "SGD",
+    "DistributionError",
     "Interrupted",
     "ReduceLROnPlateau",
     "Run",

@@ -261,9 +261,7 @@ def step_of(path: Path) -> int:
     return int(path.stem.partition("-")[2])
 
 
-def find_resumable(
-    recipe: Recipe, folder: Path, data: Mapping[str, Any], processes: int = 1
-) -> Checkpoint | None:
+def find_resumable(recipe: Recipe, folder: Path, data: Mapping[str, Any], processes: int = 1) -> Checkpoint | None:
     """The `Checkpoint` from which a run resumes, or None if there is none.
 
     Args:

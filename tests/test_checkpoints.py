@@ -417,7 +417,7 @@ def test_nothing_in_a_file_is_executed(tmp_path, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("format", ["torch", pytest.param("caffe", marks=pytest.mark.once)])
 def test_a_large_checkpoint_loads_fast_and_lean(format, tmp_path):
-    """244 MB: under 10 s, and under 1 GB more than the model itself takes."""
+    """244 MB: under 10 s of a processor, and under 1 GB more than the model itself takes."""
     path = tmp_path / "alexnet"
     if format == "torch":
         torch.save(Torchvision(1000, 1).state_dict(), path)
@@ -426,8 +426,8 @@ def test_a_large_checkpoint_loads_fast_and_lean(format, tmp_path):
     assert path.stat().st_size > 240e6
     program = (
         "import sys, time, alexnet; alexnet.import_keras(); from alexnet.training import peak_memory; import torch\n"
-        "alexnet.AlexNet('torchvision'); before, began = peak_memory(), time.perf_counter()\n"
-        "alexnet.load_checkpoint(sys.argv[1]); print(time.perf_counter() - began, peak_memory() - before)"
+        "alexnet.AlexNet('torchvision'); before, began = peak_memory(), time.process_time()\n"
+        "alexnet.load_checkpoint(sys.argv[1]); print(time.process_time() - began, peak_memory() - before)"
     )
     command = [sys.executable, "-c", program, str(path)]
     found = subprocess.run(command, check=True, capture_output=True, text=True, timeout=200)

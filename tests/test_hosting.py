@@ -252,7 +252,8 @@ def test_a_session_on_kaggle(tmp_path, tiny, monkeypatch):
     found = hosted_session.run(tmp_path / "out", tmp_path, BACKEND, timeout=300)
     assert found.returncode == 0, found.stderr[-3000:]
     check_session(tmp_path)
-    output = nbformat.read(tmp_path / "working" / "out.ipynb", as_version=4).cells[-1].outputs[0].text
+    last = nbformat.read(tmp_path / "working" / "out.ipynb", as_version=4).cells[-1]
+    output = "".join(part.text for part in last.outputs)  # a slow machine sends it in parts
     assert output.split() == ["/kaggle/working", "True", "Read-only", "Network", "True"]
 
 

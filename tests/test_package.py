@@ -63,18 +63,19 @@ def test_the_recipe_knows_nothing_of_keras():
 
 
 def test_importing_adds_little_to_keras():
-    """Under 0.3 s on top of `import keras`, with everything that the package offers; the best of three."""
+    """With everything that the package offers, under an eighth of what `import keras` takes; the best of three."""
     program = (
-        "import time; import keras; began = time.process_time(); import alexnet\n"
-        "[getattr(alexnet, name) for name in alexnet.__all__]; print(time.process_time() - began)"
+        "import time; before = time.process_time(); import keras; theirs = time.process_time() - before\n"
+        "import alexnet; [getattr(alexnet, name) for name in alexnet.__all__]\n"
+        "print((time.process_time() - before) / theirs - 1)"
     )
-    times = []
+    shares = []
     for _ in range(3):
         found = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=120)
-        times.append(float(found.stdout))
-        if times[-1] < 0.3:
+        shares.append(float(found.stdout))
+        if shares[-1] < 1 / 8:
             return
-    raise AssertionError(times)
+    raise AssertionError(shares)
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "torch"])

@@ -28,7 +28,7 @@ def on_files(files, config):
         files.append(File.generated(config, f"results/{picture.name}", abs_src_path=str(picture)))
     for path in (ROOT / "notebooks").rglob("[0-9]*.ipynb"):
         target = path.relative_to(ROOT).with_suffix(".html").as_posix()
-        page = as_page(nbformat.read(path, 4))
+        page = as_page(nbformat.read(path, 4), folder=path.parent)
         files.append(File.generated(config, target, content=with_links(page)))
     return files
 

@@ -130,7 +130,7 @@ def test_too_much_damage_stops_and_says_how_much(folder):
         path.write_bytes(b"no")
     training, _ = load(folder, max_skipped=0.03)
     with pytest.raises(
-        TooManyBadImagesError, match="with it 3 of 75 images cannot be read, more than max_skipped .0.03. allows"
+        TooManyBadImagesError, match="in all, 3 of 75 images cannot be read, more than max_skipped .0.03. allows"
     ):
         epochs(training, 2)
     assert isinstance(training.failure, TooManyBadImagesError)  # TensorFlow wraps it

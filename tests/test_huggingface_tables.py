@@ -57,7 +57,7 @@ def test_the_column_of_classes(tmp_path, table, column):
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        (rows(None, 4, kind=OTHER, place=TWO), "hold the classes: kind, place; say which: label_column"),
+        (rows(None, 4, kind=OTHER, place=TWO), "hold the classes: kind, place; name one: label_column"),
         (rows(None, 4, kind=OTHER, variety=TWO), "hold the classes: kind, variety"),
         (rows(None, 4, target=OTHER, category=TWO), "hold the classes: category, target"),
         (rows(TWO, labels=OTHER), "hold the classes: label, labels"),
@@ -71,12 +71,12 @@ def test_the_column_of_classes(tmp_path, table, column):
         (rows([b"\xff"] * 4), "Column label holds bytes"),
         (declared(rows([0, 1, 0, 2]), label="xy"), "not among its 2 classes"),
         (declared(rows(FOUR), label="xx"), "two classes of column label have the same name"),
-        (rows(mask=[b"\x89PNG"] * 4, image="photo"), "hold the images: photo, mask; say which: image_column"),
+        (rows(mask=[b"\x89PNG"] * 4, image="photo"), "hold the images: photo, mask; name one: image_column"),
         (rows(image="blob").set_column(0, "blob", [[b"RIFF"] * 4]), "must have a column of images"),
         (rows().set_column(0, "image", [[{"bytes": None, "path": "/etc/hostname"}] * 4]), "holds no bytes of images"),
         (
             pyarrow.Table.from_arrays([[1], [b"a"], [2]], names=["label", "image", "label"]),
-            "several columns of one name",
+            "several columns with the same name",
         ),
     ],
 )
@@ -147,10 +147,10 @@ def test_shards_that_do_not_belong_together(tmp_path):
     write(tmp_path, "train-1.parquet", table=rows(FOUR))
     stopped(tmp_path, r"Column label holds values of different types \(int, str\)")
     write(tmp_path, "train-1.parquet", table=rows(place=OTHER))
-    stopped(tmp_path, "train-1.parquet has other columns")
+    stopped(tmp_path, "train-1.parquet has different columns")
     write(tmp_path, "train-0.parquet", table=declared(rows(FOUR), label="xy"))
     write(tmp_path, "train-1.parquet", table=declared(rows(FOUR), label="yx"))
-    stopped(tmp_path, "name the classes of column label in several ways: x, y; y, x")
+    stopped(tmp_path, "name the classes of column label differently: x, y; y, x")
     write(tmp_path, "train-1.parquet", table=rows([1.0, 0.0, None, 1.0]))
     source, _ = find(tmp_path)
     assert shown(source)[1] == list("xyxyyxy")
@@ -164,7 +164,7 @@ def test_parts_whose_classes_are_written_differently(tmp_path):
     write(tmp_path, "test.parquet", table=rows("xyyx"))
     assert shown(find(tmp_path)[1])[1] == list("xyyx")
     write(tmp_path, "test.parquet", table=rows(FOUR))
-    stopped(tmp_path, "test.parquet: column label holds numbers, and nothing says which of the classes")
+    stopped(tmp_path, "test.parquet: column label holds numbers, and nothing says which classes")
 
 
 def test_a_column_of_splits(tmp_path):
@@ -181,7 +181,7 @@ def test_a_column_of_splits(tmp_path):
     assert [source.indices.tolist() for source in find(tmp_path)] == [[0, 3], [1, 2]]
     (tmp_path / "data.parquet").unlink()
     write(tmp_path, "train.parquet", "test.parquet", table=rows("abab", split=splits))
-    stopped(tmp_path, "column split puts rows into other splits than their file does.*validation_dir")
+    stopped(tmp_path, "column split and the file put rows into different splits.*validation_dir")
     assert [len(source) for source in find(tmp_path, validation_dir="test")] == [4, 4]
 
 

@@ -74,11 +74,11 @@ def test_classes_parts_and_what_is_passed_over(folder, capsys):
     assert found["layout"] == "class folders" and found["validation_from"] == "val/"
     passed_over = {name: reason for reason, files in found["passed_over"].items() for name in files["first"]}
     assert set(passed_over) == {"train/cross/notes.txt", "train/ring/scan.psd", "val/.DS_Store"}
-    assert passed_over["train/cross/notes.txt"] == "ending not read" and passed_over["val/.DS_Store"] == "hidden"
+    assert passed_over["train/cross/notes.txt"] == "extension not read" and passed_over["val/.DS_Store"] == "hidden"
     assert passed_over["train/ring/scan.psd"] == ".psd: this format is not read (convert it)"
     assert main(["inspect", str(folder)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert "passed over       1 ending not read: train/cross/notes.txt" in lines
+    assert "passed over       1 extension not read: train/cross/notes.txt" in lines
     assert lines[-4:] == ["class     training  validation", *(f"{n:<8}  {k:>8}  {v:>10}" for n, k, v in rows(found))]
 
 
@@ -265,7 +265,7 @@ def test_equal_files_are_found_among_all_images(tmp_path, monkeypatch, form):
     ring, star = ("0", "1") if form == "npz" else ("ring", "star")
     same = [("training", ring, "0005.jpg"), ("validation", ring, "0003.jpg")]
     if form != "npz":
-        assert equal == [same] and found.decoded == 2 and "looked for among all" in str(found)
+        assert equal == [same] and found.decoded == 2 and "searched for among all" in str(found)
     else:  # of the pixels, in which the byte that was changed is none
         expected = [
             [("training", ring, "5"), ("validation", ring, "3")],
@@ -356,7 +356,7 @@ def test_the_sample_has_of_each_part_as_many(folder, monkeypatch):
     monkeypatch.setattr(inspecting, "MEASURED", 4)
     found = inspect(folder)
     assert (found.decoded, found.measured) == (8, 4)
-    assert "8 of 18 images; files that are equal are looked for among all" in str(found)
+    assert "8 of 18 images; equal files are searched for among all" in str(found)
     assert inspect(folder, decode_all=True).decoded == 18
     sources = found.sources
     assert {part: len(places) for part, places in inspecting._sample(sources, 8, 0).items()} == {
@@ -447,7 +447,7 @@ def test_names_that_are_no_text(tmp_path, capsys):
     status, found, error = inspected(capsys, tmp_path / "set", "--output", tmp_path / "out")
     assert (status, error) == (0, "")
     json.dumps(found, ensure_ascii=False).encode()
-    assert "\\udcff cross" in found["classes"] and found["passed_over"]["ending not read"]["first"] == [
+    assert "\\udcff cross" in found["classes"] and found["passed_over"]["extension not read"]["first"] == [
         "val/\\udcfe.txt"
     ]
     assert found["duplicates"]["exact"]["first"][0][1]["name"].endswith("val/ring/caf\\udce9.jpg")

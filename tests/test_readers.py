@@ -91,8 +91,8 @@ def test_folders_that_cannot_be_used(tmp_path):
         "absent": "there is no folder",
         "empty": "holds no images",
         "file": "is a file",
-        "one": r"holds one class \(ring\)",
-        "lonely": "class cross has one image",
+        "one": r"holds only one class \(ring\)",
+        "lonely": "class cross has only one image",
         "strange": "classes that the training images lack: star",
     }.items():
         with pytest.raises(DataError, match=message) as error:
@@ -284,7 +284,7 @@ def test_names_that_stand_twice_in_a_table_of_two_parts(tmp_path):
     for table in ("train.csv", "labels.csv"):
         fill(tmp_path / table, *(f"{part}/{i}.png" for part in ("train", "test") for i in range(4)))
         (tmp_path / table / table).write_text("id,label\n" + "0,x\n1,y\n2,x\n3,y\n" * 2)
-        refused(tmp_path / table, f"{table} has 0 more than once, and files of several parts are called so")
+        refused(tmp_path / table, f"{table} has 0 more than once, and files of several parts have this name")
 
 
 def test_rows_that_cannot_be_used(tmp_path):
@@ -302,7 +302,7 @@ def test_rows_that_cannot_be_used(tmp_path):
         "1": "has two labels in labels.csv, b and a",
         "../../etc/passwd": "is in labels.csv, but there is no such file",
         "/etc/passwd": "is in labels.csv, but there is no such file",
-        "8": "is in labels.csv, but several files are called so",
+        "8": "is in labels.csv, but several files have this name",
     }
     passed_over = {reason: list(names) for reason, names in images.source.passed_over}
     assert passed_over["no label"] == ["6", "short"] and passed_over["no row in the table"]
@@ -322,7 +322,7 @@ def test_tables_that_are_about_something_else(tmp_path):
     assert load_data(recipe(tmp_path / "whole"))[0].source.layout == "class folders"
     fill(tmp_path / "none", "train/cover.jpg", "train/back.jpg")
     (tmp_path / "none" / "labels.csv").write_text("id,label\nother,x\n")
-    refused(tmp_path / "none", "nothing that says what they show; understood are class folders")
+    refused(tmp_path / "none", "nothing that tells their classes. Supported layouts: class folders")
 
 
 # --- File names and zips
@@ -347,7 +347,7 @@ def test_classes_in_the_file_names(tmp_path, names, classes):
 @pytest.mark.parametrize("names", [["1.jpg", "2.jpg"], ["IMG_1.jpg", "IMG_2.jpg"], ["a1.jpg", "b1.jpg"], ["x.jpg"]])
 def test_file_names_that_say_nothing(tmp_path, names):
     fill(tmp_path / "d", *names)
-    refused(tmp_path / "d", "nothing that says what they show")
+    refused(tmp_path / "d", "nothing that tells their classes")
 
 
 # --- Kaggle

@@ -132,7 +132,7 @@ def test_labels_that_cannot_be_used(tmp_path):
     refused(tmp_path, "labels must be", y_train=np.where(LABELS == 2, np.nan, LABELS))
     refused(tmp_path, "labels must be", y_train=LABELS[:11])
     refused(tmp_path, "one-hot", y_train=np.eye(3)[LABELS] * 0.9)
-    refused(tmp_path, "the same width in every part", y_train=np.eye(3)[LABELS], x_test=PIXELS, y_test=np.eye(4)[LABELS])
+    refused(tmp_path, "same width in every part", y_train=np.eye(3)[LABELS], x_test=PIXELS, y_test=np.eye(4)[LABELS])
     refused(tmp_path, "Python objects.*not unpickled", y_train=np.array(["u", None, "w"] * 4, object))
     refused(tmp_path, "4 labels are empty", y_train=np.array(["u", "", "w"] * 4))
     names = np.array(["u", "v", "w"])

@@ -105,11 +105,11 @@ def bad_inputs(folder):
     return [
         (["--data_dir", folder / "absent"], 2, "there is no folder"),
         (["--data_dir", folder / "empty"], 2, "holds no images"),
-        (["--data_dir", folder / "one"], 2, "holds one class (ring)"),
+        (["--data_dir", folder / "one"], 2, "holds only one class (ring)"),
         (["--data_dir", folder / "text"], 1, "0000.jpg is not an image"),
         (["--data_dir", folder / "cut"], 1, "0000.jpg cannot be decoded"),
         (["--data_dir", good, "--run_dir", folder / "file" / "runs"], 1, "The run cannot be written"),
-        (["--data_dir", good, "--weights", folder / "other.keras"], 2, "is in no format that is known here"),
+        (["--data_dir", good, "--weights", folder / "other.keras"], 2, "is not in a supported format"),
         (["--data_dir", good, "--epochs", "none"], 2, "epochs: received 'none'"),
         (["--data_dir", good, "--params", folder / "absent.yaml"], 2, "cannot be read"),
     ]
@@ -236,8 +236,8 @@ def test_bad_weights_and_formats(tmp_path, call):
     (tmp_path / "text.pth").write_text("no checkpoint")
     for arguments, message in (
         (["evaluate", "--weights", tmp_path / "absent.pth"], "there is no file"),
-        (["predict", "--weights", tmp_path / "text.pth", "a.jpg"], "is in no format that is known here"),
-        (["convert", tmp_path / "text.pth", tmp_path / "out.onnx"], "is in no format that is known here"),
+        (["predict", "--weights", tmp_path / "text.pth", "a.jpg"], "is not in a supported format"),
+        (["convert", tmp_path / "text.pth", tmp_path / "out.onnx"], "is not in a supported format"),
         (["convert", tmp_path / "text.pth", tmp_path / "out.onnx", "--network", "alexnet"], "allowed: paper"),
         (["evaluate", "--weights", tmp_path / "text.pth", "--view", "10"], "Did you mean views?"),
         (["parity", "--networks", "papr"], "Did you mean paper?"),

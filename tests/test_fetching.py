@@ -90,13 +90,13 @@ def test_the_right_file_is_fetched_once(fetch, how):
 @pytest.mark.parametrize(
     ("how", "sentence"),
     [
-        ("tampered", "is not the published file: its sha256 is [0-9a-f]{64}, expected was [0-9a-f]{64}"),
+        ("tampered", "is not the published file: its sha256 is [0-9a-f]{64}, expected [0-9a-f]{64}"),
         ("pointer", "offers 134 bytes where net.pth has 1,280,000"),
         ("short", "ended after 2,000 of 1,280,000 bytes"),
         ("unsized_short", "ended after 2,000 of 1,280,000 bytes"),
-        ("longer", "goes on after 1,280,000 bytes"),
+        ("longer", "is longer than 1,280,000 bytes"),
         ("missing", "the server answers 404"),
-        ("moved", "leads to http://127.0.0.1.*, which is not encrypted"),
+        ("moved", "redirects to http://127.0.0.1.*, which is not encrypted"),
     ],
 )
 def test_nothing_else_is_kept(fetch, how, sentence):

@@ -100,9 +100,9 @@ def test_data_and_weights_by_slug(kaggle, tiny, tmp_path):
     assert alexnet.load_checkpoint("me/trained").count_params() == first.model.count_params()
     (folder / "other.keras").write_bytes((folder / "model.keras").read_bytes())
     assert find_weights(folder) == folder
-    with pytest.raises(CheckpointError, match=f"holds 2 other files; give the path of one: {folder}/model.keras, "):
+    with pytest.raises(CheckpointError, match=f"2 other checkpoints. Give the path of one: {folder}/model.keras, "):
         find_weights("me/trained")
-    with pytest.raises(CheckpointError, match="without a model.keras, or any other checkpoint"):
+    with pytest.raises(CheckpointError, match="without a model.keras or any other checkpoint"):
         find_weights("me/shapes3")
 
 

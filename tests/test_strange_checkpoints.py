@@ -249,7 +249,7 @@ OTHER_CAFFE = {
     "average": (setting("pool5", method=1), r"average pooling \(pool5\)"),
     "pool": (setting("pool1", kernel=2), r"pool1: expected size=\(3, 3\), found \(2, 2\)|contradicts"),
     "group": (setting("conv2", group=1), "conv2: expected groups=2, found 1"),
-    "window": (setting("conv4", kernel=5), r"a layer that says 0 x 5 x 5 and holds 24 x 3 x 3 \(conv4\)"),
+    "window": (setting("conv4", kernel=5), r"a layer that states 0 x 5 x 5 and holds 24 x 3 x 3 \(conv4\)"),
     "dilation": (setting("conv4", dilation=2, pad=2), r"conv4: expected padding=1, found 2"),
     "slope": (setting("relu3", slope=0.1), r"ReLU with a slope of 0.1 \(relu3\)"),
     "layer": (in_place_of("relu6", "TanH"), r"TanH \(relu6\)"),
@@ -416,7 +416,7 @@ def test_strangers_are_called_what_they_are(tmp_path):
         "saved": "TensorFlow SavedModel",
         "arrays.npz": "NumPy archive",
         "around.zip": "zip archive around folder/alexnet.pth",
-        "around.tar.gz": "packed: unpack it",
+        "around.tar.gz": "compressed: unpack it",
         "script.pt": r"TorchScript archive.*state_dict\(\)",
     }
     for name, message in expected.items():

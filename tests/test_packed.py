@@ -211,7 +211,7 @@ def test_the_command_says_what_it_will_take(shapes_folder, tmp_path, capsys):
     assert main(["pack", str(shapes_folder), target, "--resize", "72", "--verify"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(f"{shapes_folder}: class folders; 3 classes by the names of the folders (cross, ring, ")
-    assert lines[1].startswith("90 of 90 images to pack, 72 x 72 pixels, raw: 0.0 GB in all, about ")
+    assert lines[1].startswith("90 of 90 images to pack, 72 x 72 pixels, raw: 1.4 MB in all, about ")
     assert lines[2:] == [f"{target}: 90 images", f"{target}: every file has its checksum"]
     assert main(["pack", str(tmp_path / "none"), target]) == 2
     with pytest.raises(SystemExit):

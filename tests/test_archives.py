@@ -45,7 +45,7 @@ def tar(path, members):
 
 
 def ilsvrc_tars(folder, kit=".tar.gz"):
-    """ImageNet in small, in ILSVRC's own files; the kit's numbers are not in the order of the ids."""
+    """A small ImageNet in ILSVRC's own files; the kit's numbers are not in the order of the ids."""
     from scipy.io import savemat
 
     classes = {}
@@ -83,7 +83,7 @@ def test_imagenet_in_its_tars(tmp_path, kit, monkeypatch):
     assert training.path(0) == f"{folder}/{ilsvrc.TRAINING_TAR}/{WNIDS[0]}.tar/{WNIDS[0]}_0.JPEG"
     np.testing.assert_array_equal(training.get_images([4])[0], decode_image(jpeg(seed=4), 72, ""))
     np.testing.assert_array_equal(validation.get_images([2])[0], decode_image(jpeg(seed=53), 72, ""))
-    # Only the validation images are listed where only they are wanted.
+    # If only the validation images are needed, only they are listed.
     monkeypatch.setattr(ilsvrc, "TRAINING_TAR", "absent")
     assert len(load_test_data(recipe(folder))) == 4
 
@@ -184,7 +184,7 @@ def test_a_zip_is_read_as_a_folder_is(tmp_path, layout):
 
 
 def test_damaged_members_of_a_zip(tmp_path):
-    """Each costs one image: wrong bytes, encrypted, of a strange method, too large, cut off."""
+    """Each affects one image: wrong bytes, encryption, an unknown method, too large, truncated."""
     path = zipped(tmp_path / "d.zip", {f"{'ab'[i % 2]}/{i}.jpg": JPEG for i in range(12)}, **DEFLATED)
     content = bytearray(path.read_bytes())
     with zipfile.ZipFile(path) as archive:
@@ -282,7 +282,7 @@ def test_labels_of_an_npz(tmp_path, labels):
 
 
 def test_pixels_of_an_npz(tmp_path):
-    """Floats a little out of 0 to 1, 0 and 1 in whole numbers, 16 bits, channels first: white is 255 in each."""
+    """Floats slightly outside of 0 to 1, whole numbers 0 and 1, 16 bits, channels first: white becomes 255 in each."""
     pixels = np.random.default_rng(0).integers(0, 256, (12, 20, 24, 3))
     pixels[0, 0, 0] = 255
     exact = load_data(recipe(npz(tmp_path / "a.npz", parts=("train",), x_train=pixels.astype("u1"))))[0].get_images([3])

@@ -1,4 +1,4 @@
-"""Images that are one array: what is white, which keys and labels, and the files of MNIST, SVHN and CIFAR."""
+"""Images in one array: what is white, which keys and labels, and the files of MNIST, SVHN and CIFAR."""
 
 import gzip
 import struct
@@ -76,7 +76,7 @@ def test_white_level(tmp_path):
 
 def test_parts_of_different_ranges(tmp_path):
     refused(tmp_path, "x_test goes only to 1, and another part to 255", x_test=PIXELS / 255, y_test=LABELS)
-    # A dark part is one all the same.
+    # A dark part is still accepted.
     assert read(tmp_path, x_test=PIXELS // 5, y_test=LABELS)[1].reader.array.max() == 51
 
 

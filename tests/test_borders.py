@@ -1,4 +1,4 @@
-"""Where a folder or a table could mean two things: the right labels, or a sentence that names the parameter."""
+"""Folders and tables that could mean two things give the right labels, or an error that names the parameter."""
 
 import io
 import json
@@ -228,7 +228,7 @@ def rows(header, make, count=30):
 
 
 def right(pair, count=30):
-    """Every image has the label that its number says."""
+    """Every image has the label that its number implies."""
     found = {}
     for part in pair:
         for path, label in zip(part.paths, part.labels, strict=True):

@@ -94,7 +94,7 @@ def test_one_bit_and_plain_grays():
 
 
 def exif(orientation, *others, order="<"):
-    """An EXIF block; others are `(tag, type, count, four bytes)`."""
+    """An EXIF block; `others` are `(tag, type, count, four bytes)`."""
     rows = [(0x0112, 3, 1, struct.pack(order + "HH", orientation, 0)), *others]
     body = struct.pack(order + "H", len(rows)) + b"".join(struct.pack(order + "HHI", *row[:3]) + row[3] for row in rows)
     start = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(order + "I", 8)
@@ -108,7 +108,7 @@ BROKEN = ((0x011A, 5, 1, b"\xff\xff\xff\xff"), (0x013B, 2, 9999, b"\1\2\3\4"), (
 @pytest.mark.parametrize("others", [(), BROKEN])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_every_orientation(orientation, others, order):
-    """Turned as Pillow turns intact ones, to the pixel, on both ways; damage elsewhere does not matter."""
+    """Rotated as Pillow rotates intact images, to the pixel, in both ways; damage elsewhere does not matter."""
     upright = Image.fromarray(np.kron(np.arange(6, dtype=np.uint8).reshape(2, 3) * 50, np.ones((41, 35), np.uint8)))
     intact = encoded(upright.convert("RGB"), "PNG", exif=exif(orientation))
     from PIL import ImageOps
@@ -245,7 +245,7 @@ def test_large_images_in_bands_are_the_same(mode, monkeypatch):
     )
     whole = decoding.resize_image(image, 64, 6)
     monkeypatch.setattr(decoding, "_LARGE", 100_000)
-    # Pillow begins to reduce a pixel or two elsewhere.
+    # Pillow begins to reduce at a position that differs by a pixel or two.
     apart = np.abs(decoding.resize_image(image, 64, 6) - whole.astype(int))
     assert apart.max() <= 4 and apart.mean() < 1
 
@@ -361,7 +361,7 @@ def without_simplejpeg(monkeypatch):
 @pytest.mark.parametrize("size", [256, 190, 150, 72])  # decoded whole, to three eighths twice, and to a quarter
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 def test_pillow_decodes_the_same_pixels(monkeypatch, caplog, size, mode):
-    """Kaggle and Colab have no simplejpeg: the same pixels as with it, and one line that says so."""
+    """Without simplejpeg, as on Kaggle and Colab: the same pixels, and one line that says so."""
     pytest.importorskip("simplejpeg")
     with Image.open(Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg") as photograph:
         stream = io.BytesIO()

@@ -1,4 +1,4 @@
-"""Data sets in columns: what `save_to_disk` writes, Parquet and Arrow files, and which column is which."""
+"""Data sets in columns: files of `save_to_disk`, Parquet and Arrow files, and which column is which."""
 
 import json
 import sys
@@ -92,7 +92,7 @@ def test_parquet(tmp_path, layout):
 
 
 def test_plain_parquet(tmp_path):
-    """A column of bytes and one of text, with no word from Hugging Face."""
+    """A column of bytes and one of text, without Hugging Face's description."""
     rows = pyarrow.table({"id": [1, 2, 3, 4], "jpg": [jpeg(seed=i) for i in range(4)], "label": ["dog", "cat"] * 2})
     parquet.write_table(rows, tmp_path / "part-0.parquet")
     images = load_test_data(recipe(tmp_path))
@@ -199,7 +199,7 @@ def test_what_lies_beside_tables(tmp_path):
     (tmp_path / "cache-1.arrow").touch()
     first, _ = find(tmp_path)
     assert shown(first)[2] == {ENDING: ["LICENSE", "cache-1.arrow", "metadata.csv"], NO_ROW: ["docs/"]}
-    # Only one part tells of it, and it does so when it is alone as well.
+    # Only one part reports it, also when that part is alone.
     second = find(tmp_path, test_only=True)
     assert second[0] is None and shown(second[1])[2][OTHER_SPLITS] == ["train.parquet"]
     for name in ("cat", "dog"):
@@ -219,7 +219,7 @@ def test_tables_in_a_zip(tmp_path):
     view = ZipView.open(tmp_path / "a.zip")
     with pytest.raises(DataError, match="unzip it once"):
         huggingface.detect_tables(view, Recipe())
-    with zipfile.ZipFile(tmp_path / "a.zip", "a") as archive:  # among images it is a stray file
+    with zipfile.ZipFile(tmp_path / "a.zip", "a") as archive:  # among images it is an unrelated file
         archive.writestr("cat/0.jpg", b"")
     assert huggingface.detect_tables(ZipView.open(tmp_path / "a.zip"), Recipe()) is None
 
@@ -236,7 +236,7 @@ def test_tables_of_something_else(tmp_path):
 
 
 def test_arrow_files(tmp_path):
-    """Streams, as the cache of `datasets` has them, and the format that other programs write, compressed or not."""
+    """Streams, as in the cache of `datasets`, and the format that other programs write, compressed or not."""
     table = rows("abcabc")
     write(tmp_path / "a", "pets-train.arrow", table=table)
     for name, compression in (("b", None), ("c", "zstd"), ("d", "lz4")):
@@ -253,7 +253,7 @@ def test_arrow_files(tmp_path):
 
 
 def test_damaged_offsets_are_refused(tmp_path):
-    """They would lead the reader out of the file."""
+    """They would make the reader leave the file."""
     path = write(tmp_path, "train.arrow", table=rows("ab" * 40, image="picture")) / "train.arrow"
     content = path.read_bytes()
     offsets = np.arange(0, 81 * 5, 5, dtype="<i4").tobytes()
@@ -285,7 +285,7 @@ def test_the_state_says_which_files_count(tmp_path):
 
 
 def test_a_selection_is_kept(tmp_path):
-    """`select` and `shuffle` note rows and do not write them anew."""
+    """`select` and `shuffle` record the rows and do not rewrite them."""
     save(tmp_path, [rows("ab"), rows("cd")])
     write(tmp_path, "indices.arrow", table=pyarrow.table({"indices": pyarrow.array([3, 0, 3], pyarrow.uint64())}))
     state(

@@ -19,7 +19,7 @@ TWO = ["a", "b", "a", "b"]
 
 
 def declared(table, **names):
-    """With classes as Hugging Face notes them."""
+    """With classes as Hugging Face describes them."""
     kinds = {column: {"names": list(found), "_type": "ClassLabel"} for column, found in names.items()}
     return table.replace_schema_metadata({b"huggingface": json.dumps({"info": {"features": kinds}}).encode()})
 
@@ -185,11 +185,11 @@ def test_a_column_of_splits(tmp_path):
     assert [len(source) for source in find(tmp_path, validation_dir="test")] == [4, 4]
 
 
-# --- Mixtures of all that
+# --- Mixtures of all of these
 
 
 class Mixture:
-    """A data set drawn at random, and what is in it: each image says its split, its row and its class."""
+    """A random data set, and its truth: each image encodes its split, its row and its class."""
 
     PLACES = (
         "{split}-{i:05d}-of-{n:05d}.{e}",
@@ -221,7 +221,7 @@ class Mixture:
         return values[self.rng.integers(len(values))]
 
     def table(self, split):
-        """A few rows, and they are noted. None for a class that is not said."""
+        """Make a few rows, and record them. None stands for a hidden class."""
         count, first = int(self.rng.integers(4, 9)), len(self.rows[split])
         classes = [self.pick(*self.classes, *[None] * self.chance(0.2)) for _ in range(count)]
         classes[:4] = [self.classes[0], self.classes[1]] * 2
@@ -268,7 +268,7 @@ class Mixture:
 
     def write(self):
         layout, ending = self.pick(*self.PLACES), self.pick("parquet", "parquet", "arrow")
-        if self.fault in ("shard", "leftover") and "-of-" not in layout:  # nothing would tell
+        if self.fault in ("shard", "leftover") and "-of-" not in layout:  # nothing would reveal it
             self.fault = None
         for split in self.splits:
             count = int(self.rng.integers(1, 4))
@@ -295,7 +295,7 @@ class Mixture:
         (self.folder / "dataset_dict.json").write_text(json.dumps({"splits": self.splits}))
 
     def check(self, training, validation):
-        """What was found is right, and what was not is counted."""
+        """Images that were found have the right labels, and the others are counted."""
         sources = [source for source in (training, validation) if source]
         passed = [(why, name) for source in sources for why, names in source.passed_over for name in names]
         seen = set()
@@ -304,7 +304,7 @@ class Mixture:
                 _, split, number, name = source.reader.read(row).decode("latin1").split(" ")
                 assert split in splits
                 expected = {name if self.style in ("names", "text", "categories") else str(self.classes.index(name))}
-                if self.fault == "type":  # each split as it is written; that they do not agree is told later
+                if self.fault == "type":  # each split as it is written; a later check finds that they differ
                     expected = {name, str(self.classes.index(name))}
                 assert source.class_names[label] in expected
                 assert (split, int(number)) not in seen
@@ -322,7 +322,7 @@ class Mixture:
 
 
 def test_random_mixtures(tmp_path):
-    """Right, or one sentence; never silently something else."""
+    """Right, or an error; never silently wrong."""
     outcomes = []
     for seed in range(60):
         mixture = Mixture(np.random.default_rng(seed), tmp_path / str(seed))

@@ -1,4 +1,4 @@
-"""Published data sets as they come: drawn in small, each image labeled as its publisher means it."""
+"""Published data sets in small versions: each image must have the label that its publisher means."""
 
 import json
 import os
@@ -122,7 +122,7 @@ def asl(d):
 
 def pet_images(d):
     d.images("PetImages/{c}/{i}.jpg", ["Cat", "Dog"], count=120)
-    d.write("PetImages/Cat/66.jpg")  # damaged: it counts, and is left out when it is read
+    d.write("PetImages/Cat/66.jpg")  # damaged: it is listed, and left out when it is read
     d.write("PetImages/Dog/Thumbs.db")
     d.write("PetImages/Cat/Thumbs.db")
     d.write("readme[1].txt")
@@ -199,14 +199,14 @@ def fruits_of_two_sizes(d):
 
 
 def numbered_validation(d):
-    """Class folders, and validation images whose table has numbers, which the folders do not say."""
+    """Class folders, and validation images whose table has numbers that the folders do not explain."""
     d.images("train/{c}/{c}_{i}.JPEG", WNIDS)
     d.images("val/{i}.JPEG", [""], part=None)
     d.table("val.csv", [["file", "label"], *([f"{i}.JPEG", i % 3] for i in range(8))])
 
 
 def lists_with_labels(d):
-    """As Caffe takes them: a path and a number in each line."""
+    """Lists as Caffe takes them: a path and a number in each line."""
     for part, used, count in (("train", "train", 24), ("val", "val", 9)):
         rows = [[f"images/{part}_{i}.jpg", i * 5 % 3] for i in range(count)]
         for path, label in rows:
@@ -268,7 +268,7 @@ def load(d, **values):
 
 
 def said(images, folder):
-    """`{path: class}` as it was read."""
+    """`{path: class}` as the readers find it."""
     pairs = zip(images.paths, images.labels, strict=True)
     return {os.path.relpath(path, folder): images.class_names[label] for path, label in pairs}
 

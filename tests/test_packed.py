@@ -1,4 +1,4 @@
-"""Packed folders: exact, resumable after any end, and watchful of damage."""
+"""Packed folders are exact, can be resumed after any interruption, and detect damage."""
 
 import json
 import shutil
@@ -43,13 +43,13 @@ def pack(folder, target, encoding="raw", **values):
 
 
 def contents(folder):
-    """What a packed folder holds; a killed command leaves its lock's file, which locks nothing any more."""
+    """The files of a packed folder; a killed command leaves its lock's file, which no longer locks anything."""
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".lock.tmp"}
 
 
 @pytest.fixture(scope="module")
 def small_pack(shapes_folder, tmp_path_factory):
-    """The small data set packed in raw pixels; nobody may change it."""
+    """The small data set packed as raw pixels; tests must not change it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(packing, "SHARD_BYTES", 10 * SIZE**2 * 3)
         target = tmp_path_factory.mktemp("packed") / "raw"
@@ -230,7 +230,7 @@ def test_a_manifest_that_is_none(own_pack):
 
 
 def test_memory_stays_bounded(monkeypatch):
-    """However slowly shards are written, no more than `depth` squares wait."""
+    """However slowly shards are written, at most `depth` squares wait."""
     from concurrent.futures import ThreadPoolExecutor
 
     made = []

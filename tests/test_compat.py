@@ -1,4 +1,4 @@
-"""What is private to other libraries: that it is there and does what we think, and what happens where it is gone."""
+"""Private parts of other libraries: they exist and do what we expect, and there is a fallback if they are gone."""
 
 import ast
 import os
@@ -60,7 +60,7 @@ def test_keras_looks_again_for_a_package(monkeypatch):
     _compat.forget_absence("colorsys")
     assert lazy._available is None and lazy.available
     _compat.forget_absence("colorsys")
-    assert lazy._available is True  # what was found stays found
+    assert lazy._available is True  # a module that was found stays available
     _compat.forget_absence("no_such_package")
 
 

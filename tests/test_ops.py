@@ -1,4 +1,4 @@
-"""Each fast form against its reference: results and gradients, in full size and in corners."""
+"""Each fast form agrees with its reference: results and gradients, in full size and in corner cases."""
 
 import functools
 import os
@@ -21,7 +21,7 @@ OLD_JAX = BACKEND == "jax" and fast_ops.backend_ops.jax.__version_info__ < (0, 1
 
 
 def results(function, *arrays):
-    """What a function returns, and the gradients of a weighted sum of it by each array; NumPy."""
+    """The result of a function, and the gradients of a weighted sum of it by each array, as NumPy."""
     arrays = [np.asarray(array, "float32") for array in arrays]
     weights = np.random.default_rng(9).normal(size=np.shape(ops.convert_to_numpy(function(*map(tensor, arrays)))))
     weights = weights.astype("float32")
@@ -86,7 +86,7 @@ PAPER = {"axis": -1, "radius": 2, "k": 2.0, "alpha": 1e-4, "beta": 0.75}
         ((2, 3, 3, 8), {"radius": 9, "alpha": 0.05}),  # a window wider than the channels
         ((2, 8, 3, 5), {"axis": 1, "alpha": 0.05}),
         ((2, 3, 3, 1), {"radius": 0, "alpha": 0.05}),
-        ((64, 40, 40, 96), {"alpha": 0.01}),  # more than one part on PyTorch, the last one smaller
+        ((64, 40, 40, 96), {"alpha": 0.01}),  # several parts on PyTorch, the last one smaller
     ],
 )
 def test_response_normalization(shape, settings):
@@ -119,7 +119,7 @@ def test_of_equal_values_pooling_chooses_one():
 )
 def test_convolution(pixels, kernel, settings):
     arrays = [draw(*pixels), draw(*kernel), draw(kernel[-1])]
-    # XLA adds up the reference's bias gradient one by one; the other sums are closer to the exact one.
+    # XLA sums the reference's bias gradient one by one; the other sums are closer to the exact value.
     assert_same("convolution", arrays, atol=1e-5 if BACKEND == "jax" else 5e-6, **settings)
     for one, other in zip(
         results(functools.partial(fast_ops.convolution, **settings), *arrays[:2]),
@@ -136,7 +136,7 @@ def test_dense():
 
 @pytest.mark.parametrize("shape", [(3, 33), (2, 3, 33), (2, 1, 5, 33), (1, 1, 1, 33), (2, 5, 1, 33)])
 def test_dense_multiplies_arrays_of_rank_2_only(shape, monkeypatch):
-    """TensorFlow 2.20 multiplies others wrongly where a size is 1."""
+    """TensorFlow 2.20 multiplies other ranks wrongly if a size is 1."""
     seen = []
     form = fast_ops._dense
     monkeypatch.setattr(fast_ops, "_dense", lambda *arrays: seen.append(len(arrays[0].shape)) or form(*arrays))
@@ -153,7 +153,7 @@ def test_dense_multiplies_arrays_of_rank_2_only(shape, monkeypatch):
 
 @pytest.mark.skipif(OLD_JAX or BACKEND != "jax", reason="XLA's own ways")
 def test_xla_computes_the_gradient_of_pooling_from_what_was_kept():
-    """A branch that XLA does not look into, on each way; without it the gradient takes ten times as long."""
+    """A branch into which XLA does not fuse, on each way; without it the gradient takes ten times as long."""
     import jax
 
     program = jax.jit(jax.grad(lambda maps: ops.sum(ops.square(fast_ops.max_pooling(maps, 3, 2)))))
@@ -163,7 +163,7 @@ def test_xla_computes_the_gradient_of_pooling_from_what_was_kept():
 @pytest.mark.skipif(OLD_JAX or BACKEND != "jax", reason="XLA's flags, which an older one does not know")
 @pytest.mark.parametrize("given", ["", "--xla_cpu_experimental_ynn_fusion_type="])
 def test_slow_fusions_of_xla_are_left_out_unless_the_user_decides(given):
-    """In a process of its own, since XLA reads its flags once. The user's own flag here leaves out all."""
+    """In a process of its own, since XLA reads its flags once. A user's own flag leaves everything as it is."""
     program = (
         "import alexnet, os; keras = alexnet.import_keras('jax'); alexnet.tune_process(); import jax\n"
         "lower = jax.jit(lambda x, w: keras.ops.softmax(keras.ops.conv(x, w, padding='same'))).lower\n"
@@ -172,7 +172,7 @@ def test_slow_fusions_of_xla_are_left_out_unless_the_user_decides(given):
     )
     command, environment = [sys.executable, "-c", program], {**os.environ, "XLA_FLAGS": given}
     found = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout.split()
-    assert found == ["False", repr(given)]  # a child process inherits nothing of ours
+    assert found == ["False", repr(given)]  # a child process does not inherit our flag
 
 
 def test_a_rule_of_steps_that_is_not_the_papers_is_refused():
@@ -182,7 +182,7 @@ def test_a_rule_of_steps_that_is_not_the_papers_is_refused():
 
 @pytest.mark.parametrize("shape", [(9, 5), (7,)])
 def test_momentum_step(shape):
-    """Against the paper's two lines in float64, over steps with a changing learning rate; in a graph on TensorFlow."""
+    """Compared with the paper's two lines in float64, with a changing learning rate; in a graph on TensorFlow."""
     optimizer = SGD(0.1, momentum=0.9, decay=0.01)
     variable = keras.Variable(draw(*shape))
     optimizer.build([variable])

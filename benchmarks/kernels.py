@@ -5,11 +5,13 @@
 
 Trains params/cifar10.yaml in smaller batches and with four times the weight decay, which removes more of the random
 initial values in a short training. An interrupted run resumes when it is started again. Writes `docs/kernels.png` and
-`benchmarks/results/kernels.json`.
+`benchmarks/results/kernels.json`, whose `command` is what was typed, except that the data have only the last part of
+their path.
 """
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import alexnet
@@ -42,7 +44,8 @@ def main():
     where = {"data_dir": options.data_dir, "run_dir": options.run_dir}
     run = train(alexnet.Recipe.read(ROOT / "params" / "cifar10.yaml", **CHANGED, **where), options.stop_after)
     name = Path(options.data_dir).name  # without folders of this machine
-    record = {"command": f"python benchmarks/kernels.py {name} --stop_after {options.stop_after}"}
+    typed = [name if each == options.data_dir else each for each in sys.argv[1:]]
+    record = {"command": " ".join(["python benchmarks/kernels.py", *typed])}
     record |= {name: run.metrics[name] for name in KEPT}
     record["parameters"] = {**record["parameters"], "data_dir": name, "run_dir": "runs"}
     plotting.filters(run.model).savefig(ROOT / "docs" / "kernels.png", dpi=120)

@@ -139,6 +139,18 @@ def test_flags_of_xla_are_left_alone_in_other_versions(monkeypatch):
 
 
 @only["jax"]
+def test_which_versions_of_xla_multiply_by_old_values(monkeypatch):
+    import jaxlib
+
+    versions = ["0.6.0", "0.7.0", "0.7.1", "0.7.2", "0.8.0", "0.8.1", "0.9.0", "0.10.2", "0.11.0.dev20260901"]
+    found = []
+    for version in versions:
+        monkeypatch.setattr(jaxlib, "__version__", version)
+        found += [version] * _compat.xla_keeps_matrices()
+    assert found == ["0.7.1", "0.7.2", "0.8.0", "0.8.1"]
+
+
+@only["jax"]
 def test_which_library_computes_convolutions():
     program = types.SimpleNamespace(as_text=lambda: "fusion(), kind=kCustom, ynn_fusion")
     assert _compat.uses_ynnpack(program) and not _compat.uses_ynnpack(types.SimpleNamespace(as_text=lambda: "dot()"))

@@ -1,1 +1,1 @@
-"""What is measured, and its results. It needs a clone of the project: the installed package has none of it."""
+"""Benchmarks and their results. They need a clone of the project: the installed package does not include them."""

@@ -15,9 +15,9 @@ RESULTS = Path(__file__).resolve().parent / "results"
 def build_parser():
     parser = Parser(
         prog="python -m benchmarks",
-        description="Train and ask our network and the baselines of benchmarks/baselines in turn, round by round, and "
-        "print the median and the spread of the ratios. At full size this takes half an hour, with --scaling three "
-        "quarters.",
+        description="Measure training and inference of our network and of the baselines in benchmarks/baselines in "
+        "turn, round by round, and print the median and the spread of the ratios. At full size this takes half an "
+        "hour, and three quarters with --scaling.",
         epilog="example: python -m benchmarks --backends jax torch --rounds 5",
         allow_abbrev=False,
     )
@@ -30,7 +30,7 @@ def build_parser():
     parser.add_argument("--image_size", type=int, default=227, metavar="N", help="pixels a side (default 227)")
     parser.add_argument("--width", type=float, default=1.0, metavar="VALUE", help="factor of filters (default 1)")
     parser.add_argument(
-        "--scaling", action="store_true", help="and how the cost scales with batch_size, image_size and width"
+        "--scaling", action="store_true", help="also measure how the cost grows with batch_size, image_size and width"
     )
     parser.add_argument(
         "--output", metavar="FOLDER", help="write bench.json and pictures there (default benchmarks/results)"

@@ -1,4 +1,4 @@
-"""Whether a network cares how large images became small ones: the fast way of `alexnet.data.decoding`, or PIL's.
+"""Whether it matters to a network how large images are reduced: the fast way of `alexnet.data.decoding`, or PIL's.
 
     python -m alexnet train --backend torch --name decoding
     KERAS_BACKEND=torch python benchmarks/decoding.py runs/decoding/torch
@@ -37,10 +37,10 @@ def main(folder):
             image.resize(size, Image.Resampling.BICUBIC).save(stream, "JPEG", quality=95)
             ways["fast"].append(decoding.decode_image(stream.getvalue(), recipe.resize, "image"))
             ways["pil"].append(decoding.resize_image(Image.open(stream).convert("RGB"), recipe.resize))
-        guesses = {way: predict_probabilities(model, np.stack(found)).argmax(1) for way, found in ways.items()}
-        right = {way: np.mean(found == validation.labels) for way, found in guesses.items()}
+        predictions = {way: predict_probabilities(model, np.stack(found)).argmax(1) for way, found in ways.items()}
+        right = {way: np.mean(found == validation.labels) for way, found in predictions.items()}
         apart = np.mean([np.abs(a.astype(int) - b).mean() for a, b in zip(ways["fast"], ways["pil"], strict=True)])
-        agree = np.mean(guesses["fast"] == guesses["pil"])
+        agree = np.mean(predictions["fast"] == predictions["pil"])
         print(f"{scale:8.1f} {right['fast']:11.1%} {right['pil']:10.1%} {agree:7.1%} {apart:12.2f}", flush=True)
 
 

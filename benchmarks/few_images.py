@@ -1,11 +1,12 @@
-"""What features of another task are worth where images are few: fine-tuned, with five layers frozen, and from scratch.
+"""What the features of a different task are worth if images are few: fine-tuned, with layers frozen, and from scratch.
 
     python benchmarks/few_images.py --images_per_class 20
     python benchmarks/few_images.py --images_per_class 200 --seeds 0
 
-A network learns the eight signs. Then the ten shapes are learned from its weights, or afresh, on a few images of each
-class and on all; each seed draws other images, another new fc8 and another order. The validation images are the same
-500 for all. Finished runs are not made again. `benchmarks/results/few_images.json` keeps the rows of other counts.
+A network learns the eight signs. Then networks learn the ten shapes, from its weights or from scratch, on a few images
+of each class and on all. Each seed draws different images, a different new fc8 and a different order. The 500
+validation images are the same for all. Finished runs are not repeated. `benchmarks/results/few_images.json` keeps the
+rows of other counts.
 """
 
 import argparse
@@ -18,12 +19,12 @@ import alexnet
 
 RESULTS = Path(__file__).parent / "results" / "few_images.json"
 ALL = 200  # images of each class in shapes
-FEW = {"batch_size": 20, "epochs": 20, "patience": 20}  # few steps fit in a pass over 200 images: ten
+FEW = {"batch_size": 20, "epochs": 20, "patience": 20}  # a pass over 200 images is only ten steps
 VARIANTS = {"from scratch": {}, "fine-tuned": {"freeze": 0}, "fine-tuned, conv1 to conv5 frozen": {"freeze": 5}}
 
 
 def recipe_of(variant, count, seed, teacher, run_dir):
-    """How one network of the study is trained: a few images in small batches, all of them as by default."""
+    """The recipe for one network of the study: small batches for a few images, the default for all of them."""
     name = f"{variant.replace(', ', '-').replace(' ', '-')}-{count}-{seed}"
     recipe = alexnet.Recipe(run_dir=run_dir, name=name, seed=seed, images_per_class=count)
     if count < ALL:

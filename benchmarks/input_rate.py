@@ -1,13 +1,13 @@
-"""How many images a second become training batches, beside tf.data and torch's DataLoader.
+"""How many images a second are made into training batches, compared with tf.data and torch's DataLoader.
 
 KERAS_BACKEND=torch python benchmarks/input_rate.py /tmp/data/imagenet-sample
 KERAS_BACKEND=torch python benchmarks/input_rate.py /tmp/data/imagenet-sample --memory 50000
 
-Every candidate makes batches of 128: shorter side to 256, random crop of 227, mirrored or not, uint8. Each round runs
-each of them for a few seconds in a process of its own, with two threads (the DataLoader: two processes), the files
-warm in the cache; the medians of the rounds are compared. Small folders are repeated by links until they have a few
-thousand images. With --memory that many training steps are read from a packed folder while the process's memory is
-watched, in batches of 16. Results go to benchmarks/results/input_rate.json.
+Every candidate makes batches of 128: shorter side to 256, a random crop of 227, mirrored at random, uint8. Each round
+runs each of them for a few seconds in a process of its own, with two threads (the DataLoader: two processes) and the
+files in the system's cache. The medians of the rounds are compared. Small folders are repeated by links until they have
+a few thousand images. With --memory, that many training steps of 16 images are read from a packed folder while the
+process's memory is watched. Results go to benchmarks/results/input_rate.json.
 """
 
 import argparse
@@ -25,7 +25,7 @@ import psutil
 from PIL import Image
 
 BATCH, RESIZE, CROP, THREADS = 128, 256, 227, 2
-IMAGES = 2000  # at least, in the folder that is read
+IMAGES = 2000  # the least number in the folder that is read
 CANDIDATES = ("tf.data", "DataLoader", "ours", "packed jpeg", "packed raw")
 RESULTS = Path(__file__).parent / "results" / "input_rate.json"
 
@@ -62,7 +62,7 @@ def tf_data(folder):
 
 
 class Files:
-    """A data set as users of torch write it, with PIL."""
+    """A data set as users of PyTorch write it, with PIL."""
 
     def __init__(self, folder):
         self.paths = sorted(folder.rglob("*.*"))
@@ -106,7 +106,7 @@ def measure(candidate, folder, seconds):
 
 
 def watch_memory(folder, steps):
-    """Megabytes of the process in each hundredth of so many training steps."""
+    """Megabytes of the process in each hundredth of `steps` training steps."""
     from alexnet import load_data
 
     training, _ = load_data(recipe(folder).replace(batch_size=16))
@@ -119,7 +119,7 @@ def watch_memory(folder, steps):
 
 
 def augmentation_time():
-    """Seconds an image that crops, mirror images and the batch take."""
+    """Seconds per image for crops, mirror images and the batch."""
     from alexnet.data import augmentation
 
     rng = np.random.default_rng(0)
@@ -137,7 +137,7 @@ def augmentation_time():
 
 
 def filter_difference(folder):
-    """Mean difference in gray levels between our squares and PIL's of the same files: of all, and of the worst."""
+    """Mean difference in gray levels between our squares and PIL's of the same files: over all, and of the worst."""
     from alexnet.data import decoding
 
     found = []
@@ -149,7 +149,7 @@ def filter_difference(folder):
 
 
 def repeated(folder, target):
-    """Links to the images of a folder of class folders, each as often as needed."""
+    """Make links to the images in class folders, each repeated as often as needed."""
     paths = [path for path in sorted(folder.rglob("*.*")) if path.is_file()]
     for path in paths:
         for copy in range(-(-IMAGES // len(paths))):
@@ -169,7 +169,7 @@ def packed(folder, target, encoding):
 
 
 def child(*arguments):
-    """What this file prints as JSON when it is run with other arguments."""
+    """The JSON that this file prints when it is run with other arguments."""
     command = [sys.executable, __file__, *map(str, arguments)]
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     found = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
@@ -177,7 +177,7 @@ def child(*arguments):
 
 
 def compare(folder, rounds, seconds):
-    """Rates in all rounds, by candidate."""
+    """`{candidate: its rate in each round}`."""
     folders = {"packed raw": folder.parent / "raw", "packed jpeg": folder.parent / "jpeg"}
     for name, target in folders.items():
         packed(folder, target, name.split()[1])
@@ -211,7 +211,7 @@ def report(folder, rates):
 
 
 def report_memory(found, steps):
-    """Medians may differ by the one batch of 20 MB that is or is not waiting; a leak would raise the peak as well."""
+    """Medians may differ by one batch of 20 MB, which may be waiting or not. A leak would raise the peak as well."""
     tenth, half = max(1, len(found) // 10), len(found) // 2
     first, last = statistics.median(found[:tenth]), statistics.median(found[-tenth:])
     peaks = [max(found[:half]), max(found[half:])]
@@ -224,7 +224,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="a folder of class folders with JPEGs")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=4.0, help="that each candidate runs in a round")
+    parser.add_argument("--seconds", type=float, default=4.0, help="how long each candidate runs in a round")
     parser.add_argument("--memory", type=int, nargs="?", const=50_000, metavar="STEPS", help="watch memory instead")
     parser.add_argument("--candidate", choices=CANDIDATES, help=argparse.SUPPRESS)
     parser.add_argument("--watch", type=int, help=argparse.SUPPRESS)

@@ -1,15 +1,17 @@
-"""The picture of what conv1 has learned from photographs, and what is known of the training.
+"""Draw the kernels that conv1 has learned from photographs, and record the training.
 
     python benchmarks/kernels.py cifar10
     python benchmarks/kernels.py cifar10 --stop_after 12
 
 Trains params/cifar10.yaml in smaller batches and with four times the weight decay, which removes more of the random
-initial values in a short training. An interrupted run goes on when it is started again. Writes `docs/kernels.png` and
-`benchmarks/results/kernels.json`.
+initial values in a short training. An interrupted run resumes when it is started again. Writes `docs/kernels.png` and
+`benchmarks/results/kernels.json`, whose `command` is what was typed, except that the data have only the last part of
+their path.
 """
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import alexnet
@@ -20,7 +22,7 @@ KEPT = ("backend", "hardware", "versions", "data", "results", "parameters")
 
 
 def train(recipe, epochs):
-    """The run, ended after so many epochs."""
+    """Train, and stop after `epochs` epochs; returns the run."""
     import keras
 
     class Stop(keras.callbacks.Callback):
@@ -41,8 +43,9 @@ def main():
 
     where = {"data_dir": options.data_dir, "run_dir": options.run_dir}
     run = train(alexnet.Recipe.read(ROOT / "params" / "cifar10.yaml", **CHANGED, **where), options.stop_after)
-    name = Path(options.data_dir).name  # nothing of the machine
-    record = {"command": f"python benchmarks/kernels.py {name} --stop_after {options.stop_after}"}
+    name = Path(options.data_dir).name  # without folders of this machine
+    typed = [name if each == options.data_dir else each for each in sys.argv[1:]]
+    record = {"command": " ".join(["python benchmarks/kernels.py", *typed])}
     record |= {name: run.metrics[name] for name in KEPT}
     record["parameters"] = {**record["parameters"], "data_dir": name, "run_dir": "runs"}
     plotting.filters(run.model).savefig(ROOT / "docs" / "kernels.png", dpi=120)

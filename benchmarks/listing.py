@@ -2,8 +2,8 @@
 
 python benchmarks/listing.py [--files 1000000] [--folders 1000] [--folder DIR]
 
-Writes that many empty .JPEG files, named as ImageNet's are, lists them as training would, and then from what the first
-listing left beside the runs. "cold" is measured where the kernel's caches can be dropped, which only root may do.
+Writes that many empty .JPEG files with names like ImageNet's, lists them as training would, and then loads the list
+that was cached beside the runs. "cold" is measured if the kernel's caches can be dropped, which only root may do.
 """
 
 import argparse
@@ -28,7 +28,7 @@ def write(root, files, folders):
 
 
 def drop_caches():
-    """Whether the kernel forgot what it knows of the disk."""
+    """Drop the kernel's caches of the disk; returns whether that was possible."""
     try:
         os.sync()
         Path("/proc/sys/vm/drop_caches").write_text("3")
@@ -58,10 +58,10 @@ def main():
             rows.append(("listing, cold", timed(lambda: listing.list_images(root))[1]))
         listing.list_images(root)
         rows.append(("listing, warm", timed(lambda: listing.list_images(root))[1]))
-        time.sleep(3)  # a tree that has just changed is not remembered
-        rows.append(("listing and remembering", timed(lambda: listing.list_images(root, cache))[1]))
+        time.sleep(3)  # the list of a tree that has just changed is not cached
+        rows.append(("listing and caching", timed(lambda: listing.list_images(root, cache))[1]))
         size = sum(path.stat().st_size for path in cache.iterdir())
-        rows.append(("listing, remembered", timed(lambda: listing.list_images(root, cache))[1]))
+        rows.append(("listing, cached", timed(lambda: listing.list_images(root, cache))[1]))
         tracemalloc.start()
         found = listing.list_images(root, cache)
         kept, peak = tracemalloc.get_traced_memory()

@@ -1,9 +1,9 @@
-"""How long a full-size checkpoint takes to load in each format, and how much memory beside the model.
+"""How long a full-size checkpoint takes to load in each format, and how much memory it needs beyond the model's.
 
 KERAS_BACKEND=jax python benchmarks/loading.py
 
-Writes a checkpoint of random weights in each format that can be written, about 244 MB, loads each in a process of its
-own, which has built and dropped such a model before, and prints seconds and what the peak of memory grew by.
+Writes a checkpoint of random weights, about 244 MB, in each format that can be written. Loads each in a process of its
+own, which has already built and dropped such a model. Prints the seconds, and by how much the peak of memory grew.
 """
 
 import subprocess

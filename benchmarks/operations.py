@@ -2,8 +2,8 @@
 
     KERAS_BACKEND=torch python -m benchmarks.operations [BATCH_SIZE]
 
-The two take turns. `error` is the largest relative distance between their results and gradients: where the reference
-multiplies in TF32 on a GPU, one in a thousand.
+The two take turns. `error` is the largest relative distance between their results and gradients. It is about one in a
+thousand if the reference multiplies in TF32 on a GPU.
 """
 
 import functools
@@ -22,7 +22,7 @@ from alexnet.ops import backend_ops, reference  # noqa: E402
 
 LRN = {"axis": -1, "radius": 2, "k": 2.0, "alpha": 1e-4, "beta": 0.75}
 ROUNDS = 10
-# The paper's network: a name, an operation, the shapes of its arrays after the batch, settings.
+# Layers of the paper's network: name, operation, shapes of its arrays without the batch, settings.
 CASES = (
     ("norm1", "local_response_normalization", [(55, 55, 96)], LRN),
     ("norm2", "local_response_normalization", [(27, 27, 256)], LRN),
@@ -35,7 +35,7 @@ CASES = (
 
 
 def differentiated(function, arrays):
-    """A function without arguments: the result and the gradients by all arrays, computed to their end."""
+    """A function without arguments that computes the result and the gradients of all arrays, and waits for them."""
     backend = keras.backend.backend()
     if backend == "jax":
         import jax
@@ -91,9 +91,9 @@ def main(batch_size=32):
     for layer, name, (inputs, *weights), settings in CASES:
         if not hasattr(backend_ops, name):
             continue
-        maps = np.maximum(rng.normal(0, 50, (batch_size, *inputs)), 0).astype("float32")  # as they come from ReLU
+        maps = np.maximum(rng.normal(0, 50, (batch_size, *inputs)), 0).astype("float32")  # like the output of a ReLU
         arrays = [maps, *(rng.normal(0, 0.01, shape).astype("float32") for shape in weights)]
-        forms = [getattr(room, name) for room in (backend_ops, reference)]
+        forms = [getattr(module, name) for module in (backend_ops, reference)]
         fast, plain = (differentiated(functools.partial(form, **settings), arrays) for form in forms)
         error = max(relative_distance(*pair) for pair in zip(fast(), plain(), strict=True))
         times = np.array([(seconds(fast), seconds(plain)) for _ in range(ROUNDS)])

@@ -6,11 +6,11 @@
 On each backend, in a process of its own:
 
 - training: the run's network learns the same batches from the same NumPy weights in each dtype policy, without dropout,
-  which draws other numbers in each;
-- accuracy: the run's weights in each form on its held-out images, beside float32's guesses on this backend;
+  whose random numbers would differ;
+- accuracy: the run's weights in each form on its held-out images, beside float32's predictions on this backend;
 - speed and size: the whole network of 227 pixels, all forms in turn, as ratios to float32 in the same round.
 
-`--backends jax` measures one and keeps the other rows of `benchmarks/results/precision.json`.
+`--backends jax` measures one backend and keeps the other rows of `benchmarks/results/precision.json`.
 """
 
 import argparse
@@ -26,11 +26,11 @@ from pathlib import Path
 RESULTS = Path(__file__).parent / "results" / "precision.json"
 BACKENDS = ("tensorflow", "jax", "torch")
 POLICIES = ("float32", "mixed_bfloat16", "mixed_float16")
-INT8 = {"int8 weights": None, "int8": "default"}  # what becomes of activities: nothing, or int8 for each product
+INT8 = {"int8 weights": None, "int8": "default"}  # how activations are treated: left alone, or int8 in each product
 FORMS = (*POLICIES, *INT8)
 STEPS, BATCH_SIZES, ROUNDS = 25, (1, 32), 7
-SLOW = 2.0  # seconds: what takes longer is timed in one round only
-TURN = 0.2  # seconds in which short ones are repeated
+SLOW = 2.0  # seconds; a form that takes longer is timed in one round only
+TURN = 0.2  # seconds; a shorter form is repeated for so long
 
 
 def measure(folder):
@@ -57,11 +57,11 @@ def say(*what):
 
 
 def in_form(keras, form, make):
-    """What `make()` builds, in one of `FORMS`."""
+    """The model that `make()` builds, in one of `FORMS`."""
     keras.config.set_dtype_policy("float32" if form in INT8 else form)
     model = make()
     keras.config.set_dtype_policy("float32")
-    if form in INT8:  # Keras would warn of every layer that it leaves alone
+    if form in INT8:  # without `filters`, Keras warns of every layer that it leaves alone
         model.quantize(config=keras.quantizers.Int8QuantizationConfig(None, INT8[form]), filters="^fc")
     return model
 
@@ -79,7 +79,7 @@ def training(keras, recipe, images):
         model = AlexNet(recipe.network, shape, len(images.class_names), recipe.width, dropout=0.0)
         rng = np.random.default_rng(0)
         for layer in model.layers:
-            if layer.weights:  # as `he_normal`, the same on every backend
+            if layer.weights:  # like `he_normal`, but the same on every backend
                 kernel, bias = layer.get_weights()
                 spread = init_gain(NETWORKS[recipe.network]) * (2 / np.prod(kernel.shape[:-1])) ** 0.5
                 layer.set_weights([rng.normal(0, spread, kernel.shape), np.zeros_like(bias)])
@@ -154,7 +154,7 @@ def speed(keras):
 
         def once(form, count=count):
             began = time.perf_counter()
-            models[form].predict_on_batch(pixels[:count])  # returns NumPy: nothing is under way any more
+            models[form].predict_on_batch(pixels[:count])  # returns NumPy, so the computation has ended
             return time.perf_counter() - began
 
         say("speed", f"batch {count}")
@@ -201,7 +201,7 @@ def show(record):
             [row["form"], f"{row['top1']:.1%}", f"{row['loss']:.4f}", f"{row['same_guesses']:.1%}"]
             for row in found["accuracy"]
         ]
-        table(f"{name}: the run's weights", ["", "top-1", "loss", "same guess as float32"], rows)
+        table(f"{name}: the run's weights", ["", "top-1", "loss", "same prediction as float32"], rows)
         columns = ["", "memory", "disk"]
         for count in BATCH_SIZES:
             columns += [f"images/s, batch {count}", "against float32"]

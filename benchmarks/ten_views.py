@@ -1,9 +1,9 @@
-"""What ten views cost: a thousand images at 227 pixels, ten views against the forward passes of one central crop.
+"""What ten views cost: a thousand images at 227 pixels, ten views compared with one forward pass of a central crop.
 
 KERAS_BACKEND=jax python benchmarks/ten_views.py [IMAGES]
 
-The two alternate in three rounds; the ratio is of each round. The images are noise of 256 pixels a side in memory, so
-that nothing but cropping, computing and averaging is measured.
+The two alternate in three rounds, and each round has its ratio. The images are noise of 256 pixels a side in memory, so
+that only cropping, computing and averaging are measured.
 """
 
 import sys
@@ -22,7 +22,7 @@ BATCH = 50
 
 
 class Noise:
-    """As many squares as wanted, drawn anew for each pass and never all in memory."""
+    """`count` random squares, drawn again in each pass, so that they are never all in memory."""
 
     def __init__(self, count):
         self.steps_per_epoch = count // BATCH
@@ -42,7 +42,7 @@ def seconds(function):
 def main(count):
     model, data = alexnet.AlexNet(), Noise(count)
     crops = np.ascontiguousarray(center_crop(next(iter(data.images()))[0], 227))
-    model.predict_on_batch(crops)  # compiled here, and not in the first round
+    model.predict_on_batch(crops)  # compiles before the first round
 
     def forward():
         for _ in range(data.steps_per_epoch):

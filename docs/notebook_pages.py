@@ -1,8 +1,8 @@
-"""Notebooks as pages of one file that ask nobody else for anything, and as PDF.
+"""Notebooks as self-contained HTML pages, and as PDF.
 
 make pages      every notebook, its solutions and the glossary, into build/pages
 
-The formulas become MathML, which browsers draw themselves; nbconvert's own pages fetch MathJax from the internet.
+The formulas become MathML, which browsers draw themselves. nbconvert's own pages fetch MathJax from the internet.
 PDF needs Chromium, Chrome or Edge.
 """
 
@@ -19,7 +19,7 @@ import nbformat
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ROOT / "build" / "pages"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
-# Code as it stands there, or a formula: of its own, or in a line.
+# Matches code, which stays as it is, or a formula: a displayed one, or one inside a line.
 MATH = re.compile(r"(```.*?```|`[^`\n]*`|^ {4}[^\n]*)|\$\$(.+?)\$\$|\$([^$\n]+)\$", re.DOTALL | re.MULTILINE)
 
 
@@ -29,7 +29,7 @@ def as_page(notebook, formula=None, folder=ROOT / "notebooks"):
     Args:
         notebook: As nbformat reads it.
         folder: Where it is. The pictures that its text names are found from there.
-        formula: `formula(latex, display)` as HTML; None for MathML by latex2mathml.
+        formula: A function `formula(latex, display)` that returns HTML; None for MathML by latex2mathml.
     """
     from alexnet.studies.pages import as_html
 
@@ -64,7 +64,7 @@ def mathml(latex, display):
 
 
 def with_links(page, depth=0):
-    """Links to notebooks and to the glossary lead to their pages; the project's other files are not there."""
+    """The page with links to the pages of notebooks and of the glossary. Links to other files are removed."""
     up = "../" * depth
     page = re.sub(r'(href="[^":]*)\.ipynb(["#])', r"\1.html\2", page)
     page = re.sub(r'href="(?:\.\./)+docs/glossary\.md', f'href="{up}glossary.html', page)
@@ -72,7 +72,7 @@ def with_links(page, depth=0):
 
 
 def glossary():
-    """The glossary as a page, with the anchors that it has elsewhere."""
+    """The glossary as a page, with the same anchors as on GitHub."""
     cell = nbformat.v4.new_markdown_cell((ROOT / "docs" / "glossary.md").read_text(encoding="utf-8"))
     page = as_page(nbformat.v4.new_notebook(cells=[cell]))
     return re.sub(r'<h2 id="([^"]+)"', lambda match: f'<h2 id="{match[1].lower()}"', page)
@@ -83,7 +83,7 @@ def browser():
 
 
 def print_pdf(program, page, target):
-    """Print a page as PDF. What can be unfolded is unfolded on paper."""
+    """Print a page as PDF, with everything unfolded."""
     with tempfile.TemporaryDirectory() as folder:
         opened = Path(folder) / "page.html"
         opened.write_text(page.replace("<details>", "<details open>"), encoding="utf-8")

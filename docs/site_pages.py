@@ -1,7 +1,7 @@
-"""What MkDocs is told beyond mkdocs.yml: which pages lie outside of docs/, and where links lead on the site.
+"""Hooks for MkDocs: which pages are outside of docs/, and where links lead on the site.
 
-On a forge the links of README.md and of the pages lead to files of the repository. Here they lead to the page that
-was made of the file, to a copy of a picture or a notebook, or to the forge if mkdocs.yml names one.
+On GitHub the links of README.md and of the pages lead to files of the repository. On the site they lead to the page
+made from the file, to a copy of a picture or a notebook, or to the repository if mkdocs.yml names one.
 """
 
 import posixpath
@@ -28,19 +28,19 @@ def on_files(files, config):
         files.append(File.generated(config, f"results/{picture.name}", abs_src_path=str(picture)))
     for path in (ROOT / "notebooks").rglob("[0-9]*.ipynb"):
         target = path.relative_to(ROOT).with_suffix(".html").as_posix()
-        page = as_page(nbformat.read(path, 4))
+        page = as_page(nbformat.read(path, 4), folder=path.parent)
         files.append(File.generated(config, target, content=with_links(page)))
     return files
 
 
 def with_links(page):
-    """Links of a notebook to notebooks and to pages of docs/, where the site has them."""
+    """The page of a notebook with its links to notebooks and to docs/ leading to the site's pages."""
     page = re.sub(r'(href="[^":]*)\.ipynb(["#])', r"\1.html\2", page)
     return re.sub(r'href="((?:\.\./)+)docs/(\w+)\.md', r'href="\1\2/', page)
 
 
 def on_page_markdown(markdown, page, config, files):
-    """Links to files as links to what the site has of them; blocks of code stay as they are."""
+    """The page with links to files turned into links to the site. Blocks of code stay as they are."""
     here = {target: source for source, target in PAGES.items()}.get(page.file.src_uri, f"docs/{page.file.src_uri}")
 
     def replace(match):
@@ -52,7 +52,7 @@ def on_page_markdown(markdown, page, config, files):
         if there := site_path(name, files):
             return f"{mark}[{text}]({posixpath.relpath(there, posixpath.dirname(page.file.src_uri))}{hash_}{anchor})"
         if not (ROOT / name).exists():
-            return match[0]  # MkDocs says that it leads nowhere
+            return match[0]  # MkDocs reports the broken link
         if config.repo_url:
             return f"[{text}]({config.repo_url.rstrip('/')}/blob/HEAD/{name}{hash_}{anchor})"
         return text if re.fullmatch(r"[\w ,]+|.*`.*", text) else f"`{text}`"  # the name of a file
@@ -62,7 +62,7 @@ def on_page_markdown(markdown, page, config, files):
 
 
 def site_path(name, files):
-    """Where the site has a file of the repository, or None."""
+    """The site's path for a file of the repository, or None."""
     candidates = (
         PAGES.get(name),
         name.removeprefix("docs/") if name.startswith("docs/") else None,

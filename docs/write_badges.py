@@ -1,11 +1,11 @@
-"""Write what opens the notebooks in Colab and on Kaggle, once pyproject.toml says where the project is on GitHub.
+"""Write badges that open the notebooks in Colab and on Kaggle, once pyproject.toml names the project's repository.
 
 make params
 python docs/write_badges.py
 
 With `repository = "OWNER/NAME"` in [tool.alexnet], each notebook in README's list has a badge for Colab and one for
-Kaggle, and `hosted/` has the notebooks that they open: with the package in a cell, since both open that one file and
-nothing else. While it is empty there are neither.
+Kaggle, and `hosted/` has the notebooks that they open. These have the package in a cell, since both hosts open only
+that one file. While `repository` is empty, there are neither badges nor `hosted/`.
 """
 
 import re
@@ -27,7 +27,7 @@ _ENTRY = re.compile(r"^- \[\w+\]\(notebooks/(\w+)\.ipynb\)", flags=re.MULTILINE)
 
 
 def readme(text: str, repository: str) -> str:
-    """README with the badges of a repository, and with none where it is empty."""
+    """README with the badges of a repository, or without any if it is empty."""
     text = _BADGE.sub("", text)
     if not repository:
         return text

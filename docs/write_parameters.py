@@ -1,9 +1,9 @@
-"""Write what `alexnet.Recipe` says of its parameters wherever else they are described.
+"""Write the descriptions of parameters in `alexnet.Recipe` to the other files that describe them.
 
 These are params/default.yaml, the tables of docs/parameters.md and the comments in the notebooks' parameters cells.
 
 make params
-python docs/write_parameters.py --check    writes nothing; the exit status is 1 where a file would change
+python docs/write_parameters.py --check    writes nothing; the exit status is 1 if a file would change
 """
 
 import json
@@ -21,7 +21,7 @@ PAGE = ROOT / "docs" / "parameters.md"
 
 GROUPS = {name: title for title, names in grouped_fields().items() for name in names}
 DESCRIPTIONS = {name: field.description for name, field in Recipe.model_fields.items()}
-# A notebook that takes a parameter in another sense than a run does.
+# Notebooks in which a parameter has a different meaning than in a run.
 NOTEBOOK_DESCRIPTIONS = {
     "03_evaluate": {
         "weights": "a checkpoint, or the folder of a run; None for the run of the name below",
@@ -31,13 +31,13 @@ NOTEBOOK_DESCRIPTIONS = {
 
 TABLES_BEGIN, TABLES_END = "<!-- tables: written by make params -->", "<!-- end of tables -->"
 YAML_HEAD = """\
-# Every parameter of a run. This one trains on the embedded data set in about a minute on two cores.
+# Every parameter of a run. This file trains on the built-in data set in about a minute on two cores.
 # Any other file in this folder holds only what differs from this one, and why.
 """
 
 
 def as_yaml(name):
-    """`name: value`, with the default as YAML writes it."""
+    """`name: value` with the default in YAML."""
     return yaml.safe_dump({name: Recipe.model_fields[name].default}).strip()
 
 
@@ -54,7 +54,7 @@ def default_yaml():
 
 
 def page(text):
-    """The page with its tables written anew, between two comments."""
+    """The page with its tables, which are between two comments, rewritten."""
     tables = []
     for title, names in grouped_fields().items():
         rows = [f"| `{name}` | {as_yaml(name).partition(': ')[2]} | {described_for_yaml(name)} |\n" for name in names]
@@ -65,7 +65,7 @@ def page(text):
 
 
 def notebook(text, name):
-    """The notebook with its parameters' comments written anew."""
+    """The notebook with the comments of its parameters rewritten."""
     content = json.loads(text)
     for cell in content["cells"]:
         if "parameters" in cell["metadata"].get("tags", ()):
@@ -75,9 +75,9 @@ def notebook(text, name):
 
 
 def parameters_cell(source, descriptions):
-    """The cell with a comment behind each field of Recipe, and with titles of groups where it has many fields.
+    """The cell with a comment after each field of Recipe, and with titles of groups if it has many fields.
 
-    Names, values, their order, and lines of the notebook's own stay.
+    Names, values and their order stay, and so do the notebook's own lines.
     """
     lines = [line for line in source.splitlines() if line.removeprefix("# ") not in GROUPS.values()]
     assignments = [re.fullmatch(r"(?P<code>(?P<name>\w+) = .*?)(  # .*)?", line) for line in lines]
@@ -96,7 +96,7 @@ def parameters_cell(source, descriptions):
 
 
 def outdated():
-    """What must be written: the new text of each file that is not as it should be."""
+    """`{path: new text}` of each file that is out of date."""
     texts = {DEFAULT_YAML: default_yaml(), PAGE: page(PAGE.read_text(encoding="utf-8"))}
     for path in sorted((ROOT / "notebooks").rglob("[0-9]*.ipynb")):
         texts[path] = notebook(path.read_text(encoding="utf-8"), path.stem)

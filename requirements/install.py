@@ -1,6 +1,6 @@
-"""Make a virtual environment and install a lock into it: for the backends that are asked for, on a CPU or a GPU.
+"""Make a virtual environment and install a lock into it, for the chosen backends and for a CPU or a GPU.
 
-python requirements/install.py .venv                   # what requirements.txt names, for a CPU
+python requirements/install.py .venv                   # everything in requirements.txt, for a CPU
 python requirements/install.py .venv --backends jax    # without TensorFlow and PyTorch
 python requirements/install.py .venv --gpu             # with what an NVIDIA GPU needs
 """
@@ -17,13 +17,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 BACKENDS = ("tensorflow", "jax", "torch")
-NEEDS = {**{name: name for name in BACKENDS}, "optax": "jax"}  # packages that one backend alone needs
-CPU_INDEX = "https://download.pytorch.org/whl/cpu"  # the plain index has PyTorch for Linux with 2.8 GB of CUDA
+NEEDS = {**{name: name for name in BACKENDS}, "optax": "jax"}  # packages that only one backend needs
+CPU_INDEX = "https://download.pytorch.org/whl/cpu"  # the default index has PyTorch for Linux with 2.8 GB of CUDA
 CUDA_13_DRIVER = 580  # the first major version of NVIDIA's driver that runs CUDA 13
 
 
 def chosen(lock, backends, driver=None):
-    """The lines of a lock that some backends need, with the extras for a GPU where a driver's version is given."""
+    """The lines of a lock that some backends need, with the extras for a GPU if a driver's version is given."""
     extras = {"jax": f"[cuda{13 if driver >= CUDA_13_DRIVER else 12}]", "tensorflow": "[and-cuda]"} if driver else {}
     found = []
     for line in lock.splitlines():
@@ -34,7 +34,7 @@ def chosen(lock, backends, driver=None):
 
 
 def gpu_driver():
-    """The major version of NVIDIA's driver; None where there is none."""
+    """The major version of NVIDIA's driver; None if there is none."""
     if not shutil.which("nvidia-smi"):
         return None
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
@@ -43,7 +43,7 @@ def gpu_driver():
 
 
 def reachable(url, seconds=4):
-    """Whether a page answers in time, however long looking up its host takes."""
+    """Whether a page answers in time, even if looking up its host hangs."""
     answers = []
 
     def ask():
@@ -60,20 +60,20 @@ def reachable(url, seconds=4):
 
 
 def install(folder, lines, gpu):
-    """Into the environment in `folder`, which is made if it is not there."""
+    """Install the lines of a lock into the environment in `folder`, which is created if necessary."""
     if not (folder / "bin" / "python").exists():
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
     print(f"Installing into {folder}; this takes a few minutes the first time.", flush=True)
     pip = [str(folder / "bin" / "python"), "-m", "pip", "--quiet", "--disable-pip-version-check"]
     torch = [line.split()[0] for line in lines if line.startswith("torch==")]
     if torch and (platform.system(), platform.machine()) == ("Linux", "x86_64"):
-        if gpu:  # a build for the CPU that is there would do for pip
+        if gpu:  # pip would keep a CPU build that is already installed
             command = [str(folder / "bin" / "python"), "-m", "pip", "show", "torch"]
             shown = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout
             if "+cpu" in shown:
                 subprocess.run([*pip, "uninstall", "--yes", "torch"], check=True)
         elif reachable(f"{CPU_INDEX}/torch/"):
-            # Where that fails the next command takes PyTorch from the plain index.
+            # If this fails, the next command takes PyTorch from the default index.
             subprocess.run([*pip, "install", "--no-deps", "--index-url", CPU_INDEX, *torch])
     command = [*pip, "install", "--requirement", "/dev/stdin"]
     subprocess.run(command, input="\n".join(lines), text=True, cwd=str(ROOT), check=True)
@@ -85,9 +85,9 @@ def main():
     parser.add_argument("--lock", type=Path, default=ROOT / "requirements.txt")
     parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=BACKENDS)
     parser.add_argument("--gpu", action="store_true")
-    parser.add_argument("--torch", metavar="VERSION", help="in place of the lock's")
+    parser.add_argument("--torch", metavar="VERSION", help="instead of the lock's")
     options = parser.parse_args()
-    if sys.version_info < (3, 11):  # noqa: UP036  that it is too old is what it says
+    if sys.version_info < (3, 11):  # noqa: UP036  older versions get this message
         return "Python 3.11 or newer is needed: make PYTHON=python3.11"
     driver = gpu_driver() if options.gpu else None
     if options.gpu and driver is None:

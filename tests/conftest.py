@@ -1,4 +1,4 @@
-"""The backend of the process is KERAS_BACKEND; the references are torch, TensorFlow and onnxruntime on each."""
+"""The backend of the process is KERAS_BACKEND; on each, the references are torch, TensorFlow and onnxruntime."""
 
 import os
 
@@ -13,18 +13,18 @@ from helpers import RUNS, write_class_folders  # noqa: E402
 import alexnet  # noqa: E402
 
 keras = alexnet.import_keras()
-alexnet.tune_process()  # as every training does; on JAX it must come before the first computation
+alexnet.tune_process()  # as every run does; on JAX it must come before the first computation
 
 
 @pytest.fixture(scope="session")
 def shapes_folder(tmp_path_factory):
-    """A small drawing of the embedded data set: three classes, 24 + 6 images each."""
+    """A small version of the built-in data set: three classes, 24 + 6 images each."""
     return write_class_folders(tmp_path_factory.mktemp("data") / "small", {"train": 24, "val": 6})
 
 
 @pytest.fixture(autouse=True)
 def runs(tmp_path_factory, monkeypatch):
-    """Runs, and what is remembered beside them, lie in a folder of their own."""
+    """Runs, and the listings cached beside them, are in a folder of their own."""
     monkeypatch.setitem(RUNS, "run_dir", str(tmp_path_factory.mktemp("runs")))
 
 

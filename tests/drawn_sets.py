@@ -1,4 +1,4 @@
-"""Published data sets drawn small: the layout, the names and the tables of each, as its authors ship it."""
+"""Small versions of published data sets: the layout, the names and the tables of each, as its authors publish it."""
 
 import io
 import json
@@ -22,7 +22,7 @@ FORMS = {".png": "PNG", ".ppm": "PPM"}
 
 
 class Drawn:
-    """A data set below `folder`, and what a reader should say of it.
+    """A data set below `folder`, and how a reader should understand it.
 
     Attributes:
         truth: `{"train" or "val": {path: class}}`; without a "val" a share of "train" is held out.
@@ -37,13 +37,13 @@ class Drawn:
         path.write_bytes(content.encode() if isinstance(content, str) else content)
 
     def image(self, path, label=None, part="train"):
-        """An image; without a label it is one that is not to be used."""
+        """Write an image; without a label it is one that must not be used."""
         self.write(path, CONTENTS[FORMS.get(os.path.splitext(path)[1], "JPEG")])
         if label is not None:
             self.truth[part][path] = label
 
     def images(self, path, classes, count=8, part="train", first=0):
-        """`count` images of each class, `{c}` being the class and `{i}` a number in the path."""
+        """Write `count` images of each class; in the path `{c}` is the class and `{i}` a number."""
         for name in classes:
             for i in range(first, first + count):
                 self.image(path.format(c=name, i=i), name if part else None, part or "train")

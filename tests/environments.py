@@ -1,10 +1,10 @@
-"""The package as others install it: its wheel in an empty environment, with one backend and no more than that needs.
+"""The package as others install it: its wheel in an empty environment, with only one backend and its dependencies.
 
     python tests/environments.py wheel --backend torch     # the newest versions that pip finds
     python tests/environments.py lowest --backend jax      # the lowest that pyproject.toml allows
 
 Each makes an environment in a temporary folder, uses the package there from an empty folder with an empty home, and
-prints what was run and how it ended. The status is 1 if anything failed. It takes some minutes and some gigabytes.
+prints what was run and how it ended. The status is 1 if anything failed. It takes a few minutes and gigabytes.
 """
 
 import argparse
@@ -37,7 +37,7 @@ FIELDS = ["--width", "0.0625", "--epochs", "2", "--name", "tried", "--seed", "1"
 
 
 def build_wheel(folder):
-    """The wheel, built in `folder` from a copy of the sources, since building leaves files among them."""
+    """The wheel, built in `folder` from a copy of the sources, because building leaves files among them."""
     source = Path(folder) / "source"
     shutil.copytree(ROOT / "alexnet", source / "alexnet", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
@@ -49,7 +49,7 @@ def build_wheel(folder):
 
 
 class Environment:
-    """A virtual environment with the wheel in it, and an empty folder to work in."""
+    """A virtual environment with the wheel, and an empty folder to work in."""
 
     def __init__(self, folder, backend, lowest):
         self.folder, self.work = Path(folder), Path(folder) / "work"
@@ -70,7 +70,7 @@ class Environment:
         wanted = f"alexnet-keras[{backend}] @ {wheel.as_uri()}"
         if lowest:
             subprocess.run([*pip, "install", "uv"], check=True)
-            # The lowest of what pyproject.toml names itself; what these need in turn is as new as they allow.
+            # The lowest versions of pyproject.toml's own requirements; their dependencies are as new as they allow.
             uv = [self.bin / "uv", "pip", "install", "--quiet", "--python", self.bin / "python"]
             ranges = ["-r", ROOT / "pyproject.toml", "--extra", backend, "--resolution", "lowest-direct"]
             subprocess.run([*uv, *ranges], check=True)
@@ -80,7 +80,7 @@ class Environment:
         subprocess.run([*pip, "check"], check=True)
 
     def run(self, *command):
-        """`(status, all that was written, seconds)` of a command of this environment."""
+        """`(status, all output, seconds)` of a command in this environment."""
         began = time.perf_counter()
         found = subprocess.run(
             [self.bin / command[0], *map(str, command[1:])],
@@ -95,7 +95,7 @@ class Environment:
 
 
 def checks(backend):
-    """What is run, in order: a name, the command, the status and the words that are expected."""
+    """The commands in order: a name, the command, the expected status and words."""
     model = f"runs/tried/{backend}"
     yield "the command's help", ["alexnet", "--help"], 0, "usage: alexnet"
     yield "import", ["python", "-c", "import alexnet; print(alexnet.__version__)"], 0, "0."

@@ -1,4 +1,4 @@
-"""Checkpoints of networks changed at random: the numbers that another program computes from the file, or an error.
+"""Checkpoints with random changes must give the numbers that another program computes from the file, or an error.
 
 KERAS_BACKEND=torch python tests/fuzz_checkpoints.py --count 10000 [--first SEED]
 """
@@ -28,7 +28,7 @@ BGR = (IMAGES[..., ::-1].astype("float32") - np.float32(CAFFE_BGR)).transpose(0,
 
 
 class NoOracle(Exception):
-    """The other program cannot compute it either."""
+    """The other program cannot compute the file either."""
 
 
 # --- ONNX: onnxruntime knows
@@ -147,7 +147,7 @@ def _follow(nodes, old, new):
 
 
 def onnx_case(rng, folder):
-    """A graph with no, one, two or three changes; the numbers that onnxruntime gives for each way of feeding it."""
+    """A graph with up to three changes, and the numbers that onnxruntime computes for each way of feeding it."""
 
     def change(nodes, weights):
         for _ in range(_pick(rng, (0, 1, 1, 2))):
@@ -161,7 +161,7 @@ def onnx_case(rng, folder):
         options.log_severity_level, options.intra_op_num_threads = 4, 1
         session = onnxruntime.InferenceSession(path, options)
         rgb = IMAGES.astype("float32").transpose(0, 3, 1, 2).copy()
-        # A graph that subtracts a mean itself takes raw pixels, in the order of its mean; others are Caffe's.
+        # A graph that subtracts a mean takes raw pixels, in the order of its mean; other graphs are Caffe's.
         minus = any(node.op_type in ("Sub", "Add", "Div") and node.name != "sum" for node in made.graph.node)
         fed = [rgb, rgb[:, ::-1].copy()] if minus else [BGR]
         return path, [session.run(None, {session.get_inputs()[0].name: each})[0] for each in fed]
@@ -175,12 +175,12 @@ def onnx_case(rng, folder):
 def _windows(x, given, method):
     size, stride, pad = given.get("kernel"), given.get("stride", 1), given.get("pad", 0)
     if method or not size:
-        raise NoOracle  # of averages Caffe has a rule of its own at the edges
+        raise NoOracle  # for averages, Caffe has its own rule at the edges
     return F.max_pool2d(x, size, stride, pad, ceil_mode=True)
 
 
 def _caffe_numbers(layers):
-    """What Caffe computes from layers as `caffe` writes them, for images that were prepared as they say."""
+    """The output that Caffe computes from the layers of `caffe`, for images prepared as the layers say."""
     x, weights = None, {name: [torch.tensor(v) for v in pair] for name, pair in arrays().items()}
     for name, kind, given in layers:
         if kind == "Data":
@@ -271,7 +271,7 @@ def caffe_case(rng, folder):
 
 
 def pytorch_case(rng, folder):
-    """A state dict in some wrapping and type, perhaps with something missing, more, or of another shape."""
+    """A state dict, nested in some way, perhaps with arrays that are missing, superfluous or of a different shape."""
     from safetensors.torch import save_file
 
     dtype = _pick(rng, (torch.float32, torch.float16, torch.bfloat16, torch.float64))
@@ -328,7 +328,7 @@ def _torchvision_numbers(values):
 
 
 def keras_case(rng, folder):
-    """Layers by hand, one of them perhaps another; taken by the network that they look like."""
+    """Handwritten layers, one of them perhaps changed. They are read as the network that they look like."""
     import keras
 
     from alexnet.layers import LocalResponseNormalization
@@ -351,10 +351,10 @@ CASES = {"onnx": onnx_case, "caffe": caffe_case, "pytorch": pytorch_case, "keras
 
 
 def check(seed, folder):
-    """What became of a case: `(kind, "right" | "refused")`.
+    """The outcome of a case: `(kind, "right" | "refused")`.
 
     Raises:
-        AssertionError: other numbers than those of the other program, or none there, and nothing said.
+        AssertionError: no error, although the numbers differ from the other program's, or it computes none.
     """
     rng = np.random.default_rng(seed)
     kind = list(CASES)[seed % 4]
@@ -374,7 +374,7 @@ def check(seed, folder):
     except CheckpointError as error:
         assert len(str(error)) > 30, f"seed {seed}: {error}"
         return kind, "refused"
-    assert expected is not None, f"seed {seed}: taken, and no other program computes it"
+    assert expected is not None, f"seed {seed}: accepted, but the other program cannot compute it"
     found = [model.predict_on_batch(IMAGES), without_softmax(model).predict_on_batch(IMAGES)]
     differences = [
         np.abs(one - other).max() / np.abs(other).max() if one.shape == other.shape else np.inf

@@ -1,4 +1,4 @@
-"""Folders and tables put together at random: the right labels, or an error that says why.
+"""Random combinations of folders and tables must give the right labels, or an error that says why.
 
 python tests/fuzz_data.py --count 10000 [--first SEED]
 """
@@ -50,7 +50,7 @@ def case(seed, folder):
     parted = bool(rng.integers(2))
     parts = [(pick(TRAIN), "train"), (pick(SECOND), "val")] if parted else [("", None)]
     ending = pick((".jpg", ".JPG", ".jpeg", ".png", ".jfif"))
-    restart = bool(rng.integers(2))  # numbers begin anew in each part
+    restart = bool(rng.integers(2))  # numbers start again in each part
     rows = {}
     number = 0
     for folder_name, part in parts:
@@ -94,7 +94,7 @@ def case(seed, folder):
 
 
 def _add_tables(rng, pick, files, rows, parts):
-    """One table for all parts or one for each, with columns in any order that mislead as other people's do."""
+    """One table for all parts or one for each, with columns in any order, some of them as misleading as real ones."""
     separate = len(parts) > 1 and bool(rng.integers(2))
     label = pick(("label", "Label", "class", "species", "what"))
     name = pick(("id", "image_id", "filename", "path", "f"))
@@ -123,10 +123,10 @@ def _add_tables(rng, pick, files, rows, parts):
 
 
 def check(seed, folder):
-    """What became of a case: `"right"`, or the error's sentence.
+    """The outcome of a case: `"right"`, or the error's message.
 
     Raises:
-        AssertionError: labels or parts other than the truth, and nothing said.
+        AssertionError: no error, although labels or parts are wrong.
     """
     data_dir, truth = case(seed, folder)
     try:

@@ -1,4 +1,4 @@
-"""What several tests need: small data, gradients on any backend."""
+"""Helpers for several tests: small data, gradients on any backend."""
 
 import io
 
@@ -10,7 +10,7 @@ from keras import ops
 from alexnet.data import DataError, load_data, shapes
 from alexnet.recipe import Recipe
 
-RUNS = {}  # `run_dir`, a folder of its own for each test: `conftest` puts it here
+RUNS = {}  # `run_dir`, which `conftest` sets to a separate folder for each test
 
 
 def recipe(folder, **values):
@@ -18,21 +18,21 @@ def recipe(folder, **values):
 
 
 def refused(folder, message, load=load_data):
-    """Loading fails with one sentence that says `message`."""
+    """Check that loading fails with one line that contains `message`."""
     with pytest.raises(DataError, match=message) as error:
         load(recipe(folder))
     assert str(error.value).startswith("data_dir: ") and "\n" not in str(error.value)
 
 
 def jpeg(shape="ring", seed=0):
-    """The content of a file."""
+    """The content of a JPEG file."""
     content = io.BytesIO()
     shapes.draw(shape, np.random.default_rng(seed)).resize((80, 76)).save(content, format="JPEG")
     return content.getvalue()
 
 
 def write_class_folders(folder, splits, classes=("cross", "ring", "triangle")):
-    """JPEGs of a few shapes as `folder/<split>/<class>/NNNN.jpg`; the split "" puts classes right into `folder`."""
+    """Write JPEGs of a few shapes, `folder/<split>/<class>/NNNN.jpg`; the split "" puts classes in `folder` itself."""
     for number, (split, count) in enumerate(splits.items()):
         for label, shape in enumerate(classes):
             target = folder / split / shape
@@ -43,7 +43,7 @@ def write_class_folders(folder, splits, classes=("cross", "ring", "triangle")):
 
 
 def gradient(function, x):
-    """The gradient at `x` of the sum of what `function` returns, as a NumPy array."""
+    """The gradient of the sum of `function(x)`, as a NumPy array."""
     backend = keras.backend.backend()
     if backend == "jax":
         import jax

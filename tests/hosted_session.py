@@ -1,10 +1,10 @@
-"""A session on Kaggle without Kaggle: its folders, its variables and no network, as far as Linux lets a user pretend.
+"""A simulated session on Kaggle: its folders, its variables and no network, as far as Linux allows a user.
 
 python tests/hosted_session.py 02_train --backends tensorflow jax torch [-p NAME VALUE] [--keep FOLDER]
 
-makes the folder of `python -m alexnet kaggle` and runs its notebook for each backend as Kaggle would: papermill in
-/kaggle/working, which alone can be written; /kaggle/input read-only; no network but loopback; a user's folder that is
-empty; this repository nowhere to be seen. It prints the seconds that each took.
+Makes the folder of `python -m alexnet kaggle` and runs its notebook for each backend as Kaggle would: papermill in
+/kaggle/working, the only writable folder; /kaggle/input read-only; no network but loopback; an empty home folder; this
+repository hidden. It prints the seconds that each took.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMESPACES = ["unshare", "--user", "--map-root-user", "--mount", "--net", "--pid", "--fork", "--kill-child"]
-# What a new root has of this machine: programs, and nothing that is the user's.
+# The folders of this machine in the new root: programs, but nothing of the user's.
 SHOWN = ("bin", "etc", "lib", "lib32", "lib64", "opt", "sbin", "usr", "dev", "sys")
 
 # $1 is the new root, $2 a file with the folders of Python, then the command.
@@ -46,7 +46,7 @@ exec chroot "$root" /usr/bin/env -C /kaggle/working "$@"
 
 
 def can_isolate() -> bool:
-    """Whether this user may make namespaces, with everything that a session needs in them."""
+    """Whether this user may make namespaces with everything that a session needs."""
     try:
         found = subprocess.run([*NAMESPACES, "sh", "-c", "mount -t tmpfs tmpfs /mnt && ip link set lo up"],
                                capture_output=True, timeout=20)  # fmt: skip
@@ -56,7 +56,7 @@ def can_isolate() -> bool:
 
 
 def environment(backend):
-    """The variables of a session; of this process's own those that make Python and its libraries what they are here."""
+    """The variables of a session, and those of this process that its Python and libraries need."""
     kept = {name: os.environ[name] for name in ("PATH", "LANG", "OMP_WAIT_POLICY") if name in os.environ}
     return {
         **kept,
@@ -100,14 +100,14 @@ def run(folder: Path, here: Path, backend: str, timeout: float = 600) -> subproc
 
 
 def make(notebook, folder, *arguments):
-    """`python -m alexnet kaggle`, from a folder that is not the project's."""
+    """Run `python -m alexnet kaggle` from a folder outside the project."""
     command = [sys.executable, "-m", "alexnet", "kaggle", notebook, str(folder), "--user", "somebody", *arguments]
     variables = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.run(command, cwd=folder.parent, env=variables, capture_output=True, text=True, timeout=60)
 
 
 def processor_seconds():
-    """What the processes that this one has started, and waited for, have taken in all."""
+    """The resources used by all processes that this one has started and waited for."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 

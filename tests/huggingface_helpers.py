@@ -1,4 +1,4 @@
-"""What the tests of Hugging Face's files share."""
+"""Helpers for the tests of Hugging Face's files."""
 
 import json
 from types import SimpleNamespace
@@ -28,7 +28,7 @@ def table(count, first=0, metadata=True, labels=None):
 
 
 def save(folder, tables, writer=None):
-    """Tables as `save_to_disk` writes them."""
+    """Write tables as `save_to_disk` does."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, part in enumerate(tables):
         with (writer or pyarrow.ipc.new_stream)(
@@ -44,14 +44,14 @@ def save(folder, tables, writer=None):
 
 
 def rows(classes="abab", count=None, image="image", **others):
-    """A plain table: images that are only looked at, and labels; `others` are more columns."""
+    """A plain table of images that need not be decoded, and labels; `others` are more columns."""
     count = count or len(classes)
     images = [b"\x89PNG" + bytes([number]) for number in range(count)]
     return pyarrow.table({image: images, **({} if classes is None else {"label": list(classes)}), **others})
 
 
 def write(folder, *names, table=None):
-    """The same table as files of several names."""
+    """Write the same table to files of several names."""
     for name in names:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -77,7 +77,7 @@ def stopped(folder, message, **choices):
 
 
 def shown(source):
-    """`(origin, labels, what was passed over)`, the last without the folder's own path."""
+    """`(origin, labels, passed_over)`, the last without the folder's own path."""
     if source is None:
         return None
     passed = {reason: [name.rpartition("/")[2] or name for name in names] for reason, names in source.passed_over}

@@ -1,4 +1,4 @@
-"""What Kaggle's own client would send for a folder, without sending it: its server is replaced.
+"""Shows what Kaggle's own client would send for a folder, without sending it: its server is replaced.
 
     python -m venv /tmp/kaggle && /tmp/kaggle/bin/pip install kaggle six    # kaggle 2.2.5 forgets that it needs six
     python -m alexnet kaggle 02_train OUT --user NAME
@@ -16,7 +16,7 @@ from types import SimpleNamespace
 
 
 class Server:
-    """Stands for Kaggle: keeps what it is asked to save."""
+    """Replaces Kaggle's server, and keeps what it is asked to save."""
 
     def __init__(self):
         self.requests = []
@@ -36,7 +36,7 @@ class Server:
 
 def push(folder):
     """The request of `kaggle kernels push -p folder` as a dictionary, and what it prints."""
-    # The package signs in when it is imported; with these it asks nobody.
+    # The package signs in when it is imported; with these variables it asks no server.
     os.environ.update(KAGGLE_USERNAME="nobody", KAGGLE_KEY="0" * 32)
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         from kaggle.api.kaggle_api_extended import KaggleApi

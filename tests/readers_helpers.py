@@ -1,4 +1,4 @@
-"""What the tests of readers share."""
+"""Helpers for the tests of readers."""
 
 import numpy as np
 from helpers import jpeg, write_class_folders
@@ -29,7 +29,7 @@ WNIDS = ["n01440764", "n01443537", "n02391049"]
 
 
 def kaggle(folder, training=True):
-    """ImageNet in small, as Kaggle ships it; the validation images are all in one folder."""
+    """A small ImageNet in Kaggle's layout; the validation images are all in one folder."""
     images = folder / ilsvrc.IMAGES
     (images / "val").mkdir(parents=True)
     lines = [f"{wnid} {imagenet.names()[wnid]}" for wnid in WNIDS]

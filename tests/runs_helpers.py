@@ -1,4 +1,4 @@
-"""What the tests of runs share."""
+"""Helpers for the tests of runs."""
 
 import json
 
@@ -14,7 +14,7 @@ def metrics(run):
 
 
 def stop_after(monkeypatch, steps, error):
-    """Let the run end with `error` after so many of its steps."""
+    """Let the run fail with `error` after `steps` steps."""
     real, count = StepMonitor.on_train_batch_end, []
 
     def on_train_batch_end(self, batch, logs=None):
@@ -27,7 +27,7 @@ def stop_after(monkeypatch, steps, error):
 
 
 class Told(keras.callbacks.Callback):
-    """What a user's callback was told; it may stop the run after an epoch, or fail."""
+    """A user's callback that records its calls. It may stop the run after an epoch, or fail."""
 
     def __init__(self, stop_after=None, error=None):
         super().__init__()

@@ -1,4 +1,4 @@
-"""A stranger's program that uses the package and looks whether it finds itself as it was; see test_side_effects.py.
+"""A program that uses the package and checks that its own state has not changed; see test_side_effects.py.
 
 KERAS_BACKEND=jax python tests/side_effects.py using FOLDER
 """
@@ -44,7 +44,7 @@ def tensorflow_state():
 
 
 def state():
-    """What a program may have set, by name."""
+    """The settings that a program may have made, by name."""
     config, numbers = keras.config, signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
     return {
         "environment": dict(os.environ),
@@ -72,7 +72,7 @@ def state():
 
 
 class Watch:
-    """Compares the state of the process with what it was at the last look."""
+    """Compares the state of the process with that at the last check."""
 
     def __init__(self):
         self.before = state()
@@ -122,7 +122,7 @@ def draw_images(folder):
 
 
 def using(folder):
-    """Building a model draws seeds from Python's generator, as every layer of Keras does; nothing else moves."""
+    """Building a model draws seeds from Python's generator, as every Keras layer does; nothing else changes."""
     import alexnet
 
     draw_images(f"{folder}/data")
@@ -155,7 +155,7 @@ def using(folder):
 
 
 def kept_megabytes():
-    """How much of 256 MB that were used and freed the process still holds."""
+    """How many of 256 MB that were used and freed the process still holds."""
     import psutil
 
     process = psutil.Process()
@@ -166,7 +166,7 @@ def kept_megabytes():
 
 
 def memory():
-    """What a program frees goes back to the system, after an import and after a training; it is kept while tuned."""
+    """Freed memory goes back to the system after an import and after a run; it is kept only while tuned."""
     import alexnet
     from alexnet.runtime import trim_memory, tuned_process
 
@@ -174,14 +174,14 @@ def memory():
     alexnet.tune_process()
     assert kept_megabytes() > 200
     trim_memory()
-    assert kept_megabytes() > 200  # given back, and taken anew
+    assert kept_megabytes() > 200  # returned to the system and requested again
     alexnet.restore_process()
     assert kept_megabytes() < 20
     with tuned_process():
         assert kept_megabytes() > 200
     assert kept_megabytes() < 20
     alexnet.tune_process()
-    with tuned_process():  # as in `train`; the program wants it for longer
+    with tuned_process():  # as in `train`, but the program wants it for longer
         kept_megabytes()
     blocks = np.ones(1 << 24)
     del blocks
@@ -191,7 +191,7 @@ def memory():
 
 
 def users_memory():
-    """Who has settings of malloc in the environment keeps them."""
+    """A user's settings of malloc in the environment are kept."""
     import alexnet
 
     assert any(name.startswith("MALLOC_") for name in os.environ)

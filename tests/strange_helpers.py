@@ -1,4 +1,4 @@
-"""What the tests of strange checkpoints share."""
+"""Helpers for the tests of strange checkpoints."""
 
 import numpy as np
 from test_checkpoints import field, number_field, varint
@@ -21,7 +21,7 @@ COLUMNS = [1, 2, 1, 2, 2]
 
 
 def arrays(side=1):
-    """Kernels and biases in Caffe's layout, a sixteenth as wide, for maps of `side` x `side`."""
+    """Kernels and biases in Caffe's layout, of a sixteenth of the width, for maps of `side` x `side`."""
     rng, found, below = np.random.default_rng(7), {}, 3
     for i, (maps, columns, window) in enumerate(zip(MAPS, COLUMNS, (11, 5, 3, 3, 3), strict=True), 1):
         found[f"conv{i}"] = (maps, below // columns, window, window)

@@ -45,7 +45,7 @@ def tar(path, members):
 
 
 def ilsvrc_tars(folder, kit=".tar.gz"):
-    """ImageNet in small, in ILSVRC's own files; the kit's numbers are not in the order of the ids."""
+    """A small ImageNet in ILSVRC's own files; the kit's numbers are not in the order of the ids."""
     from scipy.io import savemat
 
     classes = {}
@@ -83,7 +83,7 @@ def test_imagenet_in_its_tars(tmp_path, kit, monkeypatch):
     assert training.path(0) == f"{folder}/{ilsvrc.TRAINING_TAR}/{WNIDS[0]}.tar/{WNIDS[0]}_0.JPEG"
     np.testing.assert_array_equal(training.get_images([4])[0], decode_image(jpeg(seed=4), 72, ""))
     np.testing.assert_array_equal(validation.get_images([2])[0], decode_image(jpeg(seed=53), 72, ""))
-    # Only the validation images are listed where only they are wanted.
+    # If only the validation images are needed, only they are listed.
     monkeypatch.setattr(ilsvrc, "TRAINING_TAR", "absent")
     assert len(load_test_data(recipe(folder))) == 4
 
@@ -94,7 +94,7 @@ def test_imagenets_training_tar_alone(tmp_path):
     training, validation = load_data(recipe(folder, validation_split=0.3))
     assert (len(training), len(validation), training.class_names) == (6, 3, WNIDS)
     (folder / ilsvrc.TRAINING_TAR).unlink()
-    refused(folder, "no ILSVRC2012_devkit_t12, which says what it shows")
+    refused(folder, "not ILSVRC2012_devkit_t12, which has its classes")
 
 
 def test_imagenets_tars_damaged(tmp_path):
@@ -109,7 +109,7 @@ def test_imagenets_tars_damaged(tmp_path):
     for damaged in (b"\x1f\x8bxx", b"", b"text" * 99, gzip.compress(b"text" * 999)[:-9], gzip.compress(b"")):
         fill(tmp_path / "kit", f"{ilsvrc.DEVKIT}.tar.gz", content=damaged)
         fill(tmp_path / "kit", ilsvrc.VALIDATION_TAR, content=(folder / ilsvrc.VALIDATION_TAR).read_bytes())
-        refused(tmp_path / "kit", "a tar is damaged or not whole|holds no meta.mat")
+        refused(tmp_path / "kit", "a tar is damaged or incomplete|lacks meta.mat")
     (data / ilsvrc.META).unlink()
     refused(folder, "meta.mat cannot be read")
     whole = (folder / ilsvrc.TRAINING_TAR).read_bytes()
@@ -119,7 +119,7 @@ def test_imagenets_tars_damaged(tmp_path):
     (folder / ilsvrc.DEVKIT).rmdir()
     for damaged in (whole[: len(whole) // 2], b"", b"no tar at all" * 100):
         (folder / ilsvrc.TRAINING_TAR).write_bytes(damaged)
-        refused(folder, "a tar is damaged or not whole|holds no tar for each class")
+        refused(folder, "a tar is damaged or incomplete|holds no tar for each class")
 
 
 def test_the_index_of_a_tar_is_remembered(tmp_path, monkeypatch):
@@ -184,7 +184,7 @@ def test_a_zip_is_read_as_a_folder_is(tmp_path, layout):
 
 
 def test_damaged_members_of_a_zip(tmp_path):
-    """Each costs one image: wrong bytes, encrypted, of a strange method, too large, cut off."""
+    """Each affects one image: wrong bytes, encryption, an unknown method, too large, truncated."""
     path = zipped(tmp_path / "d.zip", {f"{'ab'[i % 2]}/{i}.jpg": JPEG for i in range(12)}, **DEFLATED)
     content = bytearray(path.read_bytes())
     with zipfile.ZipFile(path) as archive:
@@ -207,11 +207,11 @@ def test_damaged_members_of_a_zip(tmp_path):
     assert sum((labels >= 0).sum() for _, labels in squares) == 6
     reasons = {name.rpartition("/")[2]: reason for name, reason in images.skipped.reasons.items()}
     for name, reason in {
-        "0.jpg": "the zip is damaged there",
+        "0.jpg": "the zip is damaged at this file",
         "1.jpg": "it is encrypted",
-        "2.jpg": "it is compressed in a way that is not read, 14",
-        "3.jpg": "it claims to have 1,073,741,824 bytes",
-        "4.jpg": "the zip is damaged there",
+        "2.jpg": "its compression method, 14, is not supported",
+        "3.jpg": "it claims 1,073,741,824 bytes",
+        "4.jpg": "the zip is damaged at this file",
         "5.jpg": "wrong checksum",
     }.items():
         assert reason in reasons[name] and reasons[name].startswith("cannot be read (")
@@ -240,7 +240,7 @@ def test_zips_that_cannot_be_used(tmp_path):
     (tmp_path / "text.zip").write_text("no zip")
     refused(tmp_path / "text.zip", "cannot be read as a zip")
     refused(zipped(tmp_path / "empty.zip", {}), "holds no images")
-    refused(zipped(tmp_path / "outer.zip", {"train.zip": b"", "test1.zip": b""}), "holds other zips .*unzip it once")
+    refused(zipped(tmp_path / "outer.zip", {"train.zip": b"", "test1.zip": b""}), "holds zips .*unzip the outer one")
     wicked = {f"../{name}/{i}.jpg": JPEG for name in "ab" for i in range(2)} | {"/etc/a.jpg": JPEG}
     refused(zipped(tmp_path / "wicked.zip", wicked), "holds no images")
 
@@ -282,7 +282,7 @@ def test_labels_of_an_npz(tmp_path, labels):
 
 
 def test_pixels_of_an_npz(tmp_path):
-    """Floats a little out of 0 to 1, 0 and 1 in whole numbers, 16 bits, channels first: white is 255 in each."""
+    """Floats slightly outside of 0 to 1, whole numbers 0 and 1, 16 bits, channels first: white becomes 255 in each."""
     pixels = np.random.default_rng(0).integers(0, 256, (12, 20, 24, 3))
     pixels[0, 0, 0] = 255
     exact = load_data(recipe(npz(tmp_path / "a.npz", parts=("train",), x_train=pixels.astype("u1"))))[0].get_images([3])

@@ -1,4 +1,4 @@
-"""Images that are one array: what is white, which keys and labels, and the files of MNIST, SVHN and CIFAR."""
+"""Images in one array: what is white, which keys and labels, and the files of MNIST, SVHN and CIFAR."""
 
 import gzip
 import struct
@@ -63,7 +63,7 @@ def test_zero_and_one(tmp_path, kind):
      PIXELS.astype(np.uint16) * 16, PIXELS * 2.0, PIXELS / 2550, np.full_like(PIXELS, np.nan, float), PIXELS * 0],
 )  # fmt: skip
 def test_ranges_that_do_not_tell_what_is_white(tmp_path, pixels):
-    refused(tmp_path, "white_level says which value is white", x_train=pixels)
+    refused(tmp_path, "Set white_level to the value that is white", x_train=pixels)
 
 
 def test_white_level(tmp_path):
@@ -75,8 +75,8 @@ def test_white_level(tmp_path):
 
 
 def test_parts_of_different_ranges(tmp_path):
-    refused(tmp_path, "x_test goes to 1 only, and another part to 255", x_test=PIXELS / 255, y_test=LABELS)
-    # A dark part is one all the same.
+    refused(tmp_path, "x_test goes only to 1, and another part to 255", x_test=PIXELS / 255, y_test=LABELS)
+    # A dark part is still accepted.
     assert read(tmp_path, x_test=PIXELS // 5, y_test=LABELS)[1].reader.array.max() == 51
 
 
@@ -108,8 +108,8 @@ def test_keys(tmp_path, keys):
 
 
 def test_keys_with_two_readings(tmp_path):
-    refused(tmp_path, "holds x_train, X_train; only one", X_train=PIXELS)
-    refused(tmp_path, "either x and y or their parts", images=PIXELS, labels=LABELS)
+    refused(tmp_path, "holds x_train, X_train; keep only one", X_train=PIXELS)
+    refused(tmp_path, "keep either x and y, or those of the parts", images=PIXELS, labels=LABELS)
     both = {"x_val": PIXELS[:6], "y_val": LABELS[:6], "x_test": PIXELS, "y_test": LABELS}
     validation = read(tmp_path, **both)[1]
     assert len(validation) == 6 and "validation from x_val; x_test is passed over" in validation.notes
@@ -132,7 +132,7 @@ def test_labels_that_cannot_be_used(tmp_path):
     refused(tmp_path, "labels must be", y_train=np.where(LABELS == 2, np.nan, LABELS))
     refused(tmp_path, "labels must be", y_train=LABELS[:11])
     refused(tmp_path, "one-hot", y_train=np.eye(3)[LABELS] * 0.9)
-    refused(tmp_path, "as wide in every part", y_train=np.eye(3)[LABELS], x_test=PIXELS, y_test=np.eye(4)[LABELS])
+    refused(tmp_path, "same width in every part", y_train=np.eye(3)[LABELS], x_test=PIXELS, y_test=np.eye(4)[LABELS])
     refused(tmp_path, "Python objects.*not unpickled", y_train=np.array(["u", None, "w"] * 4, object))
     refused(tmp_path, "4 labels are empty", y_train=np.array(["u", "", "w"] * 4))
     names = np.array(["u", "v", "w"])
@@ -192,13 +192,13 @@ def test_mnist(tmp_path, names):
     refused_folder(folder, "lacks the labels of train")
 
 
-def test_emnist_is_turned_upright_and_alone(tmp_path):
+def test_emnist_is_turned_transposed_and_alone(tmp_path):
     for part in ("train", "test"):
         (tmp_path / f"emnist-digits-{part}-images-idx3-ubyte").write_bytes(idx(PIXELS[..., 0]))
         (tmp_path / f"emnist-digits-{part}-labels-idx1-ubyte").write_bytes(idx(LABELS))
     training, _ = load(tmp_path)
     np.testing.assert_array_equal(training.reader.array, PIXELS[..., 0].swapaxes(1, 2))
-    assert "upright" in training.notes[0]
+    assert "transposed" in training.notes[0]
     (tmp_path / "emnist-letters-train-images-idx3-ubyte").write_bytes(b"")
     refused_folder(tmp_path, "several sets .emnist-digits, emnist-letters.")
 
@@ -249,4 +249,4 @@ def test_cifars_binary_files(tmp_path):
 def test_cifars_pickles_are_not_read(tmp_path, names):
     for name in names:
         (tmp_path / name).write_bytes(b"\x80\x02}.")
-    refused_folder(tmp_path, "pickles, which may run anything")
+    refused_folder(tmp_path, "pickles, which may run any code and")

@@ -1,4 +1,4 @@
-"""Files are whole or not there."""
+"""Files are written completely or not at all."""
 
 import os
 import re
@@ -100,7 +100,7 @@ def test_tables(tmp_path):
 
 
 def test_nothing_else_replaces_files():
-    """But for what papermill has written, and a drawn data set, which replaces nothing."""
+    """Except for papermill's files, and for a drawn data set, which replaces nothing."""
     package = Path(atomic.__file__).parent
     found = {path.name for path in package.rglob("*.py") if re.search(r"os\.(replace|rename)\(", path.read_text())}
     assert found == {"atomic.py", "runner.py", "shapes.py"}

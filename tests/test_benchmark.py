@@ -1,4 +1,4 @@
-"""The baselines are our network, and what is made of their times is right. Those of the backend under test only."""
+"""The baselines compute our network, and their times are evaluated correctly. Only for the backend under test."""
 
 import functools
 import json
@@ -37,7 +37,7 @@ TINY = {"batch_size": 2, "image_size": 67, "width": 0.0625}
 @pytest.fixture
 def module_of(monkeypatch):
     """The module of a candidate, imported here."""
-    if BACKEND == "torch":  # half a minute of C++ is PyTorch's own affair; that its compiler takes the baseline is ours
+    if BACKEND == "torch":  # this tests only that the compiler accepts the baseline, without half a minute of C++
         import torch
 
         monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
@@ -45,7 +45,7 @@ def module_of(monkeypatch):
 
 
 def trained(baseline):
-    """Logits (but for a constant) before and after many steps that only decay kernels, a first step's loss, and logits
+    """Logits (up to a constant) before and after many steps that only decay kernels, a first step's loss, and logits
     before and after three steps of descent. All weights come from NumPy."""
     model = AlexNet(input_shape=(67, 67, 3), classes=10, width=0.25, initializer="zeros")
     set_numpy_weights(model)
@@ -60,7 +60,7 @@ def trained(baseline):
         return found[:, 1:] - found[:, 1:].mean() if first_bias else found
 
     found = {}
-    # Certain of the right class: gradients vanish.
+    # The network is certain of the true class, so gradients vanish.
     for name, first_bias, steps in (("decay", 40.0, 30), ("descent", 0.0, 3)):
         weights["fc8"][1][:] = [first_bias, *[0] * 9]
         baseline.set_weights(weights)
@@ -79,7 +79,7 @@ def ours_trained(module):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BASELINES)
 def test_a_baseline_is_our_network(module_of, name):
-    """From the same weights the same logits; momentum, and decay of kernels alone, in the same way as ours."""
+    """The same weights give the same logits; momentum, and decay of kernels only, work in the same way as ours."""
     ours = ours_trained(module_of("ours"))
     theirs = trained(module_of(name).Network(name, **SMALL))
     for trial, effect in (("decay", 0.005), ("descent", 0.1)):
@@ -94,7 +94,7 @@ def test_a_baseline_is_our_network(module_of, name):
 
 @pytest.mark.parametrize("name", candidates.NORMALIZATIONS[BACKEND])
 def test_normalizations_are_the_same(module_of, name):
-    """Output and gradient, beside NumPy in float64."""
+    """Output and gradient, compared with NumPy in float64."""
     rng = np.random.default_rng(1)
     x, above = rng.normal(0, 80, (2, 3, 4, 10)).astype("float32"), rng.normal(0, 1, (2, 3, 4, 10)).astype("float32")
     near = np.abs(np.subtract.outer(range(10), range(10))) <= 2
@@ -109,7 +109,7 @@ def test_normalizations_are_the_same(module_of, name):
 
 
 class Fake:
-    """A candidate whose times are known: a second, slower from turn to turn as the machine gets warm."""
+    """A candidate with known times: a second, slower from turn to turn as if the machine got warm."""
 
     def __init__(self, log, name, seconds):
         self.log, self.name, self.seconds = log, name, seconds
@@ -142,7 +142,7 @@ def test_ratios():
 
 
 def made_up():
-    """A record in which ours is level with the best baselines, and twice as fast as Keras's own convolution."""
+    """A record in which ours is as fast as the best baselines, and twice as fast as Keras's own convolution."""
     record = {"settings": {"backends": ["jax", "torch"], "batch_size": 32, "image_size": 227, "width": 1.0}}
     record["comparisons"], record["startup"] = [], []
     for backend, names in (("jax", ("ours", "keras", "columns")), ("torch", ("ours", "keras", "eager"))):
@@ -219,7 +219,7 @@ def test_names_of_all_candidates():
 
 @pytest.mark.once
 def test_exponents_of_growth():
-    """Of times that are a power of the size, and of a sum of which the larger power wins at last."""
+    """For times that are a power of the size, and for a sum of powers, in which the larger one dominates in the end."""
     settings = {"backends": ["jax"], "batch_size": 32, "image_size": 227, "width": 1.0}
     rows = [{"backend": "jax", **settings, "batch_size": n, "training_seconds": n**0.5, "inference_seconds": 50 + n**2}
             for n in (1, 2, 8, 32, 128, 512)]  # fmt: skip
@@ -255,11 +255,11 @@ def test_a_candidate_answers_and_stands_still(capfd):
         with pytest.raises(candidates.BenchmarkError, match=f"{BACKEND} ours: AttributeError: .*'dance'"):
             candidate.request("dance")
         with pytest.raises(candidates.BenchmarkError, match=f"{BACKEND} ours ended with status 1. AttributeError"):
-            candidate.request("normalize", count=1)  # it does not go on after a failure
+            candidate.request("normalize", count=1)  # it does not continue after a failure
     finally:
         candidate.close()
     assert not process.is_running()
-    assert capfd.readouterr() == ("", "")  # the libraries' remarks stay with the candidate
+    assert capfd.readouterr() == ("", "")  # the libraries' messages stay with the candidate
 
 
 @pytest.mark.once
@@ -286,7 +286,7 @@ def _alive(pid):
 
 @pytest.mark.once
 def test_the_whole_benchmark(monkeypatch, tmp_path, capsys):
-    """A few candidates, tiny networks, one round: the command from its flags to its files."""
+    """The command from its flags to its files, with a few candidates, tiny networks and one round."""
     monkeypatch.setitem(candidates.NETWORKS, BACKEND, ("ours", BASELINES[1], "absent"))
     monkeypatch.setitem(candidates.NORMALIZATIONS, BACKEND, ("ours",))
     monkeypatch.setattr(suite, "TRAINING_SECONDS", 0.1)
@@ -315,7 +315,7 @@ def test_scaling_stops_at_long_steps(monkeypatch):
     bench = suite.Suite({}, 1, {"batch_size": 4, "image_size": 227, "width": 1.0}, lambda part, value: None, 0)
     rows = bench.scaling(["jax"])
     assert [row["batch_size"] for row in rows if row["image_size"] == 227 and row["width"] == 1] == [1, 2, 4, 8, 16, 32]
-    assert len(rows) == 6 + 6 + 4  # the size of the comparisons itself belongs to all three series
+    assert len(rows) == 6 + 6 + 4  # the size of the comparisons belongs to all three series
 
 
 def test_times_of_layers():
@@ -335,7 +335,7 @@ def test_times_of_layers():
 @pytest.mark.once
 @pytest.mark.slow
 def test_measured_in_this_process():
-    """A record with everything that the picture shows, and with real times."""
+    """A record with everything that the picture shows, and with measured times."""
     path = list(sys.path)
     rows = profiling.batch_times(AlexNet(input_shape=(67, 67, 3), classes=5, width=0.0625), (1, 4), repetitions=1)
     assert [row["batch_size"] for row in rows] == [1, 4] and all(row["seconds"] > 0 for row in rows)

@@ -1,4 +1,4 @@
-"""Where a folder or a table could mean two things: the right labels, or a sentence that names the parameter."""
+"""Folders and tables that could mean two things give the right labels, or an error that names the parameter."""
 
 import io
 import json
@@ -183,11 +183,11 @@ def test_what_is_not_read_is_counted(tmp_path):
     training, validation = load(folder)
     assert both((training, validation)) == {"cat": 8, "dog": 6}
     psd = ".psd: this format is not read (convert it)"
-    assert training.summary.counts == {psd: 1, "ending not read": 1, "hidden": 1, "outside the class folders": 1}
+    assert training.summary.counts == {psd: 1, "extension not read": 1, "hidden": 1, "outside the class folders": 1}
     assert "zebra holds no image" in str(training.summary) and "\n" not in str(training.summary)
     training.summary.write(tmp_path / "passed_over.csv")
     lines = (tmp_path / "passed_over.csv").read_text().splitlines()
-    assert lines[:2] == ["file,reason", "zebra/notes.txt,ending not read"] and f"cat/c.psd,{psd}" in lines
+    assert lines[:2] == ["file,reason", "zebra/notes.txt,extension not read"] and f"cat/c.psd,{psd}" in lines
     for path in folder.rglob("*.j*"):
         path.rename(path.with_suffix(".NEF"))
     with pytest.raises(
@@ -210,7 +210,7 @@ def test_names_in_other_bytes_and_forms(tmp_path):
 def test_names_of_cameras_and_parts_are_no_classes(tmp_path):
     for first, second in (("IMG", "DSC"), ("Train", "Test")):
         folder = fill(tmp_path / first, *(f"{name}_{i}.jpg" for name in (first, second) for i in range(5)))
-        asks(folder, "nothing that says what they show")
+        asks(folder, "nothing that tells their classes")
 
 
 # --- Tables
@@ -228,7 +228,7 @@ def rows(header, make, count=30):
 
 
 def right(pair, count=30):
-    """Every image has the label that its number says."""
+    """Every image has the label that its number implies."""
     found = {}
     for part in pair:
         for path, label in zip(part.paths, part.labels, strict=True):

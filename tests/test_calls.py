@@ -1,4 +1,4 @@
-"""Our layers and the network in every way that a Keras model is used, against the plain operations: called, taped,
+"""Our layers and the network in every way that a Keras model is used, beside the plain operations: called, taped,
 transformed, traced, exported, differentiated twice, loaded elsewhere."""
 
 import functools
@@ -132,7 +132,7 @@ def tensorflow_uses(function, x, v):
 USES = {"jax": jax_uses, "torch": torch_uses, "tensorflow": tensorflow_uses}[BACKEND]
 
 
-@pytest.mark.filterwarnings("ignore")  # of PyTorch's tracer, which the plain operations hear as well
+@pytest.mark.filterwarnings("ignore")  # warnings of PyTorch's tracer, which the plain operations get as well
 @pytest.mark.parametrize("name", operations(reference))
 def test_every_derivative(name):
     x, v = draw(*SHAPE), draw(*SHAPE, seed=1)
@@ -160,7 +160,7 @@ LAYERS = {
 
 
 def called_everywhere(model, x):
-    """What a model computes, in each way of calling it."""
+    """A model's results in each way of calling it."""
     yield model(x)
     yield model.predict_on_batch(x)
     yield model(x, training=False)
@@ -206,7 +206,7 @@ def test_the_network_called_in_every_way():
 
 
 def test_the_gradient_of_a_class():
-    """By the pixels, through the whole network, and the slope along a direction that JAX finds forward."""
+    """The gradient by the pixels, through the whole network, and the slope in a direction that JAX computes forward."""
     images = pixels()
     slopes = gradient(lambda x: network()(x)[:, 1], images)
     assert np.abs(slopes).max() > 0
@@ -262,7 +262,7 @@ def test_whole_numbers_become_floats(dtype):
 
 @pytest.mark.parametrize("name", ["norm", "map_norm", "average", "pool"])
 def test_a_size_of_one(name):
-    """Where products of rank 4 wrote past their memory."""
+    """Cases in which products of rank 4 wrote past their memory."""
     x = np.random.default_rng(0).normal(size=(1, 5, 5, 1)).astype("float32")
     wide = np.concatenate([x] + 5 * [np.zeros_like(x)], -1)
     layer = LAYERS[name]()
@@ -293,7 +293,7 @@ def test_batches_of_none_and_one(shape):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.skipif(BACKEND != "torch", reason="PyTorch's own exporters")
 def test_exported_by_pytorch(tmp_path):
-    """By `torch.export` and to ONNX: the numbers of the model, not the empty arrays that out= left behind."""
+    """By `torch.export` and to ONNX: the model's numbers, not the empty arrays that out= left behind."""
     import onnxruntime
     import torch
 

@@ -1,4 +1,4 @@
-"""The command line in processes of its own, as a user has it."""
+"""The command line in processes of its own, as a user runs it."""
 
 import json
 import os
@@ -57,7 +57,7 @@ def flags(tiny):
 
 @pytest.mark.slow
 def test_main_trains_on_a_folder(tiny, tmp_path):
-    """`python main.py --data_dir DIR` from another folder, with a relative path and no word on the error stream."""
+    """`python main.py --data_dir DIR` from a different folder, with a relative path and nothing on the error stream."""
     write_class_folders(tmp_path / "images", {"": 12})
     settings = {**tiny, "data_dir": "images", "run_dir": "out", "image_size": 67, "initializer": "he_normal"}
     found = run(*flags(settings), "--backend", BACKEND, program=[ROOT / "main.py"], cwd=tmp_path)
@@ -66,11 +66,11 @@ def test_main_trains_on_a_folder(tiny, tmp_path):
     folder = tmp_path / "out" / "tiny" / BACKEND
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["status"] == "finished"
-    assert metrics["parameters"]["learning_rate"] == 0.01  # of params/brief.yaml
+    assert metrics["parameters"]["learning_rate"] == 0.01  # from params/brief.yaml
     assert {path.name for path in (folder / "figures").iterdir()} == {"curves.png", "filters.png"}
     assert found.stdout.splitlines()[-1].startswith(f"val_top1 {metrics['results']['val_top1']:.4f}")
     epochs = [line.split()[0] for line in found.stdout.splitlines() if line.split()[0] in ("1/2", "2/2")]
-    assert epochs == ["1/2", "2/2"]  # a line an epoch
+    assert epochs == ["1/2", "2/2"]  # one line per epoch
 
 
 @pytest.mark.once
@@ -105,11 +105,11 @@ def bad_inputs(folder):
     return [
         (["--data_dir", folder / "absent"], 2, "there is no folder"),
         (["--data_dir", folder / "empty"], 2, "holds no images"),
-        (["--data_dir", folder / "one"], 2, "holds one class (ring)"),
+        (["--data_dir", folder / "one"], 2, "holds only one class (ring)"),
         (["--data_dir", folder / "text"], 1, "0000.jpg is not an image"),
         (["--data_dir", folder / "cut"], 1, "0000.jpg cannot be decoded"),
         (["--data_dir", good, "--run_dir", folder / "file" / "runs"], 1, "The run cannot be written"),
-        (["--data_dir", good, "--weights", folder / "other.keras"], 2, "is in no format that is known here"),
+        (["--data_dir", good, "--weights", folder / "other.keras"], 2, "is not in a supported format"),
         (["--data_dir", good, "--epochs", "none"], 2, "epochs: received 'none'"),
         (["--data_dir", good, "--params", folder / "absent.yaml"], 2, "cannot be read"),
     ]
@@ -117,7 +117,7 @@ def bad_inputs(folder):
 
 @pytest.mark.once
 def test_bad_input_is_one_clear_sentence(tiny, tmp_path, call):
-    """On each backend: the status tells bad usage from a failed run, no traceback, nothing left that looks whole."""
+    """On each backend: the status tells bad usage from a failed run; no traceback, and nothing that looks finished."""
     for arguments, status, message in bad_inputs(tmp_path):
         common = {**tiny, "data_dir": "", "run_dir": tmp_path / "runs", "epochs": 1, "batch_size": 4}
         found = call("train", *flags({k: v for k, v in common.items() if k != "data_dir"}), *arguments)
@@ -130,7 +130,7 @@ def test_bad_input_is_one_clear_sentence(tiny, tmp_path, call):
 
 
 def test_evaluate_predict_and_convert(tiny, tmp_path, call):
-    """A run of two epochs, evaluated as it was validated, asked about single images, and made into ONNX and back."""
+    """A run of two epochs: evaluated as it was validated, used to predict images, and converted to ONNX and back."""
     assert call("train", *flags(tiny), "--backend", BACKEND).returncode == 0
     folder = Path(tiny["run_dir"]) / "tiny" / BACKEND
     results = json.loads((folder / "metrics.json").read_text())["results"]
@@ -155,13 +155,13 @@ def test_evaluate_predict_and_convert(tiny, tmp_path, call):
     assert found.returncode == 0 and found.stdout.startswith(f"{model}: paper, ")
     assert "The names of its 3 classes are not in the file" in found.stdout
     data = ("--data_dir", tiny["data_dir"], "--resize", "72")
-    # A converted model has lost the names of its classes and takes the folder's.
+    # A converted model has lost the names of its classes, and takes the folder's.
     found = call("evaluate", "--weights", model, *data)
     assert found.returncode == 0 and "names no classes" in found.stdout and expected in found.stdout, found.stderr
     found = call("evaluate", "--weights", folder, model, *data, "--views", "10")
     assert found.returncode == 0 and "10 views" in found.stdout
 
-    # Runs of other seeds are averaged where the data has a validation part of its own.
+    # Runs of different seeds are averaged if the data has its own validation part.
     other = shutil.copytree(folder, tmp_path / "other")
     (other / "params.yaml").write_text((folder / "params.yaml").read_text().replace("seed: 0", "seed: 1"))
     found = call("evaluate", "--weights", folder, other)
@@ -180,7 +180,7 @@ def test_evaluate_predict_and_convert(tiny, tmp_path, call):
 
 @pytest.mark.once
 def test_evaluate_knows_what_a_run_was_trained_on(tiny, tmp_path, capsys):
-    """By whatever path, after images came, and of a part of the folder or one that holds it."""
+    """By any path, after images were added, and for a part of the folder or a folder around it."""
     folder = write_class_folders(tmp_path / "all" / "images", {"": 20})
     recipe = Recipe(**{**tiny, "data_dir": str(folder), "epochs": 1, "validation_split": 0.25, "images_per_class": 9})
     trained = train(recipe, verbose=0)
@@ -208,7 +208,7 @@ def test_evaluate_knows_what_a_run_was_trained_on(tiny, tmp_path, capsys):
 
     (folder / "val.txt").write_text("ring/0000.jpg\nring/0001.jpg\ncross/0000.jpg\ntriangle/0000.jpg\n")
     status, said = evaluated()
-    assert status == 2 and "can no longer be told" in said.err  # another part is the validation now
+    assert status == 2 and "can no longer be told" in said.err  # a different part is the validation now
     (folder / "val.txt").unlink()
     (trained.folder / "params.yaml").write_text(recipe.replace(split_by="order").to_yaml())
     status, said = evaluated()
@@ -217,7 +217,7 @@ def test_evaluate_knows_what_a_run_was_trained_on(tiny, tmp_path, capsys):
 
 @pytest.mark.once
 def test_names_that_are_no_text(tiny, tmp_path, call):
-    """Files named in another encoding: trained on, evaluated, asked about and listed."""
+    """Files with names in a different encoding: training, evaluation, prediction and lists."""
     folder = write_class_folders(tmp_path / "images", {"": 8})
     ring = os.fsencode(folder / "ring")
     for name in os.listdir(ring):
@@ -236,8 +236,8 @@ def test_bad_weights_and_formats(tmp_path, call):
     (tmp_path / "text.pth").write_text("no checkpoint")
     for arguments, message in (
         (["evaluate", "--weights", tmp_path / "absent.pth"], "there is no file"),
-        (["predict", "--weights", tmp_path / "text.pth", "a.jpg"], "is in no format that is known here"),
-        (["convert", tmp_path / "text.pth", tmp_path / "out.onnx"], "is in no format that is known here"),
+        (["predict", "--weights", tmp_path / "text.pth", "a.jpg"], "is not in a supported format"),
+        (["convert", tmp_path / "text.pth", tmp_path / "out.onnx"], "is not in a supported format"),
         (["convert", tmp_path / "text.pth", tmp_path / "out.onnx", "--network", "alexnet"], "allowed: paper"),
         (["evaluate", "--weights", tmp_path / "text.pth", "--view", "10"], "Did you mean views?"),
         (["parity", "--networks", "papr"], "Did you mean paper?"),
@@ -332,7 +332,7 @@ from alexnet.cli import main
 
 @pytest.mark.once
 def test_packages_that_a_task_does_not_need(tiny, tmp_path):
-    """One process trains and evaluates without any of them; where one is needed, its name is all that is said."""
+    """One process trains and evaluates without any of them; if one is needed, the error only names it."""
     absent = "psutil,matplotlib,papermill,nbformat,nbconvert,jinja2,onnx,onnxruntime,safetensors,pyarrow,scipy"
     folder = Path(tiny["run_dir"]) / "tiny" / "torch"
     words = {**tiny, "epochs": 1, "backend": "torch"}
@@ -396,7 +396,7 @@ def test_the_backend_starts_quietly():
 
 @pytest.mark.once
 def test_papermill_itself_runs_the_notebook_with_parameters():
-    """Without our runner, as docs/notebooks.md shows it: see tests/notebooks for each backend."""
+    """Papermill without our runner, as docs/notebooks.md shows it; tests/notebooks has each backend."""
     found = subprocess.run(
         [sys.executable, "-m", "papermill", "--help-notebook", ROOT / "notebooks" / "02_train.ipynb"],
         capture_output=True, text=True, timeout=120,

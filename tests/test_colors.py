@@ -1,4 +1,4 @@
-"""Colors that are used together, as people who are red-green blind see them."""
+"""Colors that are used together, as people with red-green blindness see them."""
 
 import itertools
 

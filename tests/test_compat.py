@@ -1,4 +1,4 @@
-"""What is private to other libraries: that it is there and does what we think, and what happens where it is gone."""
+"""Private parts of other libraries: they exist and do what we expect, and there is a fallback if they are gone."""
 
 import ast
 import os
@@ -60,7 +60,7 @@ def test_keras_looks_again_for_a_package(monkeypatch):
     _compat.forget_absence("colorsys")
     assert lazy._available is None and lazy.available
     _compat.forget_absence("colorsys")
-    assert lazy._available is True  # what was found stays found
+    assert lazy._available is True  # a module that was found stays available
     _compat.forget_absence("no_such_package")
 
 
@@ -136,6 +136,18 @@ def test_flags_of_xla_are_left_alone_in_other_versions(monkeypatch):
         _compat.choose_xla_fusions()
         assert os.environ.get("XLA_FLAGS") == given
         assert seen == [] if expected is None else seen[0].startswith(expected)
+
+
+@only["jax"]
+def test_which_versions_of_xla_multiply_by_old_values(monkeypatch):
+    import jaxlib
+
+    versions = ["0.6.0", "0.7.0", "0.7.1", "0.7.2", "0.8.0", "0.8.1", "0.9.0", "0.10.2", "0.11.0.dev20260901"]
+    found = []
+    for version in versions:
+        monkeypatch.setattr(jaxlib, "__version__", version)
+        found += [version] * _compat.xla_keeps_matrices()
+    assert found == ["0.7.1", "0.7.2", "0.8.0", "0.8.1"]
 
 
 @only["jax"]

@@ -1,4 +1,4 @@
-"""Damaged data: nothing is lost but the bad file, and nothing hangs."""
+"""Damaged data: only the bad file is lost, and nothing hangs."""
 
 import csv
 import os
@@ -32,14 +32,14 @@ def load(folder, **values):
 
 
 def epochs(images, count):
-    """So many passes over training images, as pixels and labels."""
+    """Several passes over training images, as pixels and labels."""
     stream = iter(images.batches())
     batches = [next(stream) for _ in range(count * images.steps_per_epoch)]
     return np.concatenate([x for x, _ in batches]), np.concatenate([y for _, y in batches])
 
 
 def bomb(path):
-    """A PNG of a few bytes that says it has 60,000 x 60,000 pixels."""
+    """A PNG of a few bytes that claims 60,000 x 60,000 pixels."""
 
     def chunk(kind, body):
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
@@ -80,7 +80,7 @@ def test_one_bad_file_is_replaced_in_training_and_left_out_in_validation(folder,
 
 
 def test_a_bad_training_image_takes_no_validation_image_along(folder, tmp_path):
-    """In an array both parts have images called 0, 1, 2."""
+    """In an array, both parts have images with the names 0, 1, 2."""
     images = np.random.default_rng(0).integers(0, 255, (40, 72, 72, 3), np.uint8)
     labels = np.arange(40) % 2
     np.savez(tmp_path / "x.npz", x_train=images[:30], y_train=labels[:30], x_test=images[30:], y_test=labels[30:])
@@ -107,7 +107,7 @@ def test_the_substitute_is_the_same_each_time(folder):
 
 
 def test_images_that_only_look_odd_are_read(folder):
-    """A PNG called .JPEG, CMYK, 16 bits, a palette, gray, transparency: none of them is damage."""
+    """A PNG with the extension .JPEG, CMYK, 16 bits, a palette, gray, transparency: none of them is damage."""
     place = folder / "train" / "odd"
     place.mkdir()
     red = Image.new("RGB", (90, 80), (255, 0, 0))
@@ -130,7 +130,7 @@ def test_too_much_damage_stops_and_says_how_much(folder):
         path.write_bytes(b"no")
     training, _ = load(folder, max_skipped=0.03)
     with pytest.raises(
-        TooManyBadImagesError, match="with it 3 of 75 images cannot be read, more than max_skipped .0.03. allows"
+        TooManyBadImagesError, match="in all, 3 of 75 images cannot be read, more than max_skipped .0.03. allows"
     ):
         epochs(training, 2)
     assert isinstance(training.failure, TooManyBadImagesError)  # TensorFlow wraps it
@@ -145,7 +145,7 @@ def test_nothing_that_can_be_read(folder):
 
 
 def test_a_folder_that_may_not_be_listed(folder, monkeypatch):
-    """Its images are missed; it counts as one. (Root may list everything, so the refusal is made here.)"""
+    """Its images are missing, and it counts as one. (Root may list everything, so the refusal is simulated.)"""
     closed, real = folder / "train" / "triangle", os.scandir
 
     def scandir(path):
@@ -172,7 +172,7 @@ def test_the_list_of_what_was_left_out(folder, tmp_path):
     assert rows[0]["reason"].startswith("is not an image") and rows[1]["reason"] == "is empty"
     images.skipped.reasons.clear()
     images.skipped.write(tmp_path / "skipped.csv")
-    assert not (tmp_path / "skipped.csv").exists()  # no list of another time
+    assert not (tmp_path / "skipped.csv").exists()  # no list from an earlier time
 
 
 def test_a_thread_that_fails_is_named_and_nothing_hangs(folder, monkeypatch):
@@ -197,7 +197,7 @@ def test_a_thread_that_fails_is_named_and_nothing_hangs(folder, monkeypatch):
 
 
 def test_training_meets_damage_on_the_command_line(folder, tmp_path, capfd):
-    """It ends well, with one line about what it left out; too much of it ends with status 1."""
+    """The run succeeds, with one line about what it left out; with too much damage it ends with status 1."""
     warnings.simplefilter("ignore", DeprecationWarning)  # of the libraries that a training calls
     (folder / "train" / "ring" / "0007.jpg").write_bytes(b"no")
     command = ["train", "--data_dir", str(folder), "--run_dir", str(tmp_path / "runs")]

@@ -116,13 +116,13 @@ def photograph(size, seed=0):
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 @pytest.mark.parametrize("size", [(60, 50), (130, 110), (200, 301), (700, 600), (3000, 1700)])
 def test_jpegs_are_decoded_as_pil_does_it(mode, size):
-    """The fast way differs from PIL's by its filter."""
+    """The fast way differs from PIL's in its filter."""
     image = photograph(size).convert(mode)
     found = decoding.decode_image(jpeg(image, quality=95, subsampling=0), 72, "x")
     expected = decoding.resize_image(image.convert("RGB"), 72).astype(int)
     assert found.shape == (72, 72, 3) and found.dtype == np.uint8
     assert np.abs(found - expected).mean() < 3.5
-    assert np.abs((found - expected).mean()) < 1  # none is brighter, and none is shifted
+    assert np.abs((found - expected).mean()) < 1  # not brighter, and not shifted
 
 
 @pytest.mark.parametrize("fraction", [0.02, 0.3, 0.7, 0.99])
@@ -134,7 +134,7 @@ def test_a_jpeg_that_is_cut_off_is_no_image(fraction, options):
 
 
 def test_a_damaged_file_is_read_or_an_image_error():
-    """Whatever bytes are wrong: never another exception, never a word on the error stream."""
+    """Whatever bytes are wrong: no other exception, and nothing on the error stream."""
     rng, refused = np.random.default_rng(0), 0
     for kind in ("JPEG", "PNG", "GIF", "BMP", "WEBP"):
         stream = io.BytesIO()
@@ -166,7 +166,7 @@ def test_a_header_that_claims_too_much_is_refused_silently(tmp_path, side):
     command = [sys.executable, "-c", program, str(tmp_path / "bomb.jpg")]
     found = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert found.returncode == 0 and found.stderr == ""
-    assert "bomb.jpg claims to be so large" in found.stdout
+    assert "bomb.jpg claims to have" in found.stdout
 
 
 def test_the_content_decides_and_not_the_name(tmp_path):
@@ -215,7 +215,7 @@ def test_color_noise_has_imagenets_covariance():
 
 def test_the_validation_part_or_everything(tmp_path):
     write_class_folders(tmp_path / "split", {"train": 3, "val": 2})
-    write_class_folders(tmp_path / "whole", {"": 1})  # one image a class cannot be split, but evaluated on
+    write_class_folders(tmp_path / "whole", {"": 1})  # one image per class cannot be split, but can be evaluated on
     assert len(load_test_data(recipe(tmp_path / "split"))) == 6
     assert len(load_test_data(recipe(tmp_path / "whole"))) == 3
     assert len(load_test_data(recipe(tmp_path / "split"), part="training")) == 9
@@ -231,12 +231,12 @@ def test_labels_follow_the_model(tmp_path):
     assert images.class_names == names
     for path, label in zip(images.paths, images.labels, strict=True):
         assert f"/{names[label]}/" in path
-    with pytest.raises(DataError, match="the model knows no class cross, triangle. It has 2: arrow, ring"):
+    with pytest.raises(DataError, match="the model lacks classes cross, triangle. It has 2: arrow, ring"):
         load_test_data(recipe(tmp_path / "d"), ["arrow", "ring"])
 
 
 def test_the_way_of_a_batch_is_short(shapes_folder):
-    """From the numbers of images to their pixels nothing is passed but these files."""
+    """From the numbers of images to their pixels, only these files are involved."""
     folder, passed = Path(dataset.__file__).parent, set()
 
     def note(frame, event, argument):
@@ -392,7 +392,7 @@ def test_a_failed_download_is_one_sentence(monkeypatch):
     assert "\n" not in str(error.value)
 
 
-# --- The embedded data set
+# --- The built-in data set
 
 
 def test_shapes_are_deterministic_and_varied(tmp_path):
@@ -445,4 +445,4 @@ def test_shapes_need_more_than_a_linear_classifier():
         bias -= 2.0 * error.sum(0)
         if step % 50 == 49:
             best = max(best, np.mean((held_out @ weights + bias).argmax(1) == validation.labels))
-    assert 0.15 < best < 0.4  # better than chance, or the test would prove nothing
+    assert 0.15 < best < 0.4  # better than chance; otherwise the test would prove nothing

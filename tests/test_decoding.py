@@ -94,7 +94,7 @@ def test_one_bit_and_plain_grays():
 
 
 def exif(orientation, *others, order="<"):
-    """An EXIF block; others are `(tag, type, count, four bytes)`."""
+    """An EXIF block; `others` are `(tag, type, count, four bytes)`."""
     rows = [(0x0112, 3, 1, struct.pack(order + "HH", orientation, 0)), *others]
     body = struct.pack(order + "H", len(rows)) + b"".join(struct.pack(order + "HHI", *row[:3]) + row[3] for row in rows)
     start = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(order + "I", 8)
@@ -108,7 +108,7 @@ BROKEN = ((0x011A, 5, 1, b"\xff\xff\xff\xff"), (0x013B, 2, 9999, b"\1\2\3\4"), (
 @pytest.mark.parametrize("others", [(), BROKEN])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_every_orientation(orientation, others, order):
-    """Turned as Pillow turns intact ones, to the pixel, on both ways; damage elsewhere does not matter."""
+    """Rotated as Pillow rotates intact images, to the pixel, in both ways; damage elsewhere does not matter."""
     upright = Image.fromarray(np.kron(np.arange(6, dtype=np.uint8).reshape(2, 3) * 50, np.ones((41, 35), np.uint8)))
     intact = encoded(upright.convert("RGB"), "PNG", exif=exif(orientation))
     from PIL import ImageOps
@@ -171,7 +171,7 @@ def ramp(top, dtype=np.uint16):
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 def test_sixteen_bits(kind):
     np.testing.assert_allclose(decode(gray(ramp(65535), kind), 80)[0, :, 0], np.linspace(0, 255, 80), atol=1)
-    refused(gray(ramp(4095), kind), "no value above 4095; white_level")
+    refused(gray(ramp(4095), kind), "no value above 4095; set white_level")
     found = decode(gray(ramp(4095), kind), 80, white_level=4095)[0, :, 0]
     np.testing.assert_allclose(found, np.linspace(0, 255, 80), atol=1)
     # A dark image of the same set stays dark.
@@ -192,19 +192,19 @@ def test_a_file_that_says_what_is_white():
 
 
 def test_floats_and_signed_numbers():
-    refused(gray(ramp(1, np.float32), "TIFF"), "numbers from 0 to 1; white_level must say")
+    refused(gray(ramp(1, np.float32), "TIFF"), "numbers from 0 to 1; set white_level")
     np.testing.assert_allclose(
         decode(gray(ramp(1.04, np.float32), "TIFF"), 80, white_level=1)[0, ::79, 0], [0, 255], atol=1
     )
     refused(gray(ramp(3, np.float32), "TIFF"), "from 0 to 3", white_level=1)
     refused(gray(ramp(1, np.float32) * np.nan, "TIFF"), "holds|nan", white_level=1)
-    refused(gray(ramp(300, np.int32), "TIFF"), "white_level must say")
+    refused(gray(ramp(300, np.int32), "TIFF"), "set white_level")
     refused(gray(ramp(300, np.int32) - 9, "TIFF"), "from -9 to 291", white_level=300)
 
 
 def test_masks_of_zero_and_one():
     mask = (np.arange(6400).reshape(80, 80) % 80 > 40).astype(np.uint8)
-    refused(gray(mask), "holds 0 and 1 of 255 only")
+    refused(gray(mask), "holds only 0 and 1 of 255")
     assert decode(gray(mask), white_level=1).max() == 255
     assert decode(gray(mask), white_level=255).max() == 1
     np.testing.assert_array_equal(decode(gray(mask * 255)), decode(gray(mask), white_level=1))
@@ -220,7 +220,7 @@ def test_color_of_sixteen_bits():
         return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
     np.testing.assert_array_equal(decode(png(200 * 257)), 200)
-    refused(png(4000), "white_level must say")
+    refused(png(4000), "set white_level")
     refused(png(4000), "read with 65535 as white, not 4095", white_level=4095)
 
 
@@ -245,7 +245,7 @@ def test_large_images_in_bands_are_the_same(mode, monkeypatch):
     )
     whole = decoding.resize_image(image, 64, 6)
     monkeypatch.setattr(decoding, "_LARGE", 100_000)
-    # Pillow begins to reduce a pixel or two elsewhere.
+    # Pillow begins to reduce at a position that differs by a pixel or two.
     apart = np.abs(decoding.resize_image(image, 64, 6) - whole.astype(int))
     assert apart.max() <= 4 and apart.mean() < 1
 
@@ -361,7 +361,7 @@ def without_simplejpeg(monkeypatch):
 @pytest.mark.parametrize("size", [256, 190, 150, 72])  # decoded whole, to three eighths twice, and to a quarter
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 def test_pillow_decodes_the_same_pixels(monkeypatch, caplog, size, mode):
-    """Kaggle and Colab have no simplejpeg: the same pixels as with it, and one line that says so."""
+    """Without simplejpeg, as on Kaggle and Colab: the same pixels, and one line that says so."""
     pytest.importorskip("simplejpeg")
     with Image.open(Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg") as photograph:
         stream = io.BytesIO()

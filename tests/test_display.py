@@ -1,4 +1,4 @@
-"""What a person sees of a training: on a terminal, in a notebook, in a log."""
+"""What a person sees during training: on a terminal, in a notebook, in a log."""
 
 import contextlib
 import os
@@ -36,7 +36,7 @@ class InterruptAt(Told):
 
 @contextlib.contextmanager
 def terminal(monkeypatch):
-    """Within it standard output is a terminal of 90 columns; gives a list whose one string is then what it showed."""
+    """Makes standard output a terminal of 90 columns; gives a list whose only string is afterwards what it showed."""
     leader, follower = pty.openpty()
     written, shown = [], []
 
@@ -60,7 +60,7 @@ def terminal(monkeypatch):
 
 @pytest.fixture
 def notebook(monkeypatch):
-    """This process is a notebook's kernel; a list of what its displays show, one after the other."""
+    """Makes this process a notebook's kernel; a list of what its displays show, one after the other."""
     displays = []
 
     class Handle:

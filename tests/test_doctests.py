@@ -1,4 +1,4 @@
-"""The example of each public name, run as it stands there."""
+"""Runs the example of each public name."""
 
 import doctest
 import inspect
@@ -21,7 +21,7 @@ NAMES = [
 
 @pytest.fixture(scope="module")
 def given(tmp_path_factory):
-    """What the examples take for granted: the imports, images in a folder for each class, a folder to write to."""
+    """What the examples assume: the imports, images in a folder for each class, a folder to write to."""
     folder = tmp_path_factory.mktemp("examples")
     photos = write_class_folders(folder / "photos", {"": 24})
     return {"alexnet": alexnet, "keras": keras, "np": np, "photos": str(photos), "folder": str(folder)}
@@ -29,7 +29,7 @@ def given(tmp_path_factory):
 
 @pytest.fixture
 def as_it_was():
-    """Examples register a network, and settle how the process computes; the next test finds neither."""
+    """Undoes what examples change: a registered network, and settings of the process."""
     networks = dict(alexnet.NETWORKS)
     yield
     alexnet.NETWORKS.clear()

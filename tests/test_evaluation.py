@@ -23,7 +23,7 @@ from alexnet.saving import save_checkpoint
 
 
 class Fixed:
-    """A model that knows the probabilities of each image, which bears its number in its first pixel."""
+    """A model that knows the probabilities of each image, whose first pixel is its number."""
 
     def __init__(self, probabilities, side=4):
         self.probabilities = np.asarray(probabilities)
@@ -31,7 +31,7 @@ class Fixed:
         self.sizes = set()
 
     def predict_on_batch(self, images):
-        assert images.flags.c_contiguous  # PyTorch takes no other
+        assert images.flags.c_contiguous  # PyTorch accepts no others
         self.sizes.add(len(images))
         return self.probabilities[images[:, 0, 0, 0]]
 
@@ -54,7 +54,7 @@ PROBABILITIES = [[0.7, 0.1, 0.1, 0.04, 0.03, 0.03], [0.1, 0.2, 0.3, 0.2, 0.15, 0
 def test_by_hand_with_a_short_last_batch():
     model = Fixed(PROBABILITIES)
     found = evaluate(model, Numbered([0, 1, 5], 2))
-    # Right at once; second of two equals behind the first guess; last of six, with a probability of zero.
+    # Right at once; second of two equal ones after the first prediction; last of six, with a probability of zero.
     assert found["top1"] == pytest.approx(1 / 3)
     assert found["top5"] == pytest.approx(2 / 3)
     assert found["loss"] == pytest.approx(-(np.log(0.7) + np.log(0.2) + np.log(np.finfo(np.float32).tiny)) / 3)
@@ -63,7 +63,7 @@ def test_by_hand_with_a_short_last_batch():
 
 @pytest.mark.once
 def test_a_model_that_does_not_say_its_size():
-    """A subclass of Keras's gets the images as they are; ten views it cannot have."""
+    """A subclass of Keras's gets the images as they are; ten views are not possible."""
     model = Fixed(PROBABILITIES)
     expected = evaluate(model, Numbered([0, 1, 5], 2))
     del model.inputs
@@ -80,7 +80,7 @@ def test_images_that_could_not_be_read_count_nowhere():
     )
     assert found.metrics == whole.metrics and found.per_class() == whole.per_class()
     np.testing.assert_array_equal(found.confusion(), whole.confusion())
-    assert found.misclassified().tolist() == [2, 3]  # places in the data, as before
+    assert found.misclassified().tolist() == [2, 3]  # positions in the data, as before
     with pytest.raises(ValueError, match="None of the images could be read"):
         evaluate(Fixed(PROBABILITIES), Numbered([-1], 2), details=True)
 
@@ -96,7 +96,7 @@ def test_several_models_are_averaged():
 
 @pytest.mark.once
 def test_tables_by_hand():
-    """Six images of three classes: 0 right twice, 1 taken for 2 twice and right once, 2 taken for 0."""
+    """Six images of three classes: 0 right twice, 1 mistaken for 2 twice and right once, 2 mistaken for 0."""
     sure = np.array([0.5, 0.6, 0.7, 0.9, 0.8, 0.4])[:, None]
     says = np.where(np.eye(3)[[0, 0, 2, 2, 1, 0]] == 1, sure, (1 - sure) / 2)
     found = evaluate(Fixed(says), Numbered([0, 0, 1, 1, 1, 2], 4), details=True)
@@ -109,7 +109,7 @@ def test_tables_by_hand():
     ]
     assert [row["top1"] for row in found.per_class()] == pytest.approx([0, 1 / 3, 1])
     assert found.metrics["top1"] == pytest.approx(0.5) and found.metrics["top5"] == 1.0
-    assert found.top5.shape == (6, 3)  # of three classes there are no five
+    assert found.top5.shape == (6, 3)  # there are only three classes
 
 
 @pytest.mark.once
@@ -154,7 +154,7 @@ def random_images(count, side=72):
 
 @pytest.mark.slow
 def test_data_of_other_programs(model):
-    """The same metrics from everything that holds the same images; of other libraries where they are installed."""
+    """The same metrics from all kinds of data with the same images; those of other libraries if they are installed."""
     x, y = random_images(40), np.arange(40) % 7
 
     class Numbers(keras.utils.PyDataset):
@@ -228,7 +228,7 @@ def test_data_that_cannot_be_what_is_meant(data, error, message):
 
 
 def test_ten_views_are_averaged(model):
-    """Of a real network, written out: corners and center, each also mirrored, probabilities averaged."""
+    """Ten views of a real network, written out: corners and center, each also mirrored, probabilities averaged."""
     images = random_images(3)
     expected = []
     for y, x in ((0, 0), (0, 5), (5, 0), (5, 5), (2, 2)):
@@ -253,7 +253,7 @@ def test_features_and_neighbors(model):
 
 @pytest.mark.once
 def test_features_are_those_of_the_last_hidden_layer():
-    """Whatever that layer is called: here fc4, of 64 units."""
+    """Whatever that layer's name: here fc4, with 64 units."""
     network = AlexNet("cifar10_80sec")
     images = random_images(2, 32)
     hidden = keras.Model(network.input, network.layers[-2].input).predict_on_batch(images)
@@ -262,7 +262,7 @@ def test_features_are_those_of_the_last_hidden_layer():
 
 
 def test_occlusion_finds_what_matters():
-    """A network made to answer to one bright spot loses its answer where the spot is hidden, and only there."""
+    """A network built to respond to one bright spot stops responding if the spot is hidden, and only then."""
     inputs = keras.Input((67, 67, 3))
     bright = keras.layers.GlobalMaxPooling2D()(inputs)[:, :1] / 255.0
     network = keras.Model(inputs, keras.layers.Concatenate()([bright, 1.0 - bright]))
@@ -291,7 +291,7 @@ def test_what_belongs_to_a_model(model, tmp_path):
 
 @pytest.mark.once
 def test_predict_decodes_as_its_run_or_the_flags_say(model, tmp_path, monkeypatch, capsys):
-    """Gray images of 12 bits kept in 16, whose white nobody can tell from the file."""
+    """Gray images of 12 bits stored in 16, whose white level the file does not say."""
     seen = []
 
     def remember(model, squares, views, batch_size):
@@ -326,7 +326,7 @@ def test_the_difference_of_two_backends():
     names = [f"gradient {i} conv1 kernel" for i in range(3)]
     one = {"logits": np.array([1.0, -4.0]), "losses": np.array([2.0, 1.0])} | dict.fromkeys(names, np.array([3.0, 4.0]))
     other = {**one, "logits": np.array([1.0, -4.2]), "losses": np.array([2.0, 0.9])}
-    other |= {names[0]: np.array([3.0, 4.5]), names[1]: np.array([30.0, 4.0])}  # one image fell over a kink
+    other |= {names[0]: np.array([3.0, 4.5]), names[1]: np.array([30.0, 4.0])}  # one image crossed a kink
     assert difference(one, other) == pytest.approx({"logits": 0.05, "gradients": 0.1, "training": 0.05})
     nothing = {name: np.full_like(values, np.nan) for name, values in one.items()}
     assert all(np.isnan(value) for value in difference(one, nothing).values())

@@ -1,4 +1,4 @@
-"""What is written for others: there and back, and what they compute from it."""
+"""Files written for other programs: they load again, and other programs compute the same from them."""
 
 import keras
 import numpy as np
@@ -13,7 +13,7 @@ from alexnet.parity import set_numpy_weights
 from alexnet.saving import detect_network, load_checkpoint, save_checkpoint
 from alexnet.weights import CheckpointError
 
-# Files are read and written by NumPy; on each backend it is enough that arrays come and go, of one column and of two.
+# NumPy reads and writes the files, so on each backend one network of one column and one of two are enough.
 FILES = [
     name if name in ("krizhevsky2012", "torchvision") else pytest.param(name, marks=pytest.mark.once)
     for name in PUBLISHED
@@ -57,7 +57,7 @@ def test_onnx_computes_the_same(network, tmp_path):
 
 
 def test_torch_takes_what_we_write(tmp_path):
-    """Into a module of torchvision's names, strictly."""
+    """Loads strictly into a module with torchvision's names."""
     model = AlexNet("torchvision", classes=CLASSES, width=WIDTH, initializer="zeros")
     set_numpy_weights(model)
     module, images = Torchvision(), pixels(2, 224)

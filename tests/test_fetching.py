@@ -23,7 +23,7 @@ TAMPERED = CONTENT[:-1] + b"x"
 
 
 class Server(http.server.BaseHTTPRequestHandler):
-    """Answers each path as its name says, and keeps a record."""
+    """Answers each path as its name says, and records requests."""
 
     asked: list = []
 
@@ -58,7 +58,7 @@ def server():
 
 @pytest.fixture
 def fetch(server, monkeypatch, tmp_path, capsys):
-    """`fetch(how)`: the command, for a file of that server; its exit status, what it said and the file's path."""
+    """`fetch(how)`: runs the command on a file of that server; returns exit status, output and the file's path."""
     monkeypatch.setattr(fetching, "_HANDLERS", (urllib.request.HTTPHandler, urllib.request.HTTPSHandler))
     monkeypatch.setenv("no_proxy", "*")
     Server.asked = []
@@ -90,13 +90,13 @@ def test_the_right_file_is_fetched_once(fetch, how):
 @pytest.mark.parametrize(
     ("how", "sentence"),
     [
-        ("tampered", "is not the published file: its sha256 is [0-9a-f]{64}, expected was [0-9a-f]{64}"),
+        ("tampered", "is not the published file: its sha256 is [0-9a-f]{64}, expected [0-9a-f]{64}"),
         ("pointer", "offers 134 bytes where net.pth has 1,280,000"),
         ("short", "ended after 2,000 of 1,280,000 bytes"),
         ("unsized_short", "ended after 2,000 of 1,280,000 bytes"),
-        ("longer", "goes on after 1,280,000 bytes"),
+        ("longer", "is longer than 1,280,000 bytes"),
         ("missing", "the server answers 404"),
-        ("moved", "leads to http://127.0.0.1.*, which is not encrypted"),
+        ("moved", "redirects to http://127.0.0.1.*, which is not encrypted"),
     ],
 )
 def test_nothing_else_is_kept(fetch, how, sentence):
@@ -155,7 +155,7 @@ def test_plain_http_is_never_spoken(server, fetch, monkeypatch):
 
 
 def test_what_is_published():
-    """Https, known by a whole SHA-256 that agrees with the file's name, of networks that are known here."""
+    """Each has an https address, a full SHA-256 that agrees with the file's name, and a known network."""
     for weights in PUBLISHED_WEIGHTS.values():
         assert weights.url.startswith("https://") and weights.network in PUBLISHED
         assert 2e8 < weights.size < 3e8 and weights.digests_from

@@ -1,4 +1,4 @@
-"""Sixty checkpoints changed at random; `python tests/fuzz_checkpoints.py --count 10000` makes more."""
+"""Sixty randomly changed checkpoints; `python tests/fuzz_checkpoints.py --count 10000` makes more."""
 
 import keras
 import pytest

@@ -1,4 +1,4 @@
-"""Two hundred data sets put together at random; `python tests/fuzz_data.py --count 10000` makes more."""
+"""Two hundred random data sets; `python tests/fuzz_data.py --count 10000` makes more."""
 
 import pytest
 from fuzz_data import check

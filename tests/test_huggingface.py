@@ -1,4 +1,4 @@
-"""Data sets in columns: what `save_to_disk` writes, Parquet and Arrow files, and which column is which."""
+"""Data sets in columns: files of `save_to_disk`, Parquet and Arrow files, and which column is which."""
 
 import json
 import sys
@@ -92,7 +92,7 @@ def test_parquet(tmp_path, layout):
 
 
 def test_plain_parquet(tmp_path):
-    """A column of bytes and one of text, with no word from Hugging Face."""
+    """A column of bytes and one of text, without Hugging Face's description."""
     rows = pyarrow.table({"id": [1, 2, 3, 4], "jpg": [jpeg(seed=i) for i in range(4)], "label": ["dog", "cat"] * 2})
     parquet.write_table(rows, tmp_path / "part-0.parquet")
     images = load_test_data(recipe(tmp_path))
@@ -151,11 +151,11 @@ def test_splits(tmp_path, names, count, training, validation, left):
     ("names", "message"),
     [
         (["a.parquet", "b.parquet"], "none .* called train: a.parquet, b.parquet.*training_dir, validation_dir"),
-        (["extra.parquet", "test.parquet"], "none that is called train"),
-        (["fine/train.parquet", "coarse/train.parquet"], "sets of training images: coarse/.*, fine/.*training_dir"),
-        (["train.parquet", "data/train.parquet"], "several sets of training images"),
-        (["a-train.parquet", "b-train.parquet"], "several sets of training images"),
-        (["train.parquet", "val.parquet", "dev.parquet"], "several sets of validation images.*validation_dir"),
+        (["extra.parquet", "test.parquet"], "none is called train"),
+        (["fine/train.parquet", "coarse/train.parquet"], "splits of training images: coarse/.*, fine/.*training_dir"),
+        (["train.parquet", "data/train.parquet"], "several splits of training images"),
+        (["a-train.parquet", "b-train.parquet"], "several splits of training images"),
+        (["train.parquet", "val.parquet", "dev.parquet"], "several splits of validation images.*validation_dir"),
         (["train-00000-of-00003.parquet"], "1 of 3 shards; it lacks train-00001-of-00003.parquet, train-00002"),
         (["train-1-of-3.parquet", "train-3-of-3.parquet"], "2 of 3 shards; it lacks train-2-of-3.parquet"),
         (["data/train-00000-of-00001-0b1c2d3e.parquet", "data/train-00000-of-00002-1b1c2d3e.parquet",
@@ -163,7 +163,7 @@ def test_splits(tmp_path, names, count, training, validation, left):
         (["train-00000-of-00001-0b1c2d3e.parquet", "train-00000-of-00001-1b1c2d3e.parquet"], "same shard twice"),
         (["train.parquet", "train-00000-of-00001.parquet"], "train.parquet beside numbered shards"),
         (["train.parquet", "train.pq"], "same split in several formats"),
-        (["cat/0.parquet", "dog/0.parquet"], "several splits and none"),
+        (["cat/0.parquet", "dog/0.parquet"], "several splits, and none"),
     ],
 )  # fmt: skip
 def test_splits_that_have_two_readings(tmp_path, names, message):
@@ -199,7 +199,7 @@ def test_what_lies_beside_tables(tmp_path):
     (tmp_path / "cache-1.arrow").touch()
     first, _ = find(tmp_path)
     assert shown(first)[2] == {ENDING: ["LICENSE", "cache-1.arrow", "metadata.csv"], NO_ROW: ["docs/"]}
-    # Only one part tells of it, and it does so when it is alone as well.
+    # Only one part reports it, also when that part is alone.
     second = find(tmp_path, test_only=True)
     assert second[0] is None and shown(second[1])[2][OTHER_SPLITS] == ["train.parquet"]
     for name in ("cat", "dog"):
@@ -219,7 +219,7 @@ def test_tables_in_a_zip(tmp_path):
     view = ZipView.open(tmp_path / "a.zip")
     with pytest.raises(DataError, match="unzip it once"):
         huggingface.detect_tables(view, Recipe())
-    with zipfile.ZipFile(tmp_path / "a.zip", "a") as archive:  # among images it is a stray file
+    with zipfile.ZipFile(tmp_path / "a.zip", "a") as archive:  # among images it is an unrelated file
         archive.writestr("cat/0.jpg", b"")
     assert huggingface.detect_tables(ZipView.open(tmp_path / "a.zip"), Recipe()) is None
 
@@ -232,11 +232,11 @@ def test_tables_of_something_else(tmp_path):
     write(tmp_path / "d", "metadata.parquet", table=paths)
     stopped(tmp_path / "d", "must have a column of images .*Received: file_name, label")
     (tmp_path / "d" / "cat.jpg").touch()
-    stopped(tmp_path / "d", "lies beside images and holds none .*file_name, label.*classes_from")
+    stopped(tmp_path / "d", "is beside images and holds none .*file_name, label.*classes_from")
 
 
 def test_arrow_files(tmp_path):
-    """Streams, as the cache of `datasets` has them, and the format that other programs write, compressed or not."""
+    """Streams, as in the cache of `datasets`, and the format that other programs write, compressed or not."""
     table = rows("abcabc")
     write(tmp_path / "a", "pets-train.arrow", table=table)
     for name, compression in (("b", None), ("c", "zstd"), ("d", "lz4")):
@@ -253,7 +253,7 @@ def test_arrow_files(tmp_path):
 
 
 def test_damaged_offsets_are_refused(tmp_path):
-    """They would lead the reader out of the file."""
+    """They would make the reader leave the file."""
     path = write(tmp_path, "train.arrow", table=rows("ab" * 40, image="picture")) / "train.arrow"
     content = path.read_bytes()
     offsets = np.arange(0, 81 * 5, 5, dtype="<i4").tobytes()
@@ -276,7 +276,7 @@ def test_the_state_says_which_files_count(tmp_path):
     state(tmp_path, ["../secret.arrow"])
     stopped(tmp_path, "lacks ../secret.arrow")
     (tmp_path / "state.json").write_text('{"_data_files": [{"filename": "data-00000-of-00002.arrow", "take": 1}]}')
-    stopped(tmp_path, "takes some rows of data-00000-of-00002.arrow only")
+    stopped(tmp_path, "takes only some rows of data-00000-of-00002.arrow")
     for text in ('{"_data_files": 3}', '{"_data_files": [3]}', "[]", "{"):
         (tmp_path / "state.json").write_text(text)
         stopped(tmp_path, "state.json")
@@ -285,7 +285,7 @@ def test_the_state_says_which_files_count(tmp_path):
 
 
 def test_a_selection_is_kept(tmp_path):
-    """`select` and `shuffle` note rows and do not write them anew."""
+    """`select` and `shuffle` record the rows and do not rewrite them."""
     save(tmp_path, [rows("ab"), rows("cd")])
     write(tmp_path, "indices.arrow", table=pyarrow.table({"indices": pyarrow.array([3, 0, 3], pyarrow.uint64())}))
     state(
@@ -298,7 +298,7 @@ def test_a_selection_is_kept(tmp_path):
     assert source.reader.read(source.indices[0]) == b"\x89PNG\1"
     assert source.notes == ("indices.arrow picks 3 of 4 rows",)
     write(tmp_path, "indices.arrow", table=pyarrow.table({"indices": [4]}))
-    stopped(tmp_path, "indices.arrow must name some of the 4 rows")
+    stopped(tmp_path, "indices.arrow must hold row numbers from 0 to 3")
 
 
 def test_a_dictionary_lists_its_splits(tmp_path):
@@ -315,7 +315,7 @@ def test_a_dictionary_lists_its_splits(tmp_path):
     (tmp_path / "dataset_dict.json").write_text('{"splits": ["train", "validation"]}')
     stopped(tmp_path, "lacks the splits validation that dataset_dict.json lists")
     (tmp_path / "dataset_dict.json").write_text('{"splits": ["extra", "old"]}')
-    stopped(tmp_path, "none that is called train: extra/, old/")
+    stopped(tmp_path, "none is called train: extra/, old/")
     assert find(tmp_path, validation_dir="old")[0].origin == "extra/"
 
 
@@ -324,7 +324,7 @@ def test_numbers_of_rows_are_compared(tmp_path):
     infos = {"splits": {"train": {"num_examples": 9}, "test": {"num_examples": 4}}}
     (tmp_path / "d" / "dataset_info.json").write_text(json.dumps(infos))
     state(tmp_path / "d", ["data-00000-of-00001.arrow"], _split="train")
-    assert find(tmp_path / "d")[0].notes == ("dataset_info.json tells of 9 rows of train; 4 are there",)
+    assert find(tmp_path / "d")[0].notes == ("dataset_info.json states 9 rows of train, but there are 4",)
     write(tmp_path / "x", "data/train-0.parquet", "data/test-0.parquet")
     (tmp_path / "x" / "dataset_info.json").write_text(json.dumps(infos))
     first, second = find(tmp_path / "x")

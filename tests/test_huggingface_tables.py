@@ -19,7 +19,7 @@ TWO = ["a", "b", "a", "b"]
 
 
 def declared(table, **names):
-    """With classes as Hugging Face notes them."""
+    """With classes as Hugging Face describes them."""
     kinds = {column: {"names": list(found), "_type": "ClassLabel"} for column, found in names.items()}
     return table.replace_schema_metadata({b"huggingface": json.dumps({"info": {"features": kinds}}).encode()})
 
@@ -57,7 +57,7 @@ def test_the_column_of_classes(tmp_path, table, column):
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        (rows(None, 4, kind=OTHER, place=TWO), "hold the classes: kind, place; say which: label_column"),
+        (rows(None, 4, kind=OTHER, place=TWO), "hold the classes: kind, place; name one: label_column"),
         (rows(None, 4, kind=OTHER, variety=TWO), "hold the classes: kind, variety"),
         (rows(None, 4, target=OTHER, category=TWO), "hold the classes: category, target"),
         (rows(TWO, labels=OTHER), "hold the classes: label, labels"),
@@ -71,12 +71,12 @@ def test_the_column_of_classes(tmp_path, table, column):
         (rows([b"\xff"] * 4), "Column label holds bytes"),
         (declared(rows([0, 1, 0, 2]), label="xy"), "not among its 2 classes"),
         (declared(rows(FOUR), label="xx"), "two classes of column label have the same name"),
-        (rows(mask=[b"\x89PNG"] * 4, image="photo"), "hold the images: photo, mask; say which: image_column"),
+        (rows(mask=[b"\x89PNG"] * 4, image="photo"), "hold the images: photo, mask; name one: image_column"),
         (rows(image="blob").set_column(0, "blob", [[b"RIFF"] * 4]), "must have a column of images"),
         (rows().set_column(0, "image", [[{"bytes": None, "path": "/etc/hostname"}] * 4]), "holds no bytes of images"),
         (
             pyarrow.Table.from_arrays([[1], [b"a"], [2]], names=["label", "image", "label"]),
-            "several columns of one name",
+            "several columns with the same name",
         ),
     ],
 )
@@ -147,10 +147,10 @@ def test_shards_that_do_not_belong_together(tmp_path):
     write(tmp_path, "train-1.parquet", table=rows(FOUR))
     stopped(tmp_path, r"Column label holds values of different types \(int, str\)")
     write(tmp_path, "train-1.parquet", table=rows(place=OTHER))
-    stopped(tmp_path, "train-1.parquet has other columns")
+    stopped(tmp_path, "train-1.parquet has different columns")
     write(tmp_path, "train-0.parquet", table=declared(rows(FOUR), label="xy"))
     write(tmp_path, "train-1.parquet", table=declared(rows(FOUR), label="yx"))
-    stopped(tmp_path, "name the classes of column label in several ways: x, y; y, x")
+    stopped(tmp_path, "name the classes of column label differently: x, y; y, x")
     write(tmp_path, "train-1.parquet", table=rows([1.0, 0.0, None, 1.0]))
     source, _ = find(tmp_path)
     assert shown(source)[1] == list("xyxyyxy")
@@ -164,7 +164,7 @@ def test_parts_whose_classes_are_written_differently(tmp_path):
     write(tmp_path, "test.parquet", table=rows("xyyx"))
     assert shown(find(tmp_path)[1])[1] == list("xyyx")
     write(tmp_path, "test.parquet", table=rows(FOUR))
-    stopped(tmp_path, "test.parquet: column label holds numbers, and nothing says which of the classes")
+    stopped(tmp_path, "test.parquet: column label holds numbers, and nothing says which classes")
 
 
 def test_a_column_of_splits(tmp_path):
@@ -181,15 +181,15 @@ def test_a_column_of_splits(tmp_path):
     assert [source.indices.tolist() for source in find(tmp_path)] == [[0, 3], [1, 2]]
     (tmp_path / "data.parquet").unlink()
     write(tmp_path, "train.parquet", "test.parquet", table=rows("abab", split=splits))
-    stopped(tmp_path, "column split puts rows into other splits than their file does.*validation_dir")
+    stopped(tmp_path, "column split and the file put rows into different splits.*validation_dir")
     assert [len(source) for source in find(tmp_path, validation_dir="test")] == [4, 4]
 
 
-# --- Mixtures of all that
+# --- Mixtures of all of these
 
 
 class Mixture:
-    """A data set drawn at random, and what is in it: each image says its split, its row and its class."""
+    """A random data set, and its truth: each image encodes its split, its row and its class."""
 
     PLACES = (
         "{split}-{i:05d}-of-{n:05d}.{e}",
@@ -221,7 +221,7 @@ class Mixture:
         return values[self.rng.integers(len(values))]
 
     def table(self, split):
-        """A few rows, and they are noted. None for a class that is not said."""
+        """Make a few rows, and record them. None stands for a hidden class."""
         count, first = int(self.rng.integers(4, 9)), len(self.rows[split])
         classes = [self.pick(*self.classes, *[None] * self.chance(0.2)) for _ in range(count)]
         classes[:4] = [self.classes[0], self.classes[1]] * 2
@@ -268,7 +268,7 @@ class Mixture:
 
     def write(self):
         layout, ending = self.pick(*self.PLACES), self.pick("parquet", "parquet", "arrow")
-        if self.fault in ("shard", "leftover") and "-of-" not in layout:  # nothing would tell
+        if self.fault in ("shard", "leftover") and "-of-" not in layout:  # nothing would reveal it
             self.fault = None
         for split in self.splits:
             count = int(self.rng.integers(1, 4))
@@ -295,7 +295,7 @@ class Mixture:
         (self.folder / "dataset_dict.json").write_text(json.dumps({"splits": self.splits}))
 
     def check(self, training, validation):
-        """What was found is right, and what was not is counted."""
+        """Images that were found have the right labels, and the others are counted."""
         sources = [source for source in (training, validation) if source]
         passed = [(why, name) for source in sources for why, names in source.passed_over for name in names]
         seen = set()
@@ -304,7 +304,7 @@ class Mixture:
                 _, split, number, name = source.reader.read(row).decode("latin1").split(" ")
                 assert split in splits
                 expected = {name if self.style in ("names", "text", "categories") else str(self.classes.index(name))}
-                if self.fault == "type":  # each split as it is written; that they do not agree is told later
+                if self.fault == "type":  # each split as it is written; a later check finds that they differ
                     expected = {name, str(self.classes.index(name))}
                 assert source.class_names[label] in expected
                 assert (split, int(number)) not in seen
@@ -322,7 +322,7 @@ class Mixture:
 
 
 def test_random_mixtures(tmp_path):
-    """Right, or one sentence; never silently something else."""
+    """Right, or an error; never silently wrong."""
     outcomes = []
     for seed in range(60):
         mixture = Mixture(np.random.default_rng(seed), tmp_path / str(seed))

@@ -1,4 +1,4 @@
-"""What `inspect` finds in a data set, and how it says so."""
+"""What `inspect` finds in a data set, and how it reports it."""
 
 import csv
 import io
@@ -45,7 +45,7 @@ def inspected(capsys, *arguments):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Three classes, 4 + 2 images, and a few things beside them."""
+    """Three classes, 4 + 2 images, and a few files beside them."""
     folder = write_class_folders(tmp_path / "set", {"train": 4, "val": 2})
     (folder / "train" / "cross" / "notes.txt").write_text("none")
     (folder / "train" / "ring" / "scan.psd").write_text("none")
@@ -74,11 +74,11 @@ def test_classes_parts_and_what_is_passed_over(folder, capsys):
     assert found["layout"] == "class folders" and found["validation_from"] == "val/"
     passed_over = {name: reason for reason, files in found["passed_over"].items() for name in files["first"]}
     assert set(passed_over) == {"train/cross/notes.txt", "train/ring/scan.psd", "val/.DS_Store"}
-    assert passed_over["train/cross/notes.txt"] == "ending not read" and passed_over["val/.DS_Store"] == "hidden"
+    assert passed_over["train/cross/notes.txt"] == "extension not read" and passed_over["val/.DS_Store"] == "hidden"
     assert passed_over["train/ring/scan.psd"] == ".psd: this format is not read (convert it)"
     assert main(["inspect", str(folder)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert "passed over       1 ending not read: train/cross/notes.txt" in lines
+    assert "passed over       1 extension not read: train/cross/notes.txt" in lines
     assert lines[-4:] == ["class     training  validation", *(f"{n:<8}  {k:>8}  {v:>10}" for n, k, v in rows(found))]
 
 
@@ -102,7 +102,7 @@ def test_a_few_images_of_each_class_are_counted(tmp_path, capsys):
 
 
 def test_sizes_are_those_that_a_viewer_shows(tmp_path):
-    """From the headers: turned by EXIF in JPEG, PNG and TIFF, and also where the pixels are damaged."""
+    """From the headers: rotated by EXIF in JPEG, PNG and TIFF, and also if the pixels are damaged."""
     turned = Image.Exif()
     turned[0x0112] = 6
     for k, (size, kind, options) in enumerate(
@@ -150,7 +150,7 @@ def test_damaged_images_stand_for_those_that_are_not_decoded(folder, capsys, mon
     assert found["damaged"]["first"][0]["file"] == str(folder / "train" / "ring" / "0000.jpg")
     status, found, error = inspected(capsys, folder, "--max_skipped", 0.1)
     assert status == 1 and "3 of 18 images cannot be read, more than max_skipped (0.1) allows" in error
-    # Half of the training images and all of the validation images are looked at: each part is counted as it is.
+    # Half of the training images and all of the validation images are decoded: each part has its own estimate.
     monkeypatch.setattr(inspecting, "SAMPLE", 12)
     for name in ("0000", "0001"):
         (folder / "val" / "ring" / f"{name}.jpg").write_bytes(b"")
@@ -175,7 +175,7 @@ def test_a_row_without_a_file_is_unreadable(tmp_path, capsys):
     assert found["paths_from"] and "label" in found["labels_from"]
 
 
-# --- What nobody could train on
+# --- What a run could not train on
 
 
 def test_one_class_is_reported_all_the_same(tmp_path, capsys):
@@ -221,7 +221,7 @@ def test_exact_and_near_duplicates_across_parts_and_classes(folder, capsys):
     status, found, _ = inspected(capsys, folder)
     exact, near = found["duplicates"]["exact"], found["duplicates"]["near"]
     assert status == 0
-    # The same pixels as PNG may be decoded differently by a level: alike in any case.
+    # As PNG the same pixels may differ by a level after decoding, but they are alike.
     pairs = [*exact["first"], *near["first"]]
     assert [names(group) for group in exact["first"][:2]] == [{"0000.jpg", "copy.jpg"}, {"0001.jpg", "other.jpg"}]
     assert [len(group) for group in exact["first"][:2]] == [3, 2]
@@ -235,7 +235,7 @@ def test_exact_and_near_duplicates_across_parts_and_classes(folder, capsys):
     lines = str(inspect(folder)).splitlines()
     first = next(line for line in lines if line.startswith("exact duplicates"))
     assert "1 across parts, 1 across classes" in first
-    # Of a long group each part is shown, before more of the same.
+    # From a long group one image of each part is shown first.
     assert lines[lines.index(first) + 1].strip() == (
         "training cross: train/cross/0000.jpg = validation cross: val/cross/copy.jpg = "
         "training cross: train/cross/copy.jpg"
@@ -244,7 +244,7 @@ def test_exact_and_near_duplicates_across_parts_and_classes(folder, capsys):
 
 @pytest.mark.parametrize("form", ["folder", "zip", "npz"])
 def test_equal_files_are_found_among_all_images(tmp_path, monkeypatch, form):
-    """Also where neither is decoded; not those of which only the size and the end are the same."""
+    """Also if neither is decoded, but not if only the size and the last bytes are equal."""
     monkeypatch.setattr(inspecting, "SAMPLE", 2)
     folder = write_class_folders(tmp_path / "set", {"train": 12, "val": 6}, classes=["ring", "star"])
     shutil.copy(folder / "train" / "ring" / "0005.jpg", folder / "val" / "ring" / "0003.jpg")
@@ -265,8 +265,8 @@ def test_equal_files_are_found_among_all_images(tmp_path, monkeypatch, form):
     ring, star = ("0", "1") if form == "npz" else ("ring", "star")
     same = [("training", ring, "0005.jpg"), ("validation", ring, "0003.jpg")]
     if form != "npz":
-        assert equal == [same] and found.decoded == 2 and "looked for among all" in str(found)
-    else:  # of the pixels, in which the byte that was changed is none
+        assert equal == [same] and found.decoded == 2 and "searched for among all" in str(found)
+    else:  # in an array there are only pixels, and the changed byte is not one
         expected = [
             [("training", ring, "5"), ("validation", ring, "3")],
             [("training", star, "17"), ("validation", star, "9")],
@@ -317,7 +317,7 @@ def test_copies_look_alike_and_different_drawings_do_not():
 
 
 def test_alike_images_of_all_blocks_are_found(monkeypatch):
-    """Against every pair by itself; the blocks of the matrix are small."""
+    """Compared with testing every pair separately; the blocks of the matrix are small."""
     rng = np.random.default_rng(3)
     base = rng.integers(0, 256, (16, 1, 16, 16, 3))
     noisy = np.clip(
@@ -356,7 +356,7 @@ def test_the_sample_has_of_each_part_as_many(folder, monkeypatch):
     monkeypatch.setattr(inspecting, "MEASURED", 4)
     found = inspect(folder)
     assert (found.decoded, found.measured) == (8, 4)
-    assert "8 of 18 images; files that are equal are looked for among all" in str(found)
+    assert "8 of 18 images; equal files are searched for among all" in str(found)
     assert inspect(folder, decode_all=True).decoded == 18
     sources = found.sources
     assert {part: len(places) for part, places in inspecting._sample(sources, 8, 0).items()} == {
@@ -447,7 +447,7 @@ def test_names_that_are_no_text(tmp_path, capsys):
     status, found, error = inspected(capsys, tmp_path / "set", "--output", tmp_path / "out")
     assert (status, error) == (0, "")
     json.dumps(found, ensure_ascii=False).encode()
-    assert "\\udcff cross" in found["classes"] and found["passed_over"]["ending not read"]["first"] == [
+    assert "\\udcff cross" in found["classes"] and found["passed_over"]["extension not read"]["first"] == [
         "val/\\udcfe.txt"
     ]
     assert found["duplicates"]["exact"]["first"][0][1]["name"].endswith("val/ring/caf\\udce9.jpg")

@@ -27,7 +27,7 @@ def installer():
 
 
 def dry_run(*arguments):
-    """The commands that make would run, whatever a make around us was told."""
+    """The commands that make would run, whatever the options of a make around this test."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
     command = ["make", "--dry-run", *arguments]
     return subprocess.run(
@@ -95,7 +95,7 @@ def test_make_installs_again_for_other_backends_or_a_gpu(variables, stamp, backe
 
 
 def test_the_tests_of_one_backend_are_given_all(tmp_path):
-    """They compare each with the others."""
+    """Because tests compare each backend with the others."""
     found = dry_run("test", "BACKENDS=jax", f"VENV={tmp_path}/venv")
     assert "--backends tensorflow jax torch" in found and "KERAS_BACKEND=torch" not in found
 

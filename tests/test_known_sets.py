@@ -1,4 +1,4 @@
-"""Published data sets as they come: drawn in small, each image labeled as its publisher means it."""
+"""Published data sets in small versions: each image must have the label that its publisher means."""
 
 import json
 import os
@@ -122,7 +122,7 @@ def asl(d):
 
 def pet_images(d):
     d.images("PetImages/{c}/{i}.jpg", ["Cat", "Dog"], count=120)
-    d.write("PetImages/Cat/66.jpg")  # damaged: it counts, and is left out when it is read
+    d.write("PetImages/Cat/66.jpg")  # damaged: it is listed, and left out when it is read
     d.write("PetImages/Dog/Thumbs.db")
     d.write("PetImages/Cat/Thumbs.db")
     d.write("readme[1].txt")
@@ -199,14 +199,14 @@ def fruits_of_two_sizes(d):
 
 
 def numbered_validation(d):
-    """Class folders, and validation images whose table has numbers, which the folders do not say."""
+    """Class folders, and validation images whose table has numbers that the folders do not explain."""
     d.images("train/{c}/{c}_{i}.JPEG", WNIDS)
     d.images("val/{i}.JPEG", [""], part=None)
     d.table("val.csv", [["file", "label"], *([f"{i}.JPEG", i % 3] for i in range(8))])
 
 
 def lists_with_labels(d):
-    """As Caffe takes them: a path and a number in each line."""
+    """Lists as Caffe takes them: a path and a number in each line."""
     for part, used, count in (("train", "train", 24), ("val", "val", 9)):
         rows = [[f"images/{part}_{i}.jpg", i * 5 % 3] for i in range(count)]
         for path, label in rows:
@@ -268,7 +268,7 @@ def load(d, **values):
 
 
 def said(images, folder):
-    """`{path: class}` as it was read."""
+    """`{path: class}` as the readers find it."""
     pairs = zip(images.paths, images.labels, strict=True)
     return {os.path.relpath(path, folder): images.class_names[label] for path, label in pairs}
 
@@ -313,7 +313,7 @@ def test_the_validation_folder_alone(tmp_path):
     tiny_imagenet(d)
     top = d.folder / "tiny-imagenet-200/val"
     values = {"data_dir": str(top), "resize": 67, "run_dir": str(tmp_path / "runs")}
-    with pytest.raises(DataError, match="column 2, column 3; say which: label_column"):
+    with pytest.raises(DataError, match="column 2, column 3; name one: label_column"):
         load_test_data(Recipe(**values))
     found = said(load_test_data(Recipe(**values, label_column="column 2")), top)
     assert found == {path[22:]: wnid for path, wnid in d.truth["val"].items()}
@@ -331,7 +331,7 @@ def test_lists_of_parts(tmp_path):
             d.table(f"{name}.txt", [[path] for path in chosen])
         pair = load(d)
         counts = pair[0].summary.counts
-        counts.pop("ending not read", None)
+        counts.pop("extension not read", None)
         return len(pair[0]), len(pair[1]), pair[0].summary.validation_from, counts
 
     assert parts(train=names[::2], val=names[1::2]) == (8, 8, "val.txt", {})
@@ -349,7 +349,7 @@ def test_lists_of_parts(tmp_path):
         ({"train": names[::2], "test": names[:3]}, "train.txt share images and are not used"),
         ({"train": names[::2], "test1": names[1::4], "test2": names[3::4]}, "name different images for one part"),
         ({"train": names[::2], "test": ["x", "y", *names[1:2]]}, "1 of its 3 lines name one image"),
-        ({"train": names[::2], "test": ["x", *names[1::2]]}, "test.txt names 1 images that are not there"),
+        ({"train": names[::2], "test": ["x", *names[1::2]]}, "test.txt names 1 images that do not exist"),
     ):
         parts(**lists)
         assert said in str(load(d)[0].summary)
@@ -386,7 +386,7 @@ def test_the_user_names_the_validation_folder(tmp_path):
     d = Drawn(tmp_path / "e")
     d.images("train/{c}/{i}.jpg", ["cat", "dog"])
     d.images("new/{i}.jpg", [""])
-    with pytest.raises(DataError, match="validation_dir: nothing says what images in new show"):
+    with pytest.raises(DataError, match="validation_dir: new holds no images with classes"):
         load(d, validation_dir="new")
 
 
@@ -408,7 +408,7 @@ def test_several_classes_of_one_image(tmp_path, labels, several):
         rows.append([f"{i}.jpg", f'"{labels[i % 3]}"'])
     d.table("labels.csv", rows)
     if several:
-        with pytest.raises(DataError, match="several classes for one image; .*label_column"):
+        with pytest.raises(DataError, match="several classes for one image. Name a different one: label_column"):
             load(d)
     pair = load(d, label_column="labels")
     check(d, pair)

@@ -15,7 +15,7 @@ from alexnet.layers import (
     WithinChannelLRN,
 )
 
-# Parameters that make the divisor matter; the paper's are among them.
+# Parameters with which the divisor matters, among them the paper's.
 SETTINGS = [
     {"n": 5, "k": 2.0, "alpha": 1e-4, "beta": 0.75},
     {"n": 3, "k": 1.0, "alpha": 0.01, "beta": 0.5},
@@ -42,7 +42,7 @@ def tensorflow_lrn(x, n, k, alpha, beta):
 
 
 def torch_lrn(x, n, k, alpha, beta):
-    """On channels-first input, as torch has it; an even n is the window of n + 1 that the paper's formula means."""
+    """Channels-first input, as in PyTorch; an even n means the window of n + 1 in the paper's formula."""
     width = 2 * (n // 2) + 1
     x = torch.tensor(x, requires_grad=True)
     y = torch.nn.LocalResponseNorm(width, alpha=width * alpha, beta=beta, k=k)(x)
@@ -98,7 +98,7 @@ def test_equals_onnx(setting):
     y = to_numpy(LocalResponseNormalization(**setting, data_format="channels_first")(x))
     exact, reference = exact_lrn(x, **setting), onnx_lrn(x, **setting)
     np.testing.assert_allclose(y, exact, rtol=1e-6)
-    # onnxruntime's own rounding is up to 2.4e-5 from the exact value, so it cannot be asked for 1e-6.
+    # onnxruntime's own rounding is up to 2.4e-5 from the exact value, so 1e-6 is not possible.
     np.testing.assert_allclose(y, reference, rtol=3e-5)
 
 
@@ -192,7 +192,7 @@ def test_pixels_lose_their_mean_in_float32():
 @pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
 @pytest.mark.parametrize("groups", [2, 4])
 def test_windows_stay_in_their_group(groups, data_format):
-    """As PyTorch's layer on each part alone; in one group the result is another."""
+    """Like PyTorch's layer on each part alone; in one group the result is different."""
     x = activities((2, 16, 4, 3))
     setting = {"n": 5, "k": 1.0, "alpha": 0.01, "beta": 0.75}
     parts = [torch_lrn(part, **setting) for part in np.split(x, groups, 1)]
@@ -210,7 +210,7 @@ def test_windows_stay_in_their_group(groups, data_format):
 
 @pytest.mark.parametrize("size", [1, 3, 5, 21])
 def test_within_channel_lrn(size):
-    """Against PyTorch's average over a window, zeros counted: the same sum divided by the window's size."""
+    """Compared with PyTorch's average over a window that counts zeros: the same sum divided by the window's size."""
     setting = {"size": size, "k": 1.0, "alpha": 0.002, "beta": 0.75}
     x = activities((2, 9, 8, 4))
     layer = WithinChannelLRN(**setting)

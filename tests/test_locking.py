@@ -25,7 +25,7 @@ def test_one_at_a_time(tmp_path):
             FolderLock(folder),
         ):
             pass
-        with FolderLock(folder, ".another"):  # for another purpose
+        with FolderLock(folder, ".another"):  # for a different purpose
             pass
     assert not (tmp_path / "a").exists()  # nothing was written there
     folder.mkdir(parents=True)
@@ -62,7 +62,7 @@ def test_a_folder_that_is_removed_meanwhile(tmp_path):
 
 
 def test_a_lock_taken_from_a_file_that_was_removed_is_none(tmp_path, monkeypatch):
-    """Between the opening of the file and the locking its holder has ended and removed it."""
+    """Between opening the file and locking it, its holder has ended and removed it."""
     real, removed = locking.fcntl.flock, []
 
     def flock(descriptor, operation):

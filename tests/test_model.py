@@ -73,7 +73,7 @@ def test_every_network_counts(network):
 
 @pytest.mark.parametrize("network", PUBLISHED)
 def test_logits_equal_pytorch(network):
-    """Each full network against the same one in plain PyTorch: within 5e-5, so any two backends within 1e-4."""
+    """Each full network agrees with the same one in plain PyTorch to 5e-5, so any two backends agree to 1e-4."""
     model = AlexNet(network, initializer="zeros")
     set_numpy_weights(model)
     reference = torch_alexnet.TorchAlexNet(network).take(model)
@@ -94,7 +94,7 @@ def test_logits_equal_pytorch(network):
     ],
 )
 def test_gradients_and_training_equal_pytorch(network):
-    """Of a quarter of the width, on images of 67 pixels: the gradients of three images, then five steps."""
+    """A quarter of the width, images of 67 pixels: the gradients of three images, then five steps."""
     model = AlexNet(network, (67, 67, 3), classes=10, dropout=0.0, width=0.25, initializer="zeros")
     set_numpy_weights(model)
     reference = torch_alexnet.TorchAlexNet(network, 10, model.get_layer("fc6").kernel.shape[0], 0.25).take(model)
@@ -113,7 +113,7 @@ def test_gradients_and_training_equal_pytorch(network):
 
 @pytest.mark.parametrize("side", [67, 227, 256])
 def test_torchvision_averages_to_six_by_six(side):
-    """What its adaptive pooling does to other sizes than 224, wider and narrower than 6 x 6."""
+    """Its adaptive pooling for sizes other than 224, with maps larger and smaller than 6 x 6."""
     model = AlexNet("torchvision", (side, side, 3), classes=5, classifier_activation=None, initializer="zeros")
     set_numpy_weights(model)
     reference = torch_alexnet.TorchAlexNet("torchvision", classes=5).take(model)
@@ -182,7 +182,7 @@ def test_initial_values_of_he(network):
             expected = init_gain(NETWORKS[network]) * (2 / np.prod(kernel.shape[:-1])) ** 0.5
             assert np.std(kernel) == pytest.approx(expected, rel=0.05), layer.name
             assert not bias.any()
-    # The purpose of the gain: pixels come out as logits of about one, by chance .5 to 6. The paper's are 25 without it.
+    # The purpose of the gain: logits are about one, by chance .5 to 6. With the paper's initial values they are 25.
     natural = np.clip(np.random.default_rng(0).normal(120, 75, (16, 67, 67, 3)), 0, 255)
     assert 0.05 < np.std(without_softmax(model).predict_on_batch(natural)) < 10
 

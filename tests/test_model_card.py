@@ -1,4 +1,4 @@
-"""The model card of a run: what hubs read of it, and that it says what the run recorded."""
+"""The model card of a run: what hubs read from it, and that it agrees with the run's record."""
 
 import copy
 import json
@@ -22,7 +22,7 @@ SAVED = Path(__file__).with_name("saved_before") / "run"
 
 @pytest.fixture
 def recorded():
-    """What a run recorded, with every parameter that runs have now."""
+    """A run's record, with every parameter that runs have now."""
     found = json.loads((SAVED / "metrics.json").read_text())
     found["parameters"]["network"] = found["parameters"].pop("preset")
     found["parameters"] = Recipe(**found["parameters"]).model_dump()

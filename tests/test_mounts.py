@@ -1,4 +1,4 @@
-"""What is attached to a notebook on Kaggle: found by its name, in both layouts, for data, weights and runs."""
+"""Attachments of a notebook on Kaggle are found by their names, in both layouts, for data, weights and runs."""
 
 import errno
 import json
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.once
 
 @pytest.fixture
 def kaggle(tmp_path, monkeypatch):
-    """The folders of a session, and the variable by which it is known."""
+    """The folders of a session, and the variable that identifies it."""
     for name in ("input", "working"):
         (tmp_path / name).mkdir()
         monkeypatch.setattr(mounts, name.upper(), tmp_path / name)
@@ -74,7 +74,7 @@ def test_a_name_of_several_things_is_refused_with_all_of_them(kaggle):
 
 
 def test_the_layout_that_tells_owners_goes_first(kaggle):
-    """The other one may hold somebody else's, or a link to the same."""
+    """The other layout may hold somebody else's data set, or a link to the same one."""
     new = attach(kaggle, "datasets/me/pets")
     old = attach(kaggle, "pets")
     assert mounts.find_mount("me/pets") == new
@@ -86,7 +86,7 @@ def test_the_layout_that_tells_owners_goes_first(kaggle):
 
 
 def test_data_and_weights_by_slug(kaggle, tiny, tmp_path):
-    """A data set of images, and a model in another notebook's output, whose folder nobody has to know."""
+    """A data set of images, and a model in another notebook's output, whose folder one need not know."""
     write_class_folders(attach(kaggle, "datasets/me") / "shapes3", {"train": 12, "val": 4})
     values = {**tiny, "data_dir": "me/shapes3", "run_dir": "runs", "epochs": 1, "name": "first"}
     first = train(Recipe(**values), verbose=0)
@@ -100,9 +100,9 @@ def test_data_and_weights_by_slug(kaggle, tiny, tmp_path):
     assert alexnet.load_checkpoint("me/trained").count_params() == first.model.count_params()
     (folder / "other.keras").write_bytes((folder / "model.keras").read_bytes())
     assert find_weights(folder) == folder
-    with pytest.raises(CheckpointError, match=f"holds 2 other files; give the path of one: {folder}/model.keras, "):
+    with pytest.raises(CheckpointError, match=f"2 other checkpoints. Give the path of one: {folder}/model.keras, "):
         find_weights("me/trained")
-    with pytest.raises(CheckpointError, match="without a model.keras, or any other checkpoint"):
+    with pytest.raises(CheckpointError, match="without a model.keras or any other checkpoint"):
         find_weights("me/shapes3")
 
 
@@ -118,7 +118,7 @@ def test_drawn_data_go_where_they_may(tmp_path, monkeypatch):
     training, _ = load_data(recipe("signs", batch_size=4))
     assert training.path(0).startswith(f"{tmp_path}/shell/data/signs/")
     places[0].parent.unlink()
-    assert readers._drawn("signs") == places[2] / "signs"  # where they are is not drawn again
+    assert readers._drawn("signs") == places[2] / "signs"  # existing images are not drawn again
     shutil.rmtree(places[2])
     assert readers._drawn("signs") == places[0] / "signs"
     shutil.rmtree(places[0])
@@ -138,12 +138,12 @@ def test_where_drawn_data_may_go(kaggle, monkeypatch):
     ]
 
 
-# --- Sessions that go on
+# --- Sessions that resume
 
 
 @pytest.mark.slow
 def test_a_session_goes_on_from_the_output_of_the_last(kaggle, tiny, monkeypatch, capsys):
-    """The output is attached, read-only, and nobody copies anything; the result is that of one session."""
+    """The output is attached read-only, and nobody copies anything; the result is that of a single session."""
     values = Recipe(**{**tiny, "run_dir": "runs", "name": "long", "save_steps": 2})
     whole = train(values.replace(name="whole"), verbose=0)
     with monkeypatch.context() as patch, pytest.raises(OSError, match="session"):
@@ -169,7 +169,7 @@ def test_a_session_goes_on_from_the_output_of_the_last(kaggle, tiny, monkeypatch
 
 
 def test_which_attached_run_is_copied(kaggle, tiny, capsys):
-    """The unfinished one of this name in either layout, where none is here; of several, none."""
+    """The unfinished run of this name in either layout, if there is none here; none if there are several."""
     values, here = Recipe(**{**tiny, "run_dir": "runs", "name": "long"}), kaggle / "working/runs/long/torch"
 
     def put(place, *names):
@@ -201,7 +201,7 @@ def test_which_attached_run_is_copied(kaggle, tiny, capsys):
 
 @pytest.mark.slow
 def test_a_finished_run_is_taken_from_an_attached_output(kaggle, tiny, monkeypatch):
-    """03_evaluate finds the run of 02_train; training under its name again begins anew, as it does elsewhere."""
+    """03_evaluate finds the run of 02_train; training under its name again starts over, as it does elsewhere."""
     values = Recipe(**{**tiny, "run_dir": "runs", "epochs": 1})
     made = train(values, verbose=0)
     shutil.move(kaggle / "working" / "runs", attach(kaggle, "notebooks/me/trained") / "runs")
@@ -218,8 +218,8 @@ def test_a_finished_run_is_taken_from_an_attached_output(kaggle, tiny, monkeypat
 
 @pytest.mark.slow
 def test_a_run_on_a_drive_that_cannot_do_everything(tiny, tmp_path, monkeypatch, caplog):
-    """As Drive is in Colab, or worse: no locks, no modes, no links, folders that cannot be flushed, and files whose
-    numbers are others at each look. The run is saved, resumed and finished all the same."""
+    """Like Drive in Colab, or worse: no locks, no modes, no links, folders that cannot be flushed, and files whose
+    inode numbers change at each look. The run is still saved, resumed and finished."""
     real_fsync, real_fstat = os.fsync, os.fstat
 
     def unsupported(*_, **__):
@@ -244,5 +244,5 @@ def test_a_run_on_a_drive_that_cannot_do_everything(tiny, tmp_path, monkeypatch,
     resumed = train(values, verbose=0)
     assert [row["loss"] for row in resumed.history] == [row["loss"] for row in whole.history]
     assert resumed.metrics["status"] == "finished" and not list(resumed.folder.glob(".*"))
-    assert caplog.text.count("cannot be locked") == 3  # once a run
+    assert caplog.text.count("cannot be locked") == 3  # once per run
     assert "could not be saved" not in caplog.text and "Operation not supported" in caplog.text

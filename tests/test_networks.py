@@ -1,4 +1,4 @@
-"""Networks as rows of data: the ablations of 2012, CIFAR-10's, rows of a user, and what the optimizer reads of them."""
+"""Networks as rows of data: the ablations of 2012, CIFAR-10's, users' rows, and what the optimizer reads from them."""
 
 import keras
 import numpy as np
@@ -96,7 +96,7 @@ def test_logits_gradients_and_training_equal_pytorch(network):
 
 
 def test_factors_reach_kernels_and_biases():
-    """One step of a gradient that is known: the loss is the sum of all weights of two layers."""
+    """One step with a known gradient: the loss is the sum of all weights of two layers."""
     layers = [keras.layers.Dense(2, name="a"), keras.layers.Dense(2, name="b")]
     model = keras.Sequential([keras.Input((3,)), *layers])
     optimizer = SGD(0.1, 0.9, 0.5, factors={"a": ((2.0, 3.0), (4.0, 1.0))})
@@ -185,7 +185,7 @@ def test_what_a_network_cannot_do_without():
 
 @pytest.fixture
 def own(request):
-    """A row of a user's own, for one test."""
+    """A user's own row, for one test."""
     name = "of_my_own"
     row = Network(
         title="mine",
@@ -291,7 +291,7 @@ def test_files_of_a_network_with_local_layers(tmp_path):
 
 @pytest.mark.parametrize("settings", [{"padding": "same"}, {"strides": (2, 1)}])
 def test_locally_connected_against_sums_written_out(settings):
-    """Each place's product with its own kernel, one after the other in NumPy."""
+    """The product of each position with its own kernel, one after the other in NumPy."""
     layer = LocallyConnected2D(5, 3, activation="relu", bias_initializer="random_normal", **settings)
     images = np.random.default_rng(0).normal(size=(2, 5, 6, 4)).astype("float32")
     found = to_numpy(layer(images))
@@ -310,7 +310,7 @@ def test_locally_connected_against_sums_written_out(settings):
     again.build(images.shape)
     again.set_weights(layer.get_weights())
     np.testing.assert_array_equal(to_numpy(again(images)), found)
-    # Glorot's rule for one place: 36 inputs and 5 units.
+    # Glorot's rule for one position: 36 inputs and 5 units.
     wide = LocallyConnected2D(5, 3, padding="same")
     wide.build((None, 20, 20, 4))
     assert np.std(to_numpy(wide.kernel)) == pytest.approx((2 / (36 + 5)) ** 0.5, rel=0.05)
@@ -355,7 +355,7 @@ def test_pooling_that_rounds_up_equals_pytorch(layer, side):
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="a fault of TensorFlow's")
 @pytest.mark.parametrize("network", ["paper", "torchvision"])
 def test_only_arrays_of_rank_2_are_multiplied(network):
-    """TensorFlow 2.20 writes past its memory where it multiplies rank 4 by rank 2 and a size is 1."""
+    """TensorFlow 2.20 writes past its memory if it multiplies rank 4 by rank 2 and a size is 1."""
     import tensorflow as tf
 
     model = AlexNet(network, input_shape=(67, 67, 3), width=0.0625, classes=3, initializer="zeros")

@@ -1,4 +1,4 @@
-"""What is installed: the wheel has all that the package needs, and declares it."""
+"""The wheel contains everything that the package needs, and declares its dependencies."""
 
 import ast
 import importlib.metadata
@@ -28,7 +28,7 @@ def names(requirements):
 
 
 def imported(path):
-    """The packages of others that a file imports."""
+    """The other packages that a file imports."""
     for node in ast.walk(ast.parse(path.read_text())):
         modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         modules += [node.module] if isinstance(node, ast.ImportFrom) else []
@@ -36,7 +36,7 @@ def imported(path):
 
 
 def test_every_import_is_declared():
-    """In dependencies, or in the extra that the sentence about a missing package names."""
+    """In dependencies, or in the extra that the message about a missing package names."""
     distributions = importlib.metadata.packages_distributions()
     needed = set()
     for path in sorted((ROOT / "alexnet").rglob("*.py")):
@@ -90,7 +90,7 @@ def test_the_wheel_is_complete(installed):
 
 
 def test_the_wheel_works_without_a_checkout(installed, tmp_path):
-    """From a folder with nothing in it: what is drawn and trained lies there afterwards."""
+    """From an empty folder, which afterwards holds the drawn data and the run."""
     site, _ = installed
     environment = {**os.environ, "PYTHONPATH": str(site)}
 

@@ -1,4 +1,4 @@
-"""Packed folders: exact, resumable after any end, and watchful of damage."""
+"""Packed folders are exact, can be resumed after any interruption, and detect damage."""
 
 import json
 import shutil
@@ -43,13 +43,13 @@ def pack(folder, target, encoding="raw", **values):
 
 
 def contents(folder):
-    """What a packed folder holds; a killed command leaves its lock's file, which locks nothing any more."""
+    """The files of a packed folder; a killed command leaves its lock's file, which no longer locks anything."""
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".lock.tmp"}
 
 
 @pytest.fixture(scope="module")
 def small_pack(shapes_folder, tmp_path_factory):
-    """The small data set packed in raw pixels; nobody may change it."""
+    """The small data set packed as raw pixels; tests must not change it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(packing, "SHARD_BYTES", 10 * SIZE**2 * 3)
         target = tmp_path_factory.mktemp("packed") / "raw"
@@ -106,7 +106,7 @@ def test_colors_are_those_of_all_training_images(shapes_folder, small_pack):
 def test_a_smaller_resize_is_served_and_a_larger_one_refused(small_pack):
     training, _ = packed.load_packed(small_pack)
     assert training.images(np.arange(2), 68)[0].shape == (68, 68, 3)
-    with pytest.raises(DataError, match="packed at 72 pixels; resize 80 asks for more"):
+    with pytest.raises(DataError, match="packed at 72 pixels, but resize 80 asks for more"):
         training.images(np.arange(2), 80)
 
 
@@ -134,7 +134,7 @@ def test_after_a_kill_it_goes_on_and_nothing_differs(shapes_folder, small_pack, 
     assert child.wait() == -signal.SIGKILL
     stamp = third.stat().st_mtime_ns
     assert packed.is_packed(target)
-    with pytest.raises(DataError, match="is not packed to its end; the same pack command continues"):
+    with pytest.raises(DataError, match="is not packed completely. Run the same pack command again"):
         load_data(recipe(target))
     with pytest.raises(DataError, match="killed was begun with encoding raw, not jpeg"):
         pack(shapes_folder, target, "jpeg")
@@ -149,7 +149,7 @@ def test_other_images_or_parameters_are_refused(shapes_folder, own_pack, tmp_pat
         pack(tmp_path / "other", own_pack)
     with pytest.raises(DataError, match="size 72, not 70"):
         pack(shapes_folder, own_pack, resize=70)
-    with pytest.raises(DataError, match="holds something else"):
+    with pytest.raises(DataError, match="holds other files"):
         pack(shapes_folder, tmp_path / "other")
     assert pack(shapes_folder, own_pack).remaining == 0
 
@@ -161,7 +161,7 @@ def test_a_flipped_byte_spoils_one_image(own_pack, capsys):
     content[4 * SIZE**2 * 3] ^= 1
     shard.write_bytes(content)
     assert main(["pack", str(own_pack), "--verify"]) == 1
-    assert f"{shard.name} has another checksum" in capsys.readouterr().err
+    assert f"{shard.name} has a different checksum" in capsys.readouterr().err
     training, _ = packed.load_packed(own_pack)
     squares = training.images(np.arange(72), SIZE)
     (bad,) = [square for square in squares if isinstance(square, ImageError)]
@@ -174,7 +174,7 @@ def test_missing_and_cut_off_shards_are_named_and_written_again(shapes_folder, s
     (own_pack / "training-00001-of-00008.array_record").unlink()
     cut = own_pack / "validation-00001-of-00002.array_record"
     cut.write_bytes(cut.read_bytes()[:-5])
-    with pytest.raises(DataError, match=rf"training-00001-of-00008.array_record, {cut.name} are missing or cut off"):
+    with pytest.raises(DataError, match=rf"training-00001-of-00008.array_record, {cut.name} are missing or truncated"):
         load_data(recipe(own_pack))
     assert {file for file, _ in packed.verify(own_pack)} == {"training-00001-of-00008.array_record", cut.name}
     assert pack(shapes_folder, own_pack).remaining == 18
@@ -202,7 +202,7 @@ def test_too_small_a_disk_is_told_before(shapes_folder, tmp_path, monkeypatch, c
     space = namedtuple("usage", "total used free")
     monkeypatch.setattr(packing.shutil, "disk_usage", lambda folder: space(10**9, 10**9 - 10**6, 10**6))
     assert main(["pack", str(shapes_folder), str(tmp_path / "out"), "--resize", "72"]) == 2
-    assert "has 0.0 GB left, and 0.0 GB are needed for 90 images of 72 x 72" in capsys.readouterr().err
+    assert "left, but 90 images of 72 x 72 pixels, raw, need 1.4 MB." in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
@@ -211,7 +211,7 @@ def test_the_command_says_what_it_will_take(shapes_folder, tmp_path, capsys):
     assert main(["pack", str(shapes_folder), target, "--resize", "72", "--verify"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(f"{shapes_folder}: class folders; 3 classes by the names of the folders (cross, ring, ")
-    assert lines[1].startswith("90 of 90 images to pack, 72 x 72 pixels, raw: 0.0 GB in all, about ")
+    assert lines[1].startswith("90 of 90 images to pack, 72 x 72 pixels, raw: 1.4 MB in all, about ")
     assert lines[2:] == [f"{target}: 90 images", f"{target}: every file has its checksum"]
     assert main(["pack", str(tmp_path / "none"), target]) == 2
     with pytest.raises(SystemExit):
@@ -230,7 +230,7 @@ def test_a_manifest_that_is_none(own_pack):
 
 
 def test_memory_stays_bounded(monkeypatch):
-    """However slowly shards are written, no more than `depth` squares wait."""
+    """However slowly shards are written, at most `depth` squares wait."""
     from concurrent.futures import ThreadPoolExecutor
 
     made = []

@@ -39,6 +39,16 @@ def test_a_page_has_a_title_and_is_dark_where_the_system_is():
     assert "--jp-layout-color0:" in dark
 
 
+def test_a_table_of_text_keeps_its_lines():
+    """On a phone it is moved sideways; one long line is wrapped."""
+    cells = [
+        nbformat.v4.new_code_cell("1", outputs=[nbformat.v4.new_output("stream", text=text)])
+        for text in ("one long line\n", "a table\n" * 5)
+    ]
+    page = notebook_pages.as_page(nbformat.v4.new_notebook(cells=cells), stand_in)
+    assert re.findall(r'<div class="(lines|)">\s*<div class="jp-RenderedText', page) == ["", "lines"]
+
+
 def test_formulas_are_formulas_and_code_is_code():
     notebook = notebook_of("# A\n\n$$ b = 1 $$\n\nand $a_i * a_j * c$, but `$HOME` and `b$`\n\n    echo $A $B\n")
     page = notebook_pages.as_page(notebook, stand_in)

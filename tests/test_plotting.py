@@ -53,7 +53,7 @@ def test_a_notebook_shows_figures_sharp_and_described(monkeypatch):
     figure = plotting.curves(HISTORY)
     from IPython.core.formatters import IPythonDisplayFormatter
 
-    assert IPythonDisplayFormatter()(figure) is True  # IPython shows it no other way
+    assert IPythonDisplayFormatter()(figure) is True  # otherwise IPython does not show it
     ((data, metadata),) = shown
     picture = Image.open(io.BytesIO(data["image/png"]))
     described = metadata["image/png"]

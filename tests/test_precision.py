@@ -76,8 +76,8 @@ def test_what_is_computed_in_which_precision(policy):
 @pytest.mark.parametrize("policy", MIXED, indirect=True)
 @pytest.mark.parametrize("size", [0.01, 300.0, 60000.0])
 def test_normalization_sums_in_float32(policy, size):
-    """Results and gradients are float64's but for the rounding of inputs and outputs; squares of 300 are too large for
-    float16, those of 0.01 have few digits left there."""
+    """Results and gradients are float64's up to the rounding of inputs and outputs; squares of 300 are too large for
+    float16, and those of 0.01 keep only few digits there."""
     low = policy.removeprefix("mixed_")
     drawn = np.random.default_rng(0).uniform(-size, size, (2, 3, 3, 16)).astype("float32")
     x = to_numpy(ops.cast(ops.cast(drawn, low), "float32"))
@@ -95,7 +95,7 @@ def test_normalization_sums_in_float32(policy, size):
 
 @pytest.mark.parametrize("policy", MIXED, indirect=True)
 def test_softmax_in_float32(policy):
-    """Probabilities below float16's smallest number, and a sum of one that bfloat16 misses."""
+    """Probabilities below float16's smallest number, and a sum of one that bfloat16 cannot reach."""
     model = small()
     kernel, bias = model.get_layer("fc8").get_weights()
     model.get_layer("fc8").set_weights([0 * kernel, -3.0 * np.arange(10, dtype="float32")])
@@ -129,7 +129,7 @@ def test_a_step_of_infinite_gradients_is_skipped(policy):
     model.optimizer.dynamic_scale.assign(2.0**60)
     before = values(model)
     loss = batch_loss(model, *batch())
-    assert np.isfinite(loss)  # of the unscaled loss
+    assert np.isfinite(loss)  # the unscaled loss
     assert float(to_numpy(model.optimizer.dynamic_scale)) == 2.0**59
     assert int(to_numpy(model.optimizer.iterations)) == 0
     for one, other in zip(before, values(model), strict=True):
@@ -138,7 +138,7 @@ def test_a_step_of_infinite_gradients_is_skipped(policy):
 
 @pytest.mark.parametrize("policy", ["mixed_float16"], indirect=True)
 def test_scaling_saves_small_gradients(policy):
-    """An fc8 of tiny kernels sends back gradients below float16's smallest number."""
+    """An fc8 with tiny kernels returns gradients below float16's smallest number."""
 
     def change(scale):
         model = training_model(rate=1.0)
@@ -157,7 +157,7 @@ def test_scaling_saves_small_gradients(policy):
 
 @pytest.mark.slow
 def test_a_resumed_run_keeps_its_loss_scale(tiny, monkeypatch):
-    """To the bit, with a scale that falls before the interruption and grows after it."""
+    """Equal to the bit, with a loss scale that falls before the interruption and grows after it."""
     real = keras.optimizers.LossScaleOptimizer.__init__
 
     def growing(self, inner, initial_scale=2.0**20, dynamic_growth_steps=3, **settings):
@@ -201,7 +201,7 @@ def quantized(activities):
 
 
 def by_hand(model, images, activities):
-    """Probabilities with fc layers rounded by hand: a scale for each unit, and one for each image's activities."""
+    """Probabilities with fc layers rounded by hand: a scale for each unit, and one for each image's activations."""
 
     def rounded(x, axis):
         scale = np.abs(x).max(axis, keepdims=True) / 127
@@ -228,13 +228,13 @@ def test_int8(activities):
     found, exact = (one.predict_on_batch(images) for one in (model, plain))
     away = np.abs(found - exact).max()
     assert 1e-5 < away < 0.05
-    # A sum in another order may round one activity to its other neighbor.
+    # A sum in a different order may round one activation to its other neighbor.
     np.testing.assert_allclose(found, by_hand(plain, images, activities), atol=0.2 * away)
     assert np.mean(found.argmax(1) == exact.argmax(1)) > 0.9
 
 
 def test_int8_by_its_short_name():
-    """Keras warns of each layer that it leaves alone, and of no other."""
+    """Keras warns of each layer that it does not quantize, and of no other."""
     model = small()
     with pytest.warns(UserWarning, match="does not have a `quantize` method") as warned:
         model.quantize("int8")
@@ -273,7 +273,7 @@ def test_int8_saved_and_loaded(tmp_path):
 
 @pytest.mark.parametrize("ending", [".keras", ".weights.h5"])
 def test_int8_read_as_weights(ending, tmp_path):
-    """For another model the kernels become float32 again."""
+    """In a different model the kernels become float32 again."""
     model, (images, _) = quantized(None), batch()
     save_checkpoint(model, tmp_path / f"int8{ending}")
     taken = AlexNet("paper", (67, 67, 3), 10, 0.0625, weights=tmp_path / f"int8{ending}")

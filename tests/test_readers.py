@@ -1,4 +1,4 @@
-"""Every layout that data_dir may have, and what is wrong with those that cannot be used."""
+"""Every layout that data_dir may have, and the errors for those that cannot be used."""
 
 import importlib
 import inspect
@@ -64,7 +64,7 @@ def test_a_few_images_of_each_class(tmp_path, splits):
     training, validation = load(5)
     there = np.bincount(load()[0].labels)
     np.testing.assert_array_equal(np.bincount(training.labels), np.minimum(there, 5))
-    assert validation.paths == load()[1].paths  # what is validated on stays the same
+    assert validation.paths == load()[1].paths  # the validation images stay the same
     assert set(training.paths) < set(load(9)[0].paths) < set(load()[0].paths)
     assert load(5)[0].paths == training.paths != load(5, seed=1)[0].paths
     assert str(training.summary).endswith(f"; images_per_class 5: {len(training)} of {there.sum()} to train on")
@@ -91,8 +91,8 @@ def test_folders_that_cannot_be_used(tmp_path):
         "absent": "there is no folder",
         "empty": "holds no images",
         "file": "is a file",
-        "one": r"holds one class \(ring\)",
-        "lonely": "class cross has one image",
+        "one": r"holds only one class \(ring\)",
+        "lonely": "class cross has only one image",
         "strange": "classes that the training images lack: star",
     }.items():
         with pytest.raises(DataError, match=message) as error:
@@ -120,7 +120,7 @@ def test_wrappers_without_end(tmp_path):
 
 def test_a_pipe_is_no_table(tmp_path):
     write_class_folders(tmp_path, {"": 2})
-    os.mkfifo(tmp_path / "labels.csv")  # reading it would wait for ever
+    os.mkfifo(tmp_path / "labels.csv")  # reading it would wait forever
     assert len(load_data(recipe(tmp_path))[0]) == 3
 
 
@@ -193,7 +193,7 @@ def test_listings_are_remembered(tmp_path, monkeypatch):
 
     first = listed()
     assert first == (sorted(names), ["", "a", "b", "b/c", "\udcff"], [0, 3, 0, 3, 3])
-    assert not cache.exists()  # it was changed just now, and may change again without a later time
+    assert not cache.exists()  # it has just changed, and may change again within the same time stamp
     age()
     assert [listed(), listed()] == [first, first] and len(walks) == 2
     (remembered,) = cache.iterdir()
@@ -262,7 +262,7 @@ def test_cassava(tmp_path):
 
 
 def test_dog_breeds(tmp_path):
-    """labels.csv with ids without endings, train/ flat, test/ without labels."""
+    """labels.csv with ids without extensions, train/ flat, test/ without labels."""
     fill(tmp_path, *(f"train/{i:02d}ab.jpg" for i in range(8)), *(f"test/{i:02d}ab.jpg" for i in range(9)))
     rows = "\n".join(f"{i:02d}ab,{'beagle' if i % 2 else 'pug'}" for i in range(8))
     (tmp_path / "labels.csv").write_text(f"id,breed\n{rows}\n")
@@ -280,11 +280,11 @@ def test_tables_with_a_validation_part_and_folders_in_the_ids(tmp_path):
 
 
 def test_names_that_stand_twice_in_a_table_of_two_parts(tmp_path):
-    """Both rows have the same label, and so nothing else would tell that they are about two files."""
+    """Both rows have the same label, so nothing else reveals that they are about two files."""
     for table in ("train.csv", "labels.csv"):
         fill(tmp_path / table, *(f"{part}/{i}.png" for part in ("train", "test") for i in range(4)))
         (tmp_path / table / table).write_text("id,label\n" + "0,x\n1,y\n2,x\n3,y\n" * 2)
-        refused(tmp_path / table, f"{table} has 0 more than once, and files of several parts are called so")
+        refused(tmp_path / table, f"{table} has 0 more than once, and files of several parts have this name")
 
 
 def test_rows_that_cannot_be_used(tmp_path):
@@ -302,7 +302,7 @@ def test_rows_that_cannot_be_used(tmp_path):
         "1": "has two labels in labels.csv, b and a",
         "../../etc/passwd": "is in labels.csv, but there is no such file",
         "/etc/passwd": "is in labels.csv, but there is no such file",
-        "8": "is in labels.csv, but several files are called so",
+        "8": "is in labels.csv, but several files have this name",
     }
     passed_over = {reason: list(names) for reason, names in images.source.passed_over}
     assert passed_over["no label"] == ["6", "short"] and passed_over["no row in the table"]
@@ -322,7 +322,7 @@ def test_tables_that_are_about_something_else(tmp_path):
     assert load_data(recipe(tmp_path / "whole"))[0].source.layout == "class folders"
     fill(tmp_path / "none", "train/cover.jpg", "train/back.jpg")
     (tmp_path / "none" / "labels.csv").write_text("id,label\nother,x\n")
-    refused(tmp_path / "none", "nothing that says what they show; understood are class folders")
+    refused(tmp_path / "none", "nothing that tells their classes. Supported layouts: class folders")
 
 
 # --- File names and zips
@@ -347,7 +347,7 @@ def test_classes_in_the_file_names(tmp_path, names, classes):
 @pytest.mark.parametrize("names", [["1.jpg", "2.jpg"], ["IMG_1.jpg", "IMG_2.jpg"], ["a1.jpg", "b1.jpg"], ["x.jpg"]])
 def test_file_names_that_say_nothing(tmp_path, names):
     fill(tmp_path / "d", *names)
-    refused(tmp_path / "d", "nothing that says what they show")
+    refused(tmp_path / "d", "nothing that tells their classes")
 
 
 # --- Kaggle
@@ -387,7 +387,7 @@ def test_runs_on_kaggle_lie_where_they_are_kept(tmp_path, monkeypatch):
 
 
 def test_detectors_are_called_alike():
-    """So that one list can try them all, and somebody who adds one knows how."""
+    """So that one list can try them all, and the signature is known to anyone who adds one."""
     found = []
     for path in Path(readers.__file__).parent.glob("*.py"):
         module = importlib.import_module(f"alexnet.data.readers.{path.stem}".removesuffix(".__init__"))
@@ -405,7 +405,7 @@ def test_detectors_are_called_alike():
 
 
 def test_a_packed_set_is_found(tmp_path, monkeypatch):
-    """Before anything else; what it is, and whether it is whole, tests/test_packed.py asks."""
+    """It is recognized first; tests/test_packed.py tests the rest."""
     write_class_folders(tmp_path / "d", {"": 2})
     source = load_test_data(recipe(tmp_path / "d")).source
     monkeypatch.setattr(packed, "is_packed", lambda folder: folder == tmp_path / "d")

@@ -195,7 +195,7 @@ def test_numbers_dates_and_paths_as_text():
     assert Recipe(name=1).name == "1" and Recipe(data_dir=2012).data_dir == "2012"
     assert Recipe(name=datetime.date(2026, 11, 25)).name == "2026-11-25"
     assert Recipe(data_dir=Path("a") / "b", weights=Path("c.keras")).weights == "c.keras"
-    for value in (1.1, True):  # who knows whether 1.10, and on, yes or true
+    for value in (1.1, True):  # it could have been 1.10; and on, yes or true
         with pytest.raises(
             RecipeError, match="name: received .* meant as text, write it in quotes, .* papermill with -r"
         ):
@@ -220,7 +220,7 @@ PARAMETERS = 'backend = None  # which\nepochs = 3\nname = "a"'
         ),
         (["%time", PARAMETERS, "# Parameters\nepocs = 1\n"], "epocs: unknown parameter. Did you mean epochs?"),
         ([PARAMETERS, '# Parameters\nepochs = 1\nname = "b"\n'], None),
-        ([PARAMETERS, "epocs = 1"], None),  # a person's own variable
+        ([PARAMETERS, "epocs = 1"], None),  # a user's own variable
         (["# Parameters\nepochs = 1\n"], None),  # nothing to compare with
         ([PARAMETERS, "a syntax error"], None),
     ],

@@ -1,4 +1,4 @@
-"""Runs that stop, for whatever reason: what is kept, and how they go on."""
+"""Runs that stop for any reason: what is kept, and how they resume."""
 
 import errno
 import json
@@ -35,7 +35,7 @@ def count_steps(patch):
 
 
 def test_an_interrupted_run_goes_on_as_if_nothing_had_been(tiny, monkeypatch):
-    """Killed in the middle of an epoch with everything in it that could be lost: the same weights, to the bit."""
+    """Killed in the middle of an epoch, with everything that could be lost: the same weights, to the bit."""
     recipe = Recipe(**{**tiny, "epochs": 4, "patience": 1, "pca_color": 0.1, "batch_size": 10, "save_steps": 2})
     whole = train(recipe.replace(name="whole"), verbose=0)
     steps = whole.training.steps_per_epoch
@@ -53,7 +53,7 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_been(tiny, monkeypatch):
     with monkeypatch.context() as patch:
         made = count_steps(patch)
         resumed = train(recipe, verbose=0)
-    assert len(made) == 4 * steps - 18  # it did go on, and not begin anew
+    assert len(made) == 4 * steps - 18  # it resumed, and did not start over
     assert metrics(resumed)["status"] == "finished" and not states.exists()
     times = {"seconds", "training_seconds"}
     for ours, theirs in zip(resumed.history, whole.history, strict=True):
@@ -63,7 +63,7 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_been(tiny, monkeypatch):
 
 
 def test_a_run_stopped_while_it_validates(tiny, monkeypatch):
-    """All steps of the epoch were made; after a signal it goes on with the validation, and not with the epoch."""
+    """All steps of the epoch were made, so after a signal the run resumes with the validation."""
     recipe = Recipe(**tiny)
     whole = train(recipe.replace(name="whole"), verbose=0)
     real, count = training.callbacks.evaluate, []
@@ -90,7 +90,7 @@ def test_a_run_stopped_while_it_validates(tiny, monkeypatch):
 
 
 def test_a_run_of_before_goes_on(tiny, monkeypatch):
-    """Its states are in `saves/`, with what a kill has left there; they are removed when the run is finished."""
+    """Its states are in `saves/`, with leftovers of a kill; they are removed when the run has finished."""
     recipe = Recipe(**{**tiny, "save_steps": 2})
     whole = train(recipe.replace(name="whole"), verbose=0)
     with monkeypatch.context() as patch, pytest.raises(OSError, match="power"):
@@ -149,7 +149,7 @@ def test_states_that_cannot_be_used_are_not_thrown_away(tiny, monkeypatch):
 
 
 def test_a_second_signal_does_not_spoil_the_save(tiny, monkeypatch):
-    """The first one waits for the step, the second one comes while the state is written."""
+    """The first signal waits for the step; the second one comes while the state is written."""
     recipe, real = Recipe(**tiny), CheckpointManager.write
 
     def write(self, *arguments):
@@ -174,12 +174,12 @@ def test_a_second_signal_does_not_spoil_the_save(tiny, monkeypatch):
 
 
 def test_broken_weights_are_never_saved(tiny):
-    """Saved at each step: the state after the step that broke the weights must not replace a good one."""
+    """If every step is saved, the state after the step that broke the weights must not replace a good one."""
     with pytest.raises(RunError, match="infinite or NaN by step|The loss became") as error:
         train(Recipe(**{**tiny, "learning_rate": 1e30, "save_steps": 1}), verbose=0)
     saves = CheckpointManager(Recipe(**tiny).run_folder / BACKEND)
     assert all(np.isfinite(array).all() for array in saves.newest().arrays().values())
-    assert "last good" not in str(error.value)  # none was: the first step spoiled everything
+    assert "last good" not in str(error.value)  # there was none: the first step broke the weights
 
 
 def test_states_are_saved_after_so_many_seconds(tiny, monkeypatch):
@@ -223,7 +223,7 @@ def test_a_loss_that_is_no_number_stops_the_run(tiny):
 
 
 def test_the_last_good_weights_are_kept(tiny, monkeypatch):
-    """The rate explodes in the second epoch; the weights saved after the first one stay, as a model."""
+    """The learning rate explodes in the second epoch; the weights saved after the first one are kept as a model."""
     recipe = Recipe(**tiny)
     kept = []
 
@@ -244,7 +244,7 @@ def test_the_last_good_weights_are_kept(tiny, monkeypatch):
 
 
 class ExplodeIn(keras.callbacks.Callback):
-    """Makes one step of the first epoch so large that the loss of the next one is no number."""
+    """Makes one step of the first epoch so large that the loss of the next one is NaN."""
 
     def __init__(self, step):
         super().__init__()
@@ -259,12 +259,12 @@ class ExplodeIn(keras.callbacks.Callback):
 
 
 def test_a_state_that_led_to_no_number_is_not_the_last_good_one(tiny):
-    """The loss of a step is looked at in the step after it, and the state between them may have been saved."""
+    """The loss of a step is checked in the next step, and the state between them may have been saved."""
     recipe, explode = Recipe(**{**tiny, "save_steps": 2, "batch_size": 4}), ExplodeIn(4)
     with pytest.raises(RunError, match="in step 5 of epoch 1"):
         train(recipe, callbacks=[explode], verbose=0)
     kept = keras.saving.load_model(recipe.run_folder / BACKEND / "last_good.keras").get_weights()
-    for ours, theirs in zip(kept, explode.states[2], strict=False):  # what steps 1 and 2 had made
+    for ours, theirs in zip(kept, explode.states[2], strict=False):  # the weights after steps 1 and 2
         np.testing.assert_array_equal(ours, theirs)
 
 
@@ -276,7 +276,7 @@ def test_a_full_disk_does_not_end_a_run_that_can_still_train(tiny, monkeypatch, 
         patch.setattr(CheckpointManager, "write", full)
         patch.setattr(training.run_dir, "write_csv", full)  # neither the state nor the results
         finish = training.RunDir.finish
-        patch.setattr(training.RunDir, "finish", lambda self: (patch.undo(), finish(self)))  # somebody has made room
+        patch.setattr(training.RunDir, "finish", lambda self: (patch.undo(), finish(self)))  # now there is room again
         run = train(Recipe(**tiny), verbose=0)
     said = caplog.text
     assert said.count("could not be saved (No space left on device)") == 2
@@ -289,7 +289,7 @@ def test_a_full_disk_does_not_end_a_run_that_can_still_train(tiny, monkeypatch, 
 
 
 def test_a_disk_that_is_full_in_the_middle_of_a_file(tiny, tmp_path):
-    """For real: files may not grow beyond a limit. The earlier state stays, nothing half-written is left."""
+    """With a real limit on the size of files: the earlier state stays, and no incomplete file is left."""
     folder = tmp_path / "run"
     saves = CheckpointManager(folder)
     saves.write(1, {"epoch": 0}, {"m0": np.zeros(10)})
@@ -318,7 +318,7 @@ def test_too_little_memory_for_images_names_a_batch_size(tiny, monkeypatch):
 @pytest.mark.once
 @pytest.mark.slow
 def test_too_little_memory_names_a_batch_size(tiny, tmp_path):
-    """For real: a process with little room for more, and images in one batch that cannot fit."""
+    """With a real limit on memory: a process with little room, and a batch that cannot fit."""
     recipe = {**tiny, "batch_size": 4096, "width": 8.0}
     (tmp_path / "x.yaml").write_text(yaml.safe_dump(recipe))
     program = (
@@ -337,7 +337,7 @@ def test_too_little_memory_names_a_batch_size(tiny, tmp_path):
 
 @pytest.mark.slow
 def test_a_signal_from_the_terminal(tiny, tmp_path):
-    """Ctrl-C for real: a process of its own gets SIGINT in the middle of its training."""
+    """A real Ctrl-C: a process of its own gets SIGINT in the middle of its training."""
     recipe = {**tiny, "epochs": 1000}
     (tmp_path / "x.yaml").write_text(yaml.safe_dump(recipe))
     command = [sys.executable, "-m", "alexnet", "train", "--params", str(tmp_path / "x.yaml")]

@@ -1,4 +1,4 @@
-"""What was saved before names of the code changed is read as before: a model, its run, a packed set."""
+"""Files saved before names in the code changed are still read: a model, its run, a packed set."""
 
 import shutil
 from pathlib import Path
@@ -17,7 +17,7 @@ SAVED = Path(__file__).with_name("saved_before")
 
 
 def test_a_model(tmp_path):
-    """Of net 145, with a layer that has another name now; written again it is read again."""
+    """A model of net 145, with a layer whose name has changed; saved again, it loads again."""
     images = np.random.default_rng(1).integers(0, 256, (2, 67, 67, 3), np.uint8)
     expected = np.load(SAVED / "run" / "expected.npy")
     model = alexnet.load_checkpoint(SAVED / "run")

@@ -1,4 +1,4 @@
-"""What is saved and loaded again, and what a format cannot keep."""
+"""Models that are saved and loaded again, and what a format cannot keep."""
 
 import errno
 import sys
@@ -64,7 +64,7 @@ def test_arrays_of_other_kinds(tmp_path):
         read_checkpoint(tmp_path / "more.pth")
     torch.save({**state(), "classifier.6.bias": torch.zeros(CLASSES - 1)}, tmp_path / "short.pth")
     with pytest.raises(CheckpointError, match="classifier.6.bias: expected 4 values, as the kernel has, found 3"):
-        AlexNet("torchvision", **SMALL, weights=tmp_path / "short.pth")  # where another fc8 would be a new one
+        AlexNet("torchvision", **SMALL, weights=tmp_path / "short.pth")  # even though a different fc8 would be replaced
     eight = {**state(), "classifier.4.weight": torch.zeros(256, 256, dtype=torch.int8)}
     save_file(eight, tmp_path / "eight.safetensors")
     with pytest.raises(CheckpointError, match="classifier.4.weight: expected floats, found int8 .quantized."):
@@ -146,7 +146,7 @@ def test_what_lora_has_learned_is_saved(ending, tmp_path):
 @pytest.mark.once
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_what_a_format_cannot_keep_is_refused(ending, tmp_path):
-    """An end of its own, no top, a mean of its own: the same after loading, or refused and nothing there."""
+    """A different output, no top, its own mean: the same after loading, or refused without leaving a file."""
     models = {
         "logits": AlexNet("paper", **SMALL, classifier_activation=None),
         "sigmoid": AlexNet("paper", **SMALL, classifier_activation="sigmoid"),
@@ -173,7 +173,7 @@ def test_what_a_format_cannot_keep_is_refused(ending, tmp_path):
 @pytest.mark.once
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_a_full_disk_is_one_sentence(ending, tmp_path):
-    """The largest file that this process may write is made too small for the network."""
+    """The limit on this process's files is too small for the network."""
     import resource
 
     model = AlexNet("paper", **SMALL)

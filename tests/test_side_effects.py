@@ -1,4 +1,4 @@
-"""A program that uses the package finds itself as it was: environment, random states, settings, warnings, memory."""
+"""The package leaves a program's state unchanged: environment, random states, settings, warnings, memory."""
 
 import os
 import subprocess

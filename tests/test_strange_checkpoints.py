@@ -1,4 +1,4 @@
-"""Files of other networks, and files that only look like checkpoints: taken as what they are, or refused by name."""
+"""Files of other networks, and files that only look like checkpoints, are read correctly or refused by name."""
 
 import pickle
 import tarfile
@@ -22,7 +22,7 @@ from alexnet.weights import CheckpointError, read_checkpoint
 
 
 def graph(change=None, side=SIDE, weights=None):
-    """Caffe's network as nodes, and what `change` makes of the list of nodes and of the arrays."""
+    """Caffe's network as nodes, after `change` has altered the list of nodes and the arrays."""
     weights = {f"{n}.{k}": v for n, pair in (weights or arrays()).items() for k, v in zip("wb", pair, strict=True)}
     make, nodes, below = onnx.helper.make_node, [], "data"
 
@@ -56,7 +56,7 @@ def graph(change=None, side=SIDE, weights=None):
 
 
 def put(nodes, name, kind, *others, **attributes):
-    """A node after the one called `name`, of which those that follow it now take their input."""
+    """Insert a node after the one called `name`; the following nodes take its output."""
     place = next(i for i, node in enumerate(nodes) if node.name == name)
     for node in nodes[place + 1 :]:
         node.input[:] = [f"{name}_then" if each == name else each for each in node.input]
@@ -99,7 +99,7 @@ OTHER_NETWORKS = {
 
 
 def _first(nodes, kind, other):
-    """A node before all others."""
+    """Insert a node before all others."""
     nodes[0].input[0] = f"the_{kind}"
     nodes.insert(0, onnx.helper.make_node(kind, ["data", other], [f"the_{kind}"], f"the_{kind}"))
 
@@ -187,7 +187,7 @@ def test_an_onnx_graph_written_otherwise_computes_the_same(kind, tmp_path):
 
 
 def published_graph(path):
-    """The graph of `bvlc_alexnet` that the onnx package brings, with small arrays put in."""
+    """The graph of `bvlc_alexnet` from the onnx package, with small arrays."""
     folder = onnx.__path__[0]
     source = f"{folder}/backend/test/data/light/light_bvlc_alexnet.onnx"
     try:
@@ -216,7 +216,7 @@ def published_graph(path):
 
 
 def test_the_published_graph_of_224_pixels(tmp_path):
-    """It pads pool5, where Caffe itself rounds pool1 up: taken as it is."""
+    """It pads pool5, where Caffe itself rounds pool1 up. It is read as it is."""
     path = published_graph(tmp_path / "light.onnx")
     image = pixels(1, 224)
     fed = np.ascontiguousarray((image[..., ::-1].astype("float32") - np.float32(CAFFE_BGR)).transpose(0, 3, 1, 2))
@@ -249,7 +249,7 @@ OTHER_CAFFE = {
     "average": (setting("pool5", method=1), r"average pooling \(pool5\)"),
     "pool": (setting("pool1", kernel=2), r"pool1: expected size=\(3, 3\), found \(2, 2\)|contradicts"),
     "group": (setting("conv2", group=1), "conv2: expected groups=2, found 1"),
-    "window": (setting("conv4", kernel=5), r"a layer that says 0 x 5 x 5 and holds 24 x 3 x 3 \(conv4\)"),
+    "window": (setting("conv4", kernel=5), r"a layer that states 0 x 5 x 5 and holds 24 x 3 x 3 \(conv4\)"),
     "dilation": (setting("conv4", dilation=2, pad=2), r"conv4: expected padding=1, found 2"),
     "slope": (setting("relu3", slope=0.1), r"ReLU with a slope of 0.1 \(relu3\)"),
     "layer": (in_place_of("relu6", "TanH"), r"TanH \(relu6\)"),
@@ -278,7 +278,7 @@ def test_a_caffe_model_tells_its_size_its_mean_and_its_network(tmp_path):
     checkpoint = read_checkpoint(path)
     found = checkpoint.network, checkpoint.input_size, checkpoint.mean
     assert found == ("caffe", (SIDE, SIDE), (123.0, 117.0, 104.0))
-    np.testing.assert_array_equal(checkpoint.layers["fc7"][0], arrays()["fc7"][0].T)  # kept as doubles there
+    np.testing.assert_array_equal(checkpoint.layers["fc7"][0], arrays()["fc7"][0].T)  # stored as doubles in the file
     model = load_checkpoint(path)
     assert model.input.shape[1:] == (SIDE, SIDE, 3) and model.get_layer("mean").mean == (123.0, 117.0, 104.0)
 
@@ -349,7 +349,7 @@ def test_keras_layers_with_other_settings_are_refused(tmp_path):
 
 @pytest.mark.once
 def test_a_sequential_with_our_names(tmp_path):
-    """Saved, loaded, counted and evaluated as the functional model; what it does not have is said."""
+    """It is saved, loaded, counted and evaluated like the functional model; errors say what it lacks."""
     model = layers_by_hand()
     layers = [type(layer).from_config(layer.get_config()) for layer in model.layers[1:]]
     sequential = keras.Sequential([keras.Input((SIDE, SIDE, 3)), *layers])
@@ -416,7 +416,7 @@ def test_strangers_are_called_what_they_are(tmp_path):
         "saved": "TensorFlow SavedModel",
         "arrays.npz": "NumPy archive",
         "around.zip": "zip archive around folder/alexnet.pth",
-        "around.tar.gz": "packed: unpack it",
+        "around.tar.gz": "compressed: unpack it",
         "script.pt": r"TorchScript archive.*state_dict\(\)",
     }
     for name, message in expected.items():

@@ -1,4 +1,4 @@
-"""Batches over a notebook that needs no training: what runs, what is refused, what is skipped, what fails."""
+"""Batches of a notebook that does not train: what runs, what is refused, what is skipped, what fails."""
 
 import json
 import os
@@ -79,7 +79,7 @@ def test_backends_grid_skipping_failing_and_the_report(notebook, tmp_path, capfd
     assert page.count("data:image/png;base64,") == 1 and "<script" not in page and "http" not in page
     assert (runs / "try,width=0.5" / "jax" / "small.html").is_file()
 
-    # Started again, only what failed is run; by force, all of it.
+    # Started again, only failed runs are repeated; with force, all of them.
     assert run_batch([notebook], values, ["jax", "torch"], grid) == 1
     assert count(tmp_path, "try,width=0.5", "jax") == 1 and count(tmp_path, "try,width=0.125", "jax") == 2
     assert "finished before" in (runs / "try.html").read_text()
@@ -148,7 +148,7 @@ def test_an_unwritable_folder_fails_that_run_only(notebook, tmp_path):
 
 
 def test_two_batches_at_once(notebook, tmp_path, capfd):
-    """The second leaves alone what the first is at, and runs the rest."""
+    """The second batch leaves out what the first is running, and runs the rest."""
     values = {"run_dir": str(tmp_path / "runs")}
     folder = tmp_path / "runs" / "default" / "torch"
     with FolderLock(folder, ".small.lock"):
@@ -163,12 +163,12 @@ def test_two_batches_at_once(notebook, tmp_path, capfd):
         path.unlink()
     assert run_batch([notebook], values, ["torch"]) == 0  # it has ended
     job = _plan([notebook], values, ["torch"], {})[0]
-    _execute(job, lambda epoch: None, force=False)  # planned before the other one had finished
+    _execute(job, lambda epoch: None, force=False)  # planned before the other batch had finished
     assert job.status == "skipped" and count(tmp_path, "default", "torch") == 1
 
 
 def test_a_batch_does_not_correct_the_record_of_a_live_run(notebook, tmp_path):
-    """Another run has begun in the folder while the batch's notebook started, which then was refused."""
+    """A different run began in the folder while the batch's notebook started, so the notebook was refused."""
     cells = nbformat.read(notebook, 4)
     record = "(folder / 'metrics.json').write_text('{\"status\": \"running\"}'); raise ValueError('in use')"
     cells.cells.append(nbformat.v4.new_code_cell(record))
@@ -191,7 +191,7 @@ def test_papermill_alone_refuses_a_parameter_that_is_misspelled(tmp_path):
 
 
 def test_a_notebook_that_only_reads_leaves_the_run_alone(notebook, tmp_path):
-    """It takes no resume: its executed copy lies beside the run, whose records stay as they are."""
+    """It has no parameter `resume`: its executed copy is put beside the run, whose records stay as they are."""
     values = {"run_dir": str(tmp_path / "runs"), "name": "mine"}
     assert run_batch([notebook], values, ["torch"]) == 0
     folder = tmp_path / "runs" / "mine" / "torch"
@@ -205,7 +205,7 @@ def test_a_notebook_that_only_reads_leaves_the_run_alone(notebook, tmp_path):
     assert f"{tmp_path / 'runs'} mine" in (folder / "reader.ipynb").read_text()
     assert records == {name: (folder / name).read_bytes() for name in records}
     (job,) = [job for job in _plan([notebook, reader], values, ["torch"], {}) if job.notebook == reader]
-    assert job.parameters["name"] == "mine" and not job.records  # the run's name, whatever the folder is called
+    assert job.parameters["name"] == "mine" and not job.records  # the run's name, whatever the folder's name
 
 
 def test_a_dead_kernel_is_a_failed_run(notebook, tmp_path, capfd):

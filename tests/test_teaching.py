@@ -1,4 +1,4 @@
-"""The frame that every notebook has: for whom it is, what ran it, exercises and their solutions."""
+"""The frame of every notebook: who it is for, its versions, exercises and their solutions."""
 
 import re
 from pathlib import Path
@@ -43,7 +43,7 @@ def test_exercises_are_of_three_kinds_and_each_is_solved(solutions):
 
 @pytest.mark.parametrize("path", [*SOLUTIONS, *(ROOT / "notebooks").glob("0[12]*.ipynb")], ids=lambda path: path.stem)
 def test_sections_of_the_paper_are_linked_by_page(path):
-    """A section that is named leads there at its first mention in a cell; links of one section agree."""
+    """The first mention of a section in a cell links to it; links to one section agree."""
     pages = {}
     for source in cells(path):
         for section, page in re.findall(r"\[(section [\d.]+|figure \d)\]\([^)]*Paper\.pdf#page=(\d)\)", source):

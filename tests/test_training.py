@@ -60,7 +60,7 @@ def test_a_run_and_its_folder(tiny):
 
 @pytest.mark.slow
 def test_it_learns(tiny, tmp_path):
-    """Two shapes in some seconds, far above chance on images it has not seen."""
+    """Two shapes are learned in a few seconds, far above chance on unseen images."""
     folder = write_class_folders(tmp_path / "two", {"train": 120, "val": 30}, classes=["ring", "square"])
     run = train(
         Recipe(**{**tiny, "data_dir": str(folder), "epochs": 16, "width": 0.125, "learning_rate": 0.005}), verbose=0
@@ -87,7 +87,7 @@ def test_a_run_leaves_the_process_as_it_was(tiny, monkeypatch):
     recipe = Recipe(**{**tiny, "epochs": 1, "dtype_policy": "mixed_bfloat16"})
     run = train(recipe, verbose=0)
     assert process_settings() == before
-    assert training.build_model(recipe, 3).get_layer("conv2").compute_dtype == "bfloat16"  # outside of a run as well
+    assert training.build_model(recipe, 3).get_layer("conv2").compute_dtype == "bfloat16"  # also outside of a run
     assert run.model.get_layer("conv2").compute_dtype == "bfloat16" and process_settings() == before
     with monkeypatch.context() as patch, pytest.raises(OSError, match="power"):
         stop_after(patch, 1, OSError("power"))
@@ -105,7 +105,7 @@ def digest(model):
 
 @pytest.mark.slow
 def test_a_users_keras_json_does_not_reach_into_a_run(tiny, tmp_path):
-    """In a process of its own, with a file that says everything otherwise: the same weights, to the bit."""
+    """In a process of its own, with a configuration file that changes everything: the same weights, to the bit."""
     recipe = Recipe(**{**tiny, "epochs": 1})
     expected = train(recipe, verbose=0)
     settings = {"floatx": "float16", "epsilon": 0.01, "image_data_format": "channels_first", "backend": "torch"}
@@ -165,7 +165,7 @@ def test_training_counts_as_evaluation_does():
 
 
 def test_a_second_run_in_the_same_folder_is_refused(tiny, monkeypatch):
-    """While the first lives; what it has written stays as it is."""
+    """While the first one is running; what it has written stays as it is."""
     recipe, found = Recipe(**tiny), []
     real = training.callbacks.HistoryLogger.on_epoch_end
 
@@ -183,7 +183,7 @@ def test_a_second_run_in_the_same_folder_is_refused(tiny, monkeypatch):
 
 
 def test_a_folder_that_another_run_has_taken(tiny, monkeypatch):
-    """Somebody removes the folder of a live run and begins another there: the first does not write into it."""
+    """Someone removes the folder of a running run and starts another one there: the first does not write into it."""
     recipe, real = Recipe(**tiny), training.callbacks.HistoryLogger.on_epoch_end
 
     def on_epoch_end(self, epoch, logs=None):
@@ -214,7 +214,7 @@ def test_another_number_of_threads_is_said(tiny, monkeypatch, caplog):
 
 @pytest.mark.once
 def test_interrupted_in_a_notebook(tiny, monkeypatch):
-    """The kernel lives, its signal handlers are its own again, one line says that the run is saved; it goes on."""
+    """The kernel survives, with its own signal handlers again; one line says that the run is saved, and it resumes."""
     from jupyter_client.manager import start_new_kernel
 
     monkeypatch.setenv("JPY_SESSION_NAME", "open.ipynb")  # somebody is watching
@@ -290,7 +290,7 @@ def test_the_paper_s_update_rule():
 
 @pytest.mark.once
 def test_the_schedule_is_the_rule_written_out():
-    """Beside the rule in plain Python, over random validations, with the state put into another schedule half-way."""
+    """Compared with the rule in plain Python on random validations; half-way the state moves to a new schedule."""
 
     class Model:
         optimizer = None
@@ -342,7 +342,7 @@ def test_callbacks_of_the_user(tiny):
     assert (found["status"], found["results"]["epoch"], len(run.history)) == ("finished", 2, 2)
     assert (run.folder / "model.keras").is_file()
 
-    plain = train(Recipe(**tiny).replace(name="plain"), verbose=0)  # nothing of the training depends on them
+    plain = train(Recipe(**tiny).replace(name="plain"), verbose=0)  # the training does not depend on them
     for ours, theirs in zip(run.model.get_weights(), plain.model.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     with pytest.raises(RuntimeError, match="of the user's"):
@@ -358,14 +358,14 @@ def test_what_is_no_callback_is_refused(tiny, callbacks):
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="Keras writes for TensorBoard with TensorFlow")
 def test_tensorboard(tiny, tmp_path):
-    """TensorFlow brings no TensorBoard of its own."""
+    """TensorFlow does not include TensorBoard."""
     train(Recipe(**tiny), [keras.callbacks.TensorBoard(tmp_path / "board", write_graph=False)], verbose=0)
     events = b"".join(path.read_bytes() for path in (tmp_path / "board").rglob("events*"))
     assert b"epoch_top1" in events and b"epoch_loss" in events
 
 
 def test_fine_tuning(tiny, tmp_path):
-    """Frozen layers stay to the bit, others move, and another number of classes gets a new classifier."""
+    """Frozen layers stay equal to the bit, others change, and a different number of classes gets a new classifier."""
     teacher = train(Recipe(**{**tiny, "name": "teacher"}), verbose=0)
     folder = write_class_folders(tmp_path / "two", {"train": 24, "val": 4}, classes=("heart", "square"))
     recipe = Recipe(**tiny).replace(data_dir=str(folder), weights=str(teacher.folder), freeze=5)
@@ -394,7 +394,7 @@ def test_a_finished_run_is_found_or_made(tiny):
     recipe = Recipe(**tiny)
     folder = training.load_or_train(recipe, verbose=0)
     stamp = (folder / "model.keras").stat().st_mtime_ns
-    assert training.load_or_train(recipe.replace(epochs=1), verbose=0) == folder  # whatever its parameters were
+    assert training.load_or_train(recipe.replace(epochs=1), verbose=0) == folder  # whatever its parameters
     assert (folder / "model.keras").stat().st_mtime_ns == stamp
     with pytest.raises(
         RunError, match="a run with a different width: 0.0625 there, 0.125 here. Give this run a different name"
@@ -439,7 +439,7 @@ def test_the_mean_of_the_training_images(tiny, tmp_path):
     np.testing.assert_allclose(run.model.get_layer("mean").mean, pixels.mean(0), rtol=1e-9)
     components = run.training.pixel_stats.pca_components
     np.testing.assert_allclose(components @ components.T, np.cov(pixels.T, bias=True), rtol=1e-3)
-    # It goes where the weights go, whoever loads them, and is not replaced by other images' mean.
+    # The mean stays with the weights, however they are loaded, and is not replaced by that of other images.
     loaded = load_checkpoint(run.folder / "model.keras")
     assert detect_network(loaded) == "paper" and loaded.get_layer("mean").mean == pytest.approx(pixels.mean(0))
     save_checkpoint(loaded, tmp_path / "x.onnx")
@@ -488,7 +488,7 @@ def test_training_starts_from_given_weights(tiny):
 
 
 def test_kept_memory_is_given_back_when_it_is_not_needed(monkeypatch):
-    """After the first step of a training, and after an epoch that has left more than ever."""
+    """After the first step of a run, and after an epoch that has left more memory than ever."""
     released, held = [], iter([100, 120, 126, 110, 157, 158])
     monkeypatch.setattr(training.callbacks, "trim_memory", lambda: released.append((epoch, step)))
     monkeypatch.setattr(training.callbacks, "memory_in_use", lambda: next(held))
@@ -498,4 +498,4 @@ def test_kept_memory_is_given_back_when_it_is_not_needed(monkeypatch):
             release.on_train_batch_end(step)
         step = "end"
         release.on_epoch_end(epoch)
-    assert released == [(0, 0), (2, "end"), (5, "end")]  # a quarter more than at the start, and than at the last time
+    assert released == [(0, 0), (2, "end"), (5, "end")]  # a quarter more than at the start, and than the last time

@@ -1,4 +1,4 @@
-"""The published networks written a second time, in plain PyTorch with PyTorch's own layers: the tests' reference."""
+"""The tests' reference: the published networks written independently, in plain PyTorch with its own layers."""
 
 import numpy as np
 import torch
@@ -14,13 +14,13 @@ SINGLE = [(3, 64, 1), (64, 192, 1), (192, 384, 1), (384, 256, 1), (256, 256, 1)]
 
 
 def lrn(x, a, k, columns=1):
-    """Across maps, in each column apart; PyTorch divides its alpha by the window's 5."""
+    """LRN across maps, in each column separately. PyTorch divides its alpha by the window's 5."""
     parts = x.chunk(columns, 1)
     return torch.cat([F.local_response_norm(part, 5, alpha=5 * a, beta=0.75, k=k) for part in parts], 1)
 
 
 def same_map(x):
-    """Over 5 x 5 places of each map, .001 divided by their number."""
+    """Normalization over 5 x 5 positions of each map; .001 is divided by their number."""
     squares = F.avg_pool2d(x**2, 5, stride=1, padding=2, count_include_pad=True) * 25
     return x / (1 + 0.001 / 25 * squares) ** 0.75
 
@@ -30,11 +30,11 @@ def pool(x):
 
 
 def apart(x):
-    """Windows of 2 x 2 that do not overlap, the last one cut off."""
+    """Pooling of 2 x 2 windows that do not overlap; the last one is cut off."""
     return F.max_pool2d(x, 2, 2, ceil_mode=True)
 
 
-# What stands between conv1 and conv2, and between conv2 and conv3.
+# The layers between conv1 and conv2, and between conv2 and conv3.
 BETWEEN = {
     "paper": [lambda x: pool(lrn(x.relu(), 1e-4, 2))] * 2,
     "krizhevsky2012": [
@@ -101,7 +101,7 @@ class TorchAlexNet(nn.Module):
 
 
 class LocalConv2d(nn.Module):
-    """A 3 x 3 convolution with zeros around it, whose weights differ from place to place: sums written out.
+    """A 3 x 3 convolution with zeros around it, whose weights differ from position to position, written as sums.
 
     weight: (rows, columns, 9 * channels, filters), a window's values by rows, columns and channels.
     """
@@ -119,7 +119,7 @@ class LocalConv2d(nn.Module):
 
 
 def half(x, kind="max"):
-    """Pooling 3 by 2 whose last window is cut off, as cuda-convnet has it."""
+    """Pooling of 3 x 3 windows with a stride of 2, the last one cut off, as in cuda-convnet."""
     if kind == "max":
         return F.max_pool2d(x, 3, 2, ceil_mode=True)
     return F.avg_pool2d(x, 3, 2, ceil_mode=True, count_include_pad=False)
@@ -186,7 +186,7 @@ def logits(network, images):
 
 
 def gradients(network, images, labels):
-    """By layer, the gradients of the mean cross-entropy in the layout of Keras."""
+    """`{layer: gradients}` of the mean cross-entropy, in Keras's layout."""
     network.zero_grad()
     nn.functional.cross_entropy(network(_tensor(images)), torch.tensor(labels).long()).backward()
     found = {}
@@ -199,7 +199,7 @@ def gradients(network, images, labels):
 
 
 def assert_equal_gradients(compute, network, images, labels):
-    """Those of each of three images, by `compute(image, label)` and by PyTorch."""
+    """Compare the gradients of three images, by `compute(image, label)` and by PyTorch."""
     errors = []
     for image, label in zip(images, labels, strict=True):
         expected, found = gradients(network, image[None], label[None]), compute(image[None], label[None])
@@ -210,12 +210,12 @@ def assert_equal_gradients(compute, network, images, labels):
                 for ours, theirs in zip(found[name], expected[name], strict=True)
             )
         )
-    # An activation that rounding puts on the other side of a ReLU may spoil one image. A wrong gradient spoils all.
+    # Rounding may move an activation across ReLU's kink, which affects one image. A wrong gradient affects all.
     assert sorted(errors)[1] <= 1e-3, errors
 
 
 def train(network, images, labels, steps, learning_rate, momentum, decay, factors=None):
-    """Losses of some steps of the paper's update rule, written out: decay inside the momentum, none on biases.
+    """Losses of some steps of the paper's update rule, written out: decay inside the momentum, and not on biases.
 
     Args:
         factors: By parameter name, factors of the learning rate and of the decay; others have 1 and 1, biases 1 and 0.

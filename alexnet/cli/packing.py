@@ -5,6 +5,7 @@ import shutil
 from alexnet.cli.common import BAD_USAGE, FAILED, fail, value_of
 from alexnet.locking import FolderLock
 from alexnet.recipe import DATA_FIELDS, Recipe
+from alexnet.units import format_duration, format_size
 
 FIELDS = (*DATA_FIELDS[1:], "resize", "validation_split", "split_by", "seed", "workers", "max_skipped")
 
@@ -13,11 +14,11 @@ def pack(options):
     from alexnet.data import DataError, ImageError
 
     if options.target is None and not options.verify:
-        options.parser.error("OUT is needed, the folder to pack into")
+        options.parser.error("OUT, the folder to pack into, is needed")
     try:
         status = 0
         if options.target is not None:
-            with FolderLock(options.target, ".lock.tmp"):  # what ends so may lie in a folder to pack into
+            with FolderLock(options.target, ".lock.tmp"):  # a folder to pack into may hold files that end in .tmp
                 status = _pack(options)
         return status or (_verify(options.target or options.source) if options.verify else 0)
     except DataError as error:
@@ -41,8 +42,8 @@ def _pack(options):
         free = shutil.disk_usage(options.target).free
         print(
             f"{packing.remaining:,} of {packing.images:,} images to pack, {packing.size} x {packing.size} pixels, "
-            f"{options.encoding}: {packing.bytes / 1e9:,.1f} GB in all, about {_duration(packing.seconds)}; "
-            f"{free / 1e9:,.1f} GB are free",
+            f"{options.encoding}: {format_size(packing.bytes)} in all, about {format_duration(packing.seconds)}; "
+            f"{format_size(free)} free",
             flush=True,
         )
     packing.run()
@@ -53,12 +54,6 @@ def _pack(options):
     return 0
 
 
-def _duration(seconds):
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
 def _verify(folder):
     from alexnet.data.readers.packed import verify
 
@@ -66,6 +61,6 @@ def _verify(folder):
     for file, reason in damaged:
         fail(f"{file} {reason}", FAILED)
     if damaged:
-        return fail("delete what is damaged; the same pack command writes it again", FAILED)
+        return fail("delete the damaged files, and run the same pack command again to replace them", FAILED)
     print(f"{folder}: every file has its checksum")
     return 0

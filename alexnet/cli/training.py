@@ -3,6 +3,7 @@
 from alexnet.cli.common import BAD_USAGE, FAILED, fail, params_file, value_of
 from alexnet.packages import missing
 from alexnet.recipe import Recipe, read_yaml
+from alexnet.units import format_duration
 
 
 def train(options):
@@ -37,8 +38,8 @@ def train(options):
     results, times = run.metrics["results"], run.metrics["times"]
     print(
         f"val_top1 {results['val_top1']:.4f}, val_top5 {results['val_top5']:.4f}, val_loss {results['val_loss']:.4f} "
-        f"after {results['epoch']} epochs in {times['seconds']:.0f} s ({times['images_per_second']:.0f} images/s); "
-        f"the run is in {run.folder}"
+        f"after {results['epoch']} epochs in {format_duration(times['seconds'])} "
+        f"({times['images_per_second']:.0f} images/s); the run is in {run.folder}"
     )
     return 0
 

@@ -1,4 +1,4 @@
-"""A directory or a data set's name becomes batches: the same ones on every backend."""
+"""From a folder, or the name of a data set, to batches: the same batches on every backend."""
 
 from alexnet.data.dataset import ImageDataset, compute_pixel_stats, load_data, load_test_data
 from alexnet.data.decoding import load_image

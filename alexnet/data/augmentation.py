@@ -24,36 +24,36 @@ def ten_crop(images: np.ndarray, size: int) -> Iterator[np.ndarray]:
 
 
 def random_crop_offsets(count: int, room: int, rng: np.random.Generator) -> np.ndarray:
-    """Where so many random crops begin, `(count, 2)`: y and x, each from 0 to `room`."""
+    """The corners of `count` random crops, `(count, 2)`: y and x, each from 0 to `room`."""
     return rng.integers(0, room, (count, 2), endpoint=True)
 
 
 def sample_flips(count: int, rng: np.random.Generator) -> np.ndarray:
-    """Which of so many images are mirrored, `(count,)` bool: each with equal probability or not."""
+    """Which of `count` images are mirrored, `(count,)` bool, each with probability 0.5."""
     return rng.random(count) < 0.5
 
 
 def crop_and_flip(images: Sequence[np.ndarray], offsets: np.ndarray, flips: np.ndarray, batch: np.ndarray) -> None:
-    """Fill `batch` `(n, size, size, 3)` uint8 with a part of each of `n` images, mirrored left to right or not.
+    """Fill `batch` `(n, size, size, 3)` uint8 with one crop of each of `n` images, mirrored where `flips` is true.
 
     Args:
         images: A list of arrays `(side, side, 3)` uint8.
-        offsets: `(n, 2)`, where each part begins, y and x.
-        flips: `(n,)` bool.
-        batch: Where they go.
+        offsets: `(n, 2)`, the corner of each crop, y and x.
+        flips: `(n,)` bool, which crops are mirrored left to right.
+        batch: The array to fill.
     """
     cv2 = optional("cv2")
     size = batch.shape[1]
-    for place, image, (y, x), flip in zip(batch, images, offsets, flips, strict=True):
-        part = image[y : y + size, x : x + size]
+    for target, image, (y, x), flip in zip(batch, images, offsets, flips, strict=True):
+        crop = image[y : y + size, x : x + size]
         if flip and cv2:
-            cv2.flip(part, 1, dst=place)  # NumPy would go byte by byte, which takes ten times as long
+            cv2.flip(crop, 1, dst=target)  # NumPy copies byte by byte, which takes ten times as long
         else:
-            place[:] = part[:, ::-1] if flip else part
+            target[:] = crop[:, ::-1] if flip else crop
 
 
 def pca_color(images: np.ndarray, std: float, components: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Color noise along principal components of pixels, one draw an image; `(batch, side, side, 3)` float32.
+    """Images with color noise along the principal components of pixels, drawn once for each image.
 
     Args:
         images: `(batch, side, side, 3)`.
@@ -71,5 +71,8 @@ def color_shifts(count: int, std: float, components: np.ndarray, rng: np.random.
         std: Standard deviation of each component's factor, 0.1 in the paper.
         components: `(3, 3)`, in each column a principal component times its standard deviation.
         rng: NumPy's generator.
+
+    Returns:
+        `(batch, side, side, 3)` float32.
     """
     return rng.normal(0, std, (count, 3)).astype(np.float32) @ components.T

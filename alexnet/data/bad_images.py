@@ -1,4 +1,4 @@
-"""Images that could not be read: counted and listed, and too many of them stop the work."""
+"""Images that could not be read. They are counted and listed; too many of them stop the run."""
 
 import threading
 from collections.abc import Iterable
@@ -9,13 +9,13 @@ from alexnet.data.errors import ImageError, TooManyBadImagesError
 
 
 class BadImages:
-    """What was left out, and why.
+    """The images that were left out, and why.
 
     Args:
         images: How many images there are.
         allowed: The share of them that may be unreadable.
-        unreadable: `(name, reason)` of folders that could not be listed and of rows in a table without an image; each
-            counts as one image.
+        unreadable: `(name, reason)` of each folder that could not be listed and each row of a table that has no image.
+            Each counts as one image.
     """
 
     def __init__(self, images: int, allowed: float, unreadable: Iterable | dict = ()):
@@ -28,10 +28,10 @@ class BadImages:
         return len(self.reasons)
 
     def add(self, error: ImageError) -> None:
-        """Note an `ImageError`.
+        """Record an `ImageError`.
 
         Raises:
-            TooManyBadImagesError: it is one too many.
+            TooManyBadImagesError: there are now more than allowed.
         """
         with self._lock:
             self.reasons.setdefault(error.name, error.reason)
@@ -42,11 +42,11 @@ class BadImages:
             name, reason = list(self.reasons.items())[-1]
             limit = f", more than max_skipped ({self.allowed:g}) allows" if self.allowed < 1 else ""
             raise TooManyBadImagesError(
-                name, f"{reason}; with it {len(self):,} of {self.images:,} images cannot be read{limit}."
+                name, f"{reason}; in all, {len(self):,} of {self.images:,} images cannot be read{limit}."
             )
 
     def write(self, path: str | PathLike) -> None:
-        """The list as CSV, `image,reason`; while it is empty, there is no such file."""
+        """Write the list as CSV, `image,reason`. If it is empty, there is no such file."""
         with self._lock:
             rows = sorted(self.reasons.items())
         write_list(path, ["image", "reason"], rows)

@@ -1,4 +1,4 @@
-"""A few images of each class, as one picture."""
+"""A few images of each class in one picture."""
 
 import os
 from collections.abc import Iterable
@@ -12,17 +12,17 @@ from alexnet.data.errors import ImageError
 from alexnet.data.source import LabeledImages, common_size
 from alexnet.data.summary import printable
 
-MOST = 1000  # classes
+MOST = 1000  # classes that are shown
 _TILE, _GAP, _LABEL, _WIDTH = 72, 4, 20, 1600
 
 
 @dataclass(frozen=True)
 class ContactSheet:
-    """A picture, and where in it each class is.
+    """A picture, and where each class is in it.
 
     Attributes:
-        image: PIL.
-        strips: `{class: (x, y, width, height)}` in pixels, without its name; the first `MOST` classes.
+        image: A PIL image.
+        strips: `{class: (x, y, width, height)}` in pixels, without the class's name; the first `MOST` classes.
     """
 
     image: Image.Image
@@ -30,11 +30,11 @@ class ContactSheet:
 
 
 def draw(sources: dict[str, LabeledImages], class_names: Iterable[str]) -> ContactSheet:
-    """A `ContactSheet`: eight images of each class, two where there are many classes. A damaged one is a red cross.
+    """A `ContactSheet`: two to eight images of each class, fewer if there are many classes. Damaged: a red cross.
 
     Args:
         sources: `{part: LabeledImages}`. A class is shown from the first part that has images of it.
-        class_names: Of all parts.
+        class_names: The classes of all parts.
     """
     class_names = list(class_names)[:MOST]
     each = 8 if len(class_names) <= 40 else 4 if len(class_names) <= 200 else 2
@@ -64,7 +64,7 @@ def draw(sources: dict[str, LabeledImages], class_names: Iterable[str]) -> Conta
 
 
 def _images(sources, class_name, count):
-    """Up to `count` images of a class, from its first to its last."""
+    """Up to `count` images of a class, spread evenly from its first to its last."""
     size = common_size(sources.values(), _TILE)
     for source in sources.values():
         if class_name in source.class_names:
@@ -75,7 +75,7 @@ def _images(sources, class_name, count):
 
 
 def _write_name(pen, corner, text, width, font):
-    """A class's name, shortened where its images end."""
+    """Write a class's name, shortened to the width of its images."""
     if not isinstance(font, ImageFont.FreeTypeFont):  # Pillow without FreeType has Latin letters only
         text = text.encode("latin-1", "replace").decode("latin-1")
     shown = text = text[:200]

@@ -1,4 +1,4 @@
-"""Labeled images as a run uses them: what a recipe names, in batches."""
+"""Labeled images as a run uses them: the images that a recipe names, in batches."""
 
 import math
 import os
@@ -20,8 +20,8 @@ def load_data(recipe: Recipe) -> tuple["ImageDataset", "ImageDataset"]:
     """The images that a recipe names, as `(training, validation)`.
 
     Raises:
-        DataError: `data_dir` holds nothing that could be trained on.
-        TooManyBadImagesError: more of it than `max_skipped` cannot be read.
+        DataError: `data_dir` holds nothing to train on.
+        TooManyBadImagesError: more images cannot be read than `max_skipped` allows.
 
     Examples:
         With a folder of images for each class in `photos`:
@@ -55,17 +55,17 @@ def load_data(recipe: Recipe) -> tuple["ImageDataset", "ImageDataset"]:
 def load_test_data(
     recipe: Recipe, class_names: Sequence[str] | None = None, part: str = "validation"
 ) -> "ImageDataset":
-    """The images that a recipe names, to evaluate on: the validation part, or all where `data_dir` has no split.
+    """The images that a recipe names, to evaluate on: the validation part, or all if `data_dir` has no split.
 
     Args:
-        recipe: Of its fields `data_dir`, `resize`, `image_size`, `batch_size`, `cache_gb`, `workers` and `max_skipped`
-            matter.
+        recipe: Its fields `data_dir`, `resize`, `image_size`, `batch_size`, `cache_gb`, `workers` and `max_skipped`
+            are used.
         class_names: Those of a model, in its order; `data_dir` may have fewer. None for the data's own.
         part: `"training"` for the training part instead, in order and not augmented.
 
     Raises:
         DataError: `data_dir` holds no images, or a class that is not among `class_names`.
-        TooManyBadImagesError: more of it than `max_skipped` cannot be read.
+        TooManyBadImagesError: more images cannot be read than `max_skipped` allows.
 
     Examples:
         With a folder of images for each class in `photos`:
@@ -89,14 +89,14 @@ def _require_size(source, recipe):
     size = source.reader.size
     if size is not None and recipe.resize > size:
         raise DataError(
-            f"data_dir: {recipe.data_dir} is packed at {size} pixels; resize {recipe.resize} asks for more."
+            f"data_dir: {recipe.data_dir} is packed at {size} pixels, but resize {recipe.resize} asks for more."
         )
 
 
 def compute_pixel_stats(recipe: Recipe, training: "ImageDataset") -> pixel_stats.PixelStats:
-    """`PixelStats` that a recipe asks for: ImageNet's, or those of the training images (a sample of 10,000 of many).
+    """The `PixelStats` that a recipe asks for: ImageNet's, or those of the training images.
 
-    A packed set knows its own, of all its images.
+    They are computed from at most 10,000 images. A packed set stores its own, computed from all its training images.
     """
     if recipe.color_statistics == "imagenet":
         return pixel_stats.IMAGENET
@@ -118,15 +118,14 @@ class ImageDataset:
     Attributes:
         class_names: A name for each label.
         labels: int32 array `(n,)`, in the order of the source.
-        steps_per_epoch: Batches that one pass takes.
-        skipped: What could not be read so far.
-        summary: `Summary` of what `data_dir` was taken for.
+        steps_per_epoch: Batches in one pass.
+        skipped: `BadImages`, those that could not be read so far.
+        summary: `Summary` of how `data_dir` was understood.
         source: `LabeledImages`.
-        pixel_stats: `PixelStats` for the color noise; ImageNet's until somebody sets others.
-        failure: The error that stopped a batch, if any. TensorFlow wraps errors of its input in its own.
-        share: `(rank, processes)`: this process reads the images of its rank, of each training batch its part in order,
-            and of a pass in order every one in so many. All together read each image once, and the batches are those
-            of one process. `(0, 1)` for all of them.
+        pixel_stats: `PixelStats` for the color noise; ImageNet's unless others are set.
+        failure: The error that stopped a batch, if any: TensorFlow wraps errors of its input in its own.
+        share: `(rank, processes)`: which images this process reads, its part of each training batch in order, or one
+            in so many of a pass in order. Together the processes read each image once. `(0, 1)` for all images.
     """
 
     def __init__(self, source: LabeledImages, recipe: Recipe, keep: bool, skipped: BadImages, summary: Summary,
@@ -143,7 +142,7 @@ class ImageDataset:
         self._training = training
         self._cache = ImageCache(source, recipe.resize, keep)
         batches = len(source) / recipe.batch_size
-        # In training the remainder of a pass begins the next one, so that every batch is full.
+        # In training the remainder of a pass begins the next pass, so that every batch is full.
         self.steps_per_epoch = max(1, math.floor(batches)) if training else math.ceil(batches)
 
     def __len__(self):
@@ -153,17 +152,19 @@ class ImageDataset:
         """Batches `(images, labels)`: uint8 `(batch, image_size, image_size, 3)` and int32 `(batch,)`, or the part of
         each that is this process's `share`.
 
-        For training they never end: shuffled anew in each pass, cropped and mirrored at random as the recipe says,
-        all of it a function of the seed and the batch's number, on any backend. In the place of an image that
-        cannot be read stands another one, drawn with the seed. For validation they are one pass in order, central
-        crops, the last batch as small as it comes, without images that cannot be read.
+        Training batches never end. Images are shuffled anew in each pass, and cropped and mirrored at random as the
+        recipe says; all of it depends only on the seed and the batch's number, on any backend. An image that cannot be
+        read is replaced by one drawn with the seed.
+
+        Validation batches are one pass in order, with central crops. Images that cannot be read are left out, and the
+        last batch may be smaller.
 
         Args:
-            first: Number of the first batch, to go on where a run stopped.
+            first: Number of the first batch, to resume a run.
 
         Raises:
-            TooManyBadImagesError: while reading, when more images than `max_skipped` cannot be read.
-            WorkerError: while reading, when a thread fails for another reason.
+            TooManyBadImagesError: while reading, when more images cannot be read than `max_skipped` allows.
+            WorkerError: while reading, when a thread fails for a different reason.
         """
         indices = np.arange(len(self))
         if self._training:
@@ -174,10 +175,9 @@ class ImageDataset:
         return self._prefetched(dataset[first:])
 
     def images(self, indices: np.ndarray | None = None) -> Iterable[tuple[np.ndarray, np.ndarray]]:
-        """One pass in order over the images before any crop, `(batch, resize, resize, 3)`, for views of one's own
-        choice.
+        """One pass in order over the uncropped images, `(batch, resize, resize, 3)`, for views of your own choice.
 
-        The last batch is as small as it comes. An image that cannot be read is black and has the label -1.
+        The last batch may be smaller. An image that cannot be read is black and has the label -1.
 
         Args:
             indices: Which images; None for all.
@@ -186,7 +186,7 @@ class ImageDataset:
         return self._prefetched(self._in_order(indices).map(self._labeled))
 
     def path(self, index: int) -> str:
-        """Where the image at `index` lies, or its number in a data set that is one array."""
+        """The path of the image at `index`, or its number in a data set that is one array."""
         return self.source.name(index)
 
     @property
@@ -195,21 +195,22 @@ class ImageDataset:
         return [self.path(index) for index in range(len(self))]
 
     def center_crops(self, indices: Sequence[int]) -> np.ndarray:
-        """The images at `indices`, central crops `(len(indices), image_size, image_size, 3)` uint8."""
+        """Central crops of the images at `indices`, `(len(indices), image_size, image_size, 3)` uint8."""
         return augmentation.center_crop(self.get_images(indices), self._recipe.image_size)
 
     def get_images(self, indices: Sequence[int]) -> np.ndarray:
-        """The images at `indices` before any crop, `(len(indices), resize, resize, 3)` uint8; black if unreadable."""
+        """The uncropped images at `indices`, `(len(indices), resize, resize, 3)` uint8; black if unreadable."""
         return self._labeled(np.asarray(indices))[0]
 
     # --- The pipeline
     #
-    # grain shuffles, repeats and batches the numbers of images, draws random seeds, and runs the threads. A thread then
-    # makes a whole batch. Image by image, `random_map` before `batch`, the same code takes 1.18 times as much of the
-    # processor for JPEGs of 500 x 375 pixels, 1.45 times for a packed set (2 threads, medians of 7 rounds by turns).
+    # grain shuffles, repeats and batches the numbers of images, draws random seeds, and runs the threads. Each thread
+    # makes whole batches. If it made single images (`random_map` before `batch`), the same code would take 1.18 times
+    # the processor time for JPEGs of 500 x 375 pixels, and 1.45 times for a packed set (2 threads, medians of 7
+    # interleaved rounds).
 
     def _order(self, indices):
-        import grain  # here and not above: a third of the time that importing the package took
+        import grain  # here, not above: it took a third of the time of importing the package
 
         return grain.MapDataset.source(indices)
 
@@ -225,7 +226,7 @@ class ImageDataset:
         return dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads))
 
     def _read(self, indices):
-        """A list of images, None in the place of one that cannot be read."""
+        """A list of images, with None for each that cannot be read."""
         try:
             found = self._cache[indices]
             for place, image in enumerate(found):
@@ -268,7 +269,7 @@ class ImageDataset:
         mine = slice(count * rank // processes, count * (rank + 1) // processes)
         indices, offsets, flips = indices[mine].copy(), offsets[mine], flips[mine]
         batch = np.empty((len(indices), size, size, 3), np.uint8)
-        # Of decoded ones a few at a time, whose memory serves the next ones while the processor still has it at hand.
+        # Decoded images are cropped a few at a time, so that the next ones reuse memory that is still in the cache.
         step = 8 if self.source.reader.is_decoded else count
         for first in range(0, len(indices), step):
             part = slice(first, first + step)
@@ -279,13 +280,13 @@ class ImageDataset:
         return batch, self.labels[indices]
 
     def _replaced(self, indices):
-        """Indices and images that can all be read."""
+        """`(indices, images)`, with a substitute for each image that cannot be read."""
         images = self._read(indices)
         if not any(image is None for image in images):
             return indices, images
         indices = indices.copy()
         for place in [place for place, image in enumerate(images) if image is None]:
-            # The same substitute each time, whichever batch asks, and however often the run was interrupted.
+            # The substitute is the same in every batch, however often the run was interrupted.
             rng = np.random.default_rng([self._recipe.seed, indices[place]])
             for other in rng.permutation(len(self)) if len(self) < 1000 else rng.integers(len(self), size=1000):
                 indices[place : place + 1] = other
@@ -294,14 +295,14 @@ class ImageDataset:
                     break
             else:
                 self.failure = TooManyBadImagesError(
-                    self.path(indices[place]), "cannot be read, nor anything in its place"
+                    self.path(indices[place]), "cannot be read, and neither can any substitute"
                 )
                 raise self.failure
         return indices, images
 
 
 class ImageCache:
-    """Images of a source, kept in memory after their first decoding if `keep` is true."""
+    """Images of a source. If `keep` is true, they stay in memory once they are decoded."""
 
     def __init__(self, source: LabeledImages, size: int, keep: bool):
         self.source = source
@@ -310,7 +311,7 @@ class ImageCache:
         self._present = np.zeros(len(source), bool)
 
     def __getitem__(self, indices: np.ndarray) -> list:
-        """A list of images `(size, size, 3)` uint8; in the place of one that cannot be read stands its error."""
+        """A list of images `(size, size, 3)` uint8, with an `ImageError` for each that cannot be read."""
         if self._kept is None:
             return self.source.images(indices, self.size)
         # Two threads may both decode an image; they write the same pixels, so no lock is needed.

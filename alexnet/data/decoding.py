@@ -1,4 +1,4 @@
-"""Image files to RGB pixels: the shorter side resized, the central square cut out."""
+"""From image files to RGB pixels: the shorter side is resized, and the central square is cut out."""
 
 import contextlib
 import functools
@@ -24,9 +24,10 @@ from alexnet.packages import install, optional
 
 logger = logging.getLogger(__name__)
 
-# More pixels than any photograph has: such a header is damaged, or made to fill the memory.
+# More pixels than any photograph has: a header that claims more is damaged, or made to fill the memory.
 MAX_PIXELS = 300_000_000
-# Images above the first are large; of those only so many pixels are decoded at a time, about four bytes each.
+# An image with more than `_LARGE` pixels is large. All threads together decode at most `_ROOM` pixels of large images
+# at a time, about four bytes each.
 _LARGE, _ROOM = 16_000_000, 100_000_000
 _ORIENTATION = 0x0112  # EXIF's tag
 
@@ -37,10 +38,10 @@ _ORIENTATION = 0x0112  # EXIF's tag
 def load_image(
     path: str | PathLike, size: int, max_pixels: int = MAX_PIXELS, white_level: float | None = None
 ) -> np.ndarray:
-    """The central square of an image file, `(size, size, 3)` uint8 RGB; as `decode_image`.
+    """The central square of an image file, `(size, size, 3)` uint8 RGB. The arguments are those of `decode_image`.
 
     Raises:
-        ImageError: no file, no image, or a damaged one.
+        ImageError: the file is missing, damaged or not an image.
     """
     try:
         content = Path(path).read_bytes()
@@ -54,19 +55,19 @@ def decode_image(
 ) -> np.ndarray:
     """The central square of an image file's content, `(size, size, 3)` uint8 RGB (section 2 of the paper).
 
-    The shorter side becomes `size`. EXIF orientation is honored; the first frame of an animation and the first page
-    of a TIFF are taken; what is transparent lies on white.
+    The shorter side becomes `size`. EXIF orientation is applied. Of an animation the first frame is read, of a TIFF
+    the first page. Transparent areas are shown on white.
 
     Args:
-        content: Bytes.
+        content: The file's bytes.
         size: Side of the square in pixels.
-        name: Of the image, for messages.
-        max_pixels: An image of more is refused, before it is decoded.
-        white_level: The value that is white in gray images of more than 8 bits, of floats, or of few values, such as
-            4095 for 12 bits kept in 16. None for 65535 in 16 bits, where the values make use of them.
+        name: The image's name, for messages.
+        max_pixels: An image with more pixels is refused before it is decoded.
+        white_level: The value that means white in gray images of more than 8 bits, of floats, or of only a few values:
+            4095 for 12 bits stored in 16, for example. None for 65535 in images of 16 bits that use their range.
 
     Raises:
-        ImageError: no image, a damaged one, a too large one, or one whose white is not known.
+        ImageError: the content is damaged, too large or not an image, or its white is not known.
     """
     if not content:
         raise ImageError(name, "is empty")
@@ -77,19 +78,19 @@ def decode_image(
         return _decode(content, size, max_pixels, white_level) if pixels is None else pixels
     except Refused as refused:
         raise ImageError(name, str(refused)) from None
-    except Image.DecompressionBombError:  # WebP and GIF ask themselves
+    except Image.DecompressionBombError:  # Pillow's readers of WebP and GIF check this themselves
         raise ImageError(name, "is larger than PIL.Image.MAX_IMAGE_PIXELS allows") from None
     except MemoryError:
         raise
-    except Exception as error:  # PIL raises whatever a damaged file leads it to, struct.error and TypeError among them
+    except Exception as error:  # on damaged files PIL raises many kinds, struct.error and TypeError among them
         raise ImageError(name, f"cannot be decoded: {error}") from None
 
 
 def image_size(content: bytes, name: str) -> tuple[int, int]:
-    """`(width, height)` of an image as it is shown, from its file's header: no pixel is decoded.
+    """`(width, height)` of an image as it is displayed, from its file's header: no pixel is decoded.
 
     Raises:
-        ImageError: no image, or a damaged header.
+        ImageError: the content is not an image, or its header is damaged.
     """
     try:
         header = _jpeg_header(content) if content.startswith(JPEG) else None
@@ -99,7 +100,7 @@ def image_size(content: bytes, name: str) -> tuple[int, int]:
             orientation = _png_pixels(content)[1] if content.startswith(PNG) else None
             with open_image(content) as image:
                 (width, height), orientation = image.size, orientation or _told_orientation(image)
-                if image.format == "TIFF":  # PIL turns it by itself, but not in every version
+                if image.format == "TIFF":  # some versions of PIL rotate it themselves, others do not
                     width, height = image.tag_v2[TiffImagePlugin.IMAGEWIDTH], image.tag_v2[TiffImagePlugin.IMAGELENGTH]
     except Refused as refused:
         raise ImageError(name, str(refused)) from None
@@ -111,8 +112,8 @@ def image_size(content: bytes, name: str) -> tuple[int, int]:
 def _require(width, height, max_pixels):
     if width * height > max_pixels:
         raise Refused(
-            f"claims to be so large, {width:,} x {height:,} pixels, that it is damaged or an attack (decompression "
-            f"bomb); max_megapixels allows {max_pixels / 1e6:g}"
+            f"claims to have {width:,} x {height:,} pixels, so it is damaged or an attack (decompression bomb); "
+            f"max_megapixels allows {max_pixels / 1e6:g}"
         )
 
 
@@ -135,7 +136,7 @@ class _Gate:
         try:
             yield
         finally:
-            trim_memory()  # glibc keeps what one thread freed from the others
+            trim_memory()  # glibc does not offer memory that one thread freed to the others
             with self.changed:
                 self.free += pixels
                 self.changed.notify_all()
@@ -153,7 +154,7 @@ class _Header(NamedTuple):
 
 
 def _jpeg_header(content):
-    """What a JPEG's segments tell before its pixels; None where they are not in order, and for PIL to look at."""
+    """The `_Header` from the segments before a JPEG's pixels; None if they are malformed, and PIL should try."""
     place, frame, orientation = 2, None, None
     try:
         while content[place] == 0xFF:
@@ -176,7 +177,7 @@ def _jpeg_header(content):
 
 
 def _orientation(metadata):
-    """EXIF's or XMP's orientation, 1 to 8; None if it cannot be read. Read by hand: the rest may be damaged."""
+    """EXIF's or XMP's orientation, 1 to 8; None if it cannot be read. PIL is not asked: the rest may be damaged."""
     start = 6 if metadata.startswith(b"Exif\0\0") else 0
     order = {b"II": "<", b"MM": ">"}.get(metadata[start : start + 2])
     if order is None:
@@ -197,7 +198,7 @@ def _orientation(metadata):
 
 
 def _decode_jpeg(content, size, max_pixels):
-    """As `decode_image` for a gray or RGB JPEG, in two thirds of PIL's time; None if PIL has to look at it."""
+    """`decode_image` for a gray or RGB JPEG, in two thirds of PIL's time; None if PIL has to decode it."""
     header = _jpeg_header(content)
     if header is None:
         return None
@@ -207,19 +208,19 @@ def _decode_jpeg(content, size, max_pixels):
     simplejpeg = _simplejpeg()
     if simplejpeg is None:
         return _decode_jpeg_with_pil(content, size, header)
-    # A progressive one is kept whole until its last pass; of another a few rows at a time are enough.
+    # A progressive JPEG stays in memory whole until its last pass; any other needs only a few rows at a time.
     with _gate.hold(header.width * header.height if header.progressive else 0):
         try:
-            # Where at least twice `size` is there, decoding to a half or less saves time and blurs nothing that stays.
+            # From at least twice `size`, decoding to a half or less saves time and loses no detail that would remain.
             pixels = simplejpeg.decode_jpeg(content, min_height=size, min_width=size, min_factor=2)
         except ValueError:
-            return None  # cut off or damaged; PIL refuses the first, and knows how to put up with some of the second
+            return None  # truncated or damaged; PIL refuses the truncated ones, and can read some of the damaged ones
     return resize_array(pixels, size, header.orientation)
 
 
 @functools.cache
 def _simplejpeg():
-    """The package, or None; then one line says so, since JPEGs take half as long again without it."""
+    """The package, or None. Without it JPEGs take half as long again, so one line says that it is missing."""
     module = optional("simplejpeg")
     if module is None:
         logger.info(f"JPEGs are decoded by Pillow, which takes longer than simplejpeg. {install('simplejpeg')}")
@@ -227,7 +228,7 @@ def _simplejpeg():
 
 
 def _decode_jpeg_with_pil(content, size, header):
-    """As `_decode_jpeg`, where simplejpeg is missing: decoded by PIL, to the size that simplejpeg would decode to."""
+    """`_decode_jpeg` without simplejpeg: PIL decodes to the size that simplejpeg would choose."""
     quarter, three_eighths = (
         all(-(-side * eighths // 8) >= size for side in (header.width, header.height)) for eighths in (2, 3)
     )
@@ -249,10 +250,10 @@ def _decode_jpeg_with_pil(content, size, header):
 
 
 def _decode(content, size, max_pixels, white_level):
-    """As `decode_image`, by PIL."""
+    """`decode_image` by PIL."""
     try:
         return _decode_with_pil(content, size, max_pixels, white_level)
-    except Warning:  # of metadata, by a program that makes errors of warnings; that must not cost the image
+    except Warning:  # about metadata, in a program that turns warnings into errors; the image is still good
         with _quiet, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return _decode_with_pil(content, size, max_pixels, white_level)
@@ -277,17 +278,18 @@ def _decode_with_pil(content, size, max_pixels, white_level):
         with _gate.hold(image.width * image.height):
             image.load()
             pixels = resize_image(image, size, orientation, white_of(image, depth, white_level), depth.inverted)
-            image.close()  # the next large one may begin as soon as the gate is left
+            image.close()  # frees the memory before the gate lets the next large image in
             return pixels
 
 
 def _png_pixels(content):
-    """`(content, orientation)` of a PNG, without what its pixels do not need: PIL refuses images for damaged notes."""
+    """`(content, orientation)` of a PNG, with only the chunks that its pixels need: PIL refuses images with a damaged
+    text chunk."""
     view, kept, place, orientation = memoryview(content), [content[:8]], 8, None
     while place + 8 <= len(content):
         kind = content[place + 4 : place + 8]
         end = place + 12 + int.from_bytes(view[place : place + 4])
-        if kind[0] & 32 == 0 or kind == b"tRNS":  # critical, as the format calls it
+        if kind[0] & 32 == 0 or kind == b"tRNS":  # a "critical" chunk in PNG's terms
             kept.append(view[place:end])
         elif kind in (b"eXIf", b"iTXt", b"zTXt", b"tEXt") and orientation is None:
             orientation = _png_orientation(content[place + 8 : end - 4])
@@ -308,8 +310,8 @@ def _png_orientation(chunk):
 
 
 def _told_orientation(image):
-    """That of an opened TIFF, WebP, AVIF or HEIC; 1 if it cannot be read."""
-    with contextlib.suppress(Exception):  # whatever a damaged tag leads PIL to
+    """The orientation of an opened TIFF, WebP, AVIF or HEIC; 1 if it cannot be read."""
+    with contextlib.suppress(Exception):  # on damaged tags PIL raises many kinds
         if image.format == "TIFF":
             return min(8, max(1, int(image.tag_v2.get(_ORIENTATION, 1))))
         return _orientation(image.info.get("exif", b"")) or _orientation(image.info.get("xmp", b"")) or 1
@@ -319,7 +321,7 @@ def _told_orientation(image):
 # --- Squares
 
 
-# How EXIF's orientations are undone: rows backwards, columns backwards, then rows for columns.
+# How each EXIF orientation is undone: are rows reversed, are columns reversed, are rows and columns then swapped?
 _TURNS = {
     2: (False, True, False),
     3: (True, True, False),
@@ -332,7 +334,7 @@ _TURNS = {
 
 
 def _place(width, height, orientation):
-    """`(left, top, side)` of the central square, which is that of the turned image to the pixel."""
+    """`(left, top, side)` of the central square: to the pixel the same square as in the rotated image."""
     rows, columns, _ = _TURNS.get(orientation, (False,) * 3)
     side = min(width, height)
     return (width - side + columns) // 2, (height - side + rows) // 2, side
@@ -357,17 +359,17 @@ def resize_array(pixels: np.ndarray, size: int, orientation: int = 1) -> np.ndar
     ratio = shorter / size
     if ratio >= 2:
         return _turned(cv2.resize(pixels, (size, size), interpolation=cv2.INTER_AREA), orientation)
-    if ratio > 1:  # details too fine for the smaller image would become false patterns; PIL's filter drops them as well
+    if ratio > 1:  # blur first, to avoid aliasing, as PIL's filter does
         pixels = cv2.GaussianBlur(pixels, (0, 0), 0.5 * math.sqrt(ratio**2 - 1))
     return _turned(cv2.resize(pixels, (size, size), interpolation=cv2.INTER_LINEAR), orientation)
 
 
 def to_rgb(image: Image.Image, white: float | None = None, inverted: bool = False) -> Image.Image:
-    """A PIL image in RGB: gray, CMYK, 16-bit and palette images converted, transparency laid on white.
+    """A PIL image in RGB. Gray, CMYK, 16-bit and palette images are converted; transparent areas become white.
 
     Args:
-        image: Of PIL.
-        white: The value that is white in an image of one channel; None for 65535 in 16 bits, and otherwise PIL's.
+        image: A PIL image.
+        white: The value that means white in an image of one channel; None for 65535 in 16 bits, and PIL's otherwise.
         inverted: Whether 0 is white instead, and `white` black.
     """
     if image.mode == "RGB":
@@ -375,7 +377,7 @@ def to_rgb(image: Image.Image, white: float | None = None, inverted: bool = Fals
     if white is not None or image.mode.startswith("I"):  # PIL would clip instead of scaling
         values = np.asarray(image, np.float32)
         if not np.isfinite(values).all():
-            raise Refused("holds values that are no numbers")
+            raise Refused("holds values that are not finite numbers")
         levels = np.rint(np.clip(values / (white or 65535.0) * 255, 0, 255)).astype(np.uint8)
         if isinstance(clear := image.info.get("transparency"), int):
             levels[values == clear] = 0 if inverted else 255
@@ -400,20 +402,21 @@ def resize_image(
         else:
             image, left, top, shorter = _in_bands(image, size, left, top, shorter, white, inverted)
     box = (left, top, left + shorter, top + shorter)
-    # Cutting the square out while resizing gives the same pixels and saves resizing what is thrown away.
+    # Cropping while resizing gives the same pixels, and does not resize what is thrown away.
     resized = image.resize((size, size), Image.Resampling.BILINEAR, box=box, reducing_gap=2.0)
     return _turned(np.asarray(resized), orientation)
 
 
 def _in_bands(image, size, left, top, shorter, white, inverted):
-    """The square of a large image in RGB and made smaller, a few rows at a time: copies of the whole are too large."""
-    factor = max(1, int(shorter / size / 2.0))  # what `resize` would begin with
+    """The square of a large image, converted to RGB and reduced a few rows at a time: a copy of the whole would be too
+    large."""
+    factor = max(1, int(shorter / size / 2.0))  # the reduction with which `resize` would begin
     rows = max(1, _LARGE // 4 // shorter // factor) * factor
     found = Image.new("RGB", (-(-shorter // factor),) * 2)
     for first in range(0, shorter, rows):
         last = min(first + rows, shorter)
         box = (left, top + first, left + shorter, top + last)
-        # At the same size this cuts out; `crop` would compare the part with Image.MAX_IMAGE_PIXELS.
+        # At the same size this only crops. `crop` itself would check the part against Image.MAX_IMAGE_PIXELS.
         band = image.resize((shorter, last - first), Image.Resampling.NEAREST, box=box)
         found.paste(to_rgb(band, white, inverted).reduce(factor), (0, first // factor))
     return found, 0, 0, shorter / factor

@@ -1,26 +1,26 @@
-"""Images that are the same, or look alike."""
+"""Images that are equal, or look alike."""
 
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 from PIL import Image
 
-SIDE = 16  # pixels of the thumbnails that are compared
-# Two thumbnails look alike if their root mean square difference is no more than this share of the lower contrast, or
-# one level. Copies that are compressed again, half as large, or 5 % brighter stay below .2; different drawings of the
-# embedded data sets begin at .35.
+SIDE = 16  # of the thumbnails that are compared, in pixels
+# Two thumbnails look alike if their root mean square difference is at most this share of the lower contrast, or one
+# level. Copies that are compressed again, half as large, or 5 % brighter stay below .2; different drawings of the
+# built-in data sets begin at .35.
 SHARE, LEVELS = 0.25, 1.0
 _COARSE = 8
-_ENTRIES = 2**24  # of a block of the matrix that compares all with all
+_ENTRIES = 2**24  # of one block of the matrix that compares every pair
 
 
 def thumbnail(image: np.ndarray) -> np.ndarray:
-    """`(SIDE, SIDE, 3)` uint8 of a square image: averages of its pixels."""
+    """A square image averaged to `(SIDE, SIDE, 3)` uint8."""
     return np.asarray(Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.BOX))
 
 
 def group_equal(members: Iterable, keys: Iterable) -> list[list]:
-    """Lists of members that have the same key, in the order of their first ones."""
+    """Lists of members that have the same key, in the order of each list's first member."""
     groups: dict = {}
     for member, key in zip(members, keys, strict=True):
         groups.setdefault(key, []).append(member)
@@ -28,7 +28,7 @@ def group_equal(members: Iterable, keys: Iterable) -> list[list]:
 
 
 def join_groups(groups: Sequence[list]) -> list[list]:
-    """Lists of members, those that share one made into one."""
+    """The same groups, with those that share a member joined into one."""
     members = list(dict.fromkeys(member for group in groups for member in group))
     numbers = {member: number for number, member in enumerate(members)}
     joined = _Groups(len(members))
@@ -38,16 +38,16 @@ def join_groups(groups: Sequence[list]) -> list[list]:
 
 
 def group_similar(thumbnails: np.ndarray) -> list[list[int]]:
-    """Groups of thumbnails that look alike: lists of at least two indices. Each looks like another one of its group.
+    """Groups of thumbnails that look alike: lists of at least two indices. Each looks like at least one of its group.
 
-    All are compared with all: 100,000 take a minute or two.
+    Every pair is compared: 100,000 thumbnails take a minute or two.
 
     Args:
         thumbnails: uint8 `(n, SIDE, SIDE, 3)`.
     """
     count = len(thumbnails)
     contrast, coarse = _describe(thumbnails)
-    # In the order of contrast the first one of a pair sets its limit.
+    # Sorted by contrast, the first of a pair sets the limit.
     order = np.argsort(contrast, kind="stable")
     limits, coarse, sorted_thumbnails = (
         np.maximum(LEVELS, SHARE * contrast[order]) ** 2,
@@ -59,8 +59,8 @@ def group_similar(thumbnails: np.ndarray) -> list[list[int]]:
     rows = max(1, _ENTRIES // max(1, count))
     for first in range(0, count, rows):
         block = slice(first, first + rows)
-        # |a - b|^2 <= limit, solved for the product of a and b. Averages never differ more than the pixels do, so that
-        # no pair is lost; the small margin is for rounding.
+        # |a - b|^2 <= limit, solved for the product of a and b. Averages never differ more than the pixels do, so no
+        # pair is lost; the small margin is for rounding.
         product = coarse[block] @ coarse[first:].T
         product -= halves[first:]
         bound = halves[block] - (limits[block] + 0.1) * (_COARSE**2 / 2)
@@ -77,26 +77,26 @@ def group_similar(thumbnails: np.ndarray) -> list[list[int]]:
 
 
 def _describe(thumbnails):
-    """Contrast `(n,)`, the deviation of pixels from the mean of their channel, and coarse gray pixels `(n, 64)`."""
+    """Contrast `(n,)`, the standard deviation of pixels from their channel's mean, and coarse gray pixels `(n, 64)`."""
     contrast, coarse = np.empty(len(thumbnails)), np.empty((len(thumbnails), _COARSE**2), np.float32)
-    for first in range(0, len(thumbnails), 4096):  # as floats they are large
+    for first in range(0, len(thumbnails), 4096):  # in blocks, since as floats they are large
         block = slice(first, first + 4096)
         pixels = thumbnails[block].astype(np.float32)
         contrast[block] = np.sqrt(pixels.var(axis=(1, 2)).mean(axis=1))
         step = SIDE // _COARSE
         pixels = pixels.reshape(-1, _COARSE, step, _COARSE, step, 3).mean(axis=(2, 4, 5))
-        coarse[block] = pixels.reshape(-1, _COARSE**2) - 128  # smaller numbers, smaller rounding
+        coarse[block] = pixels.reshape(-1, _COARSE**2) - 128  # smaller numbers have smaller rounding errors
     return contrast, coarse
 
 
 class _Groups:
-    """Numbers that are joined to groups, a pair at a time (union-find)."""
+    """Numbers that are joined into groups, a pair at a time (union-find)."""
 
     def __init__(self, count):
         self._parent = np.arange(count)
 
     def roots(self):
-        """The number that stands for the group of each."""
+        """For each number, the one that represents its group."""
         while True:
             above = self._parent[self._parent]
             if np.array_equal(above, self._parent):
@@ -104,7 +104,7 @@ class _Groups:
             self._parent = above
 
     def apart(self, pairs):
-        """Which of the pairs `(n, 2)` lie in different groups."""
+        """Which of the pairs `(n, 2)` are in different groups."""
         roots = self.roots()
         return roots[pairs[:, 0]] != roots[pairs[:, 1]]
 

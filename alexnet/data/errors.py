@@ -1,16 +1,16 @@
-"""What can be wrong with a data set, an image, or the threads that read them."""
+"""Errors of data sets, of images, and of the threads that read them."""
 
 
 class DataError(ValueError):
-    """A `data_dir` that cannot be used, in one sentence."""
+    """A data set cannot be used. The message says why."""
 
 
 class ImageError(RuntimeError):
-    """An image that cannot be used.
+    """An image cannot be used.
 
     Attributes:
-        name: Of the image.
-        reason: Why, in a few words that go on the sentence "<name> ...".
+        name: The image's name.
+        reason: Why, in a few words that complete the sentence "<name> ...".
     """
 
     def __init__(self, name, reason):
@@ -20,12 +20,12 @@ class ImageError(RuntimeError):
 
 
 class TooManyBadImagesError(ImageError):
-    """More images than `max_skipped` allows could not be read."""
+    """More images could not be read than `max_skipped` allows."""
 
 
 class WorkerError(RuntimeError):
-    """A thread that prepares batches failed for a reason that is not an image's. The message names it."""
+    """A thread that prepares batches failed for a reason other than a bad image. The message names the reason."""
 
 
 class Refused(Exception):
-    """The reason of an `ImageError`, raised where the image's name is not known."""
+    """The reason for an `ImageError`, raised where the image's name is not known."""

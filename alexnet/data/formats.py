@@ -1,4 +1,4 @@
-"""Formats of image files: which are read, how a file tells its own, and Pillow's reader of each."""
+"""Formats of image files: which are read, how each is recognized, and Pillow's reader for it."""
 
 import importlib
 import importlib.util
@@ -10,15 +10,15 @@ from PIL import Image, ImageFile, JpegImagePlugin, TiffImagePlugin
 from alexnet._compat import pillow_reads_avif
 from alexnet.data.errors import Refused
 
-JPEG, PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"  # how such a file begins
+JPEG, PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"  # the first bytes of such files
 
 
 _AVIF, _HEIF = pillow_reads_avif(), importlib.util.find_spec("pillow_heif") is not None
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM") + ("AVIF",) * _AVIF + ("HEIC",) * _HEIF
-# What counts as an image by its name; the content decides how it is read.
+# Extensions of files that count as images; the content decides how each is read.
 EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 EXTENSIONS += (".ppm", ".pgm", ".pbm", ".pnm") + (".avif",) * _AVIF + (".heic", ".heif") * _HEIF
-# Images all the same, and why they are passed over.
+# Formats of images that are passed over, and why.
 NOT_READ = {
     **dict.fromkeys((".heic", ".heif"), "needs pillow-heif (pip install pillow-heif)"),
     ".avif": "needs a Pillow that reads AVIF (11.3 or newer)",
@@ -31,14 +31,15 @@ NOT_READ = {ending: reason for ending, reason in NOT_READ.items() if ending not 
 
 
 class _Jpeg(JpegImagePlugin.JpegImageFile):
-    """Without a look at EXIF for the resolution, which warns of EXIF that is damaged."""
+    """Does not look for the resolution in EXIF, because Pillow warns if EXIF is damaged."""
 
     def _read_dpi_from_exif(self):
         pass
 
 
 class _Tiff(TiffImagePlugin.TiffImageFile):
-    """Without a limit of its own, and not turned: Pillow writes EXIF anew for that, and gives up if it is damaged."""
+    """Has no size limit of its own and does not rotate the image: for that Pillow would rewrite EXIF, and fail if it
+    is damaged."""
 
     def load_prepare(self):
         if self._im is None:
@@ -52,7 +53,7 @@ class _Tiff(TiffImagePlugin.TiffImageFile):
 def open_image(content):
     """A PIL image that is not decoded yet.
 
-    `Image.open` would compare it with `Image.MAX_IMAGE_PIXELS`, which belongs to the program around us.
+    `Image.open` would check it against `Image.MAX_IMAGE_PIXELS`, which is a setting of the calling program.
     """
     found = format_of(content[:64])
     if found == "JPEG":
@@ -73,7 +74,7 @@ def open_image(content):
 
 
 def format_of(head):
-    """The format that a file's first bytes tell, None for another."""
+    """The format of a file by its first bytes; None if it is not one of those that are read."""
     if head.startswith(JPEG):
         return "JPEG"
     if head.startswith(PNG):
@@ -88,7 +89,7 @@ def format_of(head):
         return "TIFF"
     if re.match(rb"P[1-6fF][\s#]", head):
         return "PPM"
-    if head[4:8] == b"ftyp":  # also of films
+    if head[4:8] == b"ftyp":  # videos begin with it, too
         brands = {head[place : place + 4] for place in range(8, min(len(head), int.from_bytes(head[:4])), 4)}
         if brands & {b"avif", b"avis"}:
             return "AVIF"

@@ -7,15 +7,15 @@ from pathlib import Path
 
 @functools.cache
 def names() -> dict[str, str]:
-    """ImageNet's 1000 classes in the order that every published checkpoint has: WordNet id to WordNet's words."""
+    """`{WordNet id: WordNet's words}` of ImageNet's 1000 classes, in the order that every published checkpoint has."""
     with (Path(__file__).parent / "imagenet.csv").open(encoding="utf-8", newline="") as file:
         return {row["wnid"]: row["name"] for row in csv.DictReader(file)}
 
 
 def class_display_name(class_name: str) -> str:
-    """`"n01440764"` as `"tench"`; any other name as it is, and ids that ImageNet's thousand do not have.
+    """The word for an ImageNet class: `"tench"` for `"n01440764"`. Any other name is returned as it is.
 
-    A bird and a machine are both called crane, and two garments maillot: they keep their ids.
+    Two classes are called crane (a bird and a machine), and two maillot: these keep their ids.
 
     Examples:
         >>> alexnet.class_display_name("n01440764"), alexnet.class_display_name("ring")

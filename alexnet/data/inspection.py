@@ -1,4 +1,4 @@
-"""A look at a data set: images of each class and part, sizes, damage, duplicates."""
+"""Inspects a data set: images of each class and part, sizes, damage, duplicates."""
 
 import hashlib
 import os
@@ -16,24 +16,24 @@ from alexnet.data.summary import Summary
 from alexnet.progress import progress
 from alexnet.recipe import Recipe
 
-SAMPLE, MEASURED = 2000, 500  # images that are decoded, and whose headers are read
-COMPARED = 100_000  # images in which near duplicates are looked for: every one is compared with every other one
-_SIZE = 128  # of the images that are decoded; of exact duplicates they are the same
+SAMPLE, MEASURED = 2000, 500  # images that are decoded, and images whose headers are read
+COMPARED = 100_000  # images that are searched for near duplicates: every one is compared with every other one
+_SIZE = 128  # of the decoded images; exact duplicates are equal at this size
 
 
 def inspect(recipe: Recipe, decode_all: bool = False, verbose: int | None = None) -> Inspection:
-    """Look at whatever lies in a recipe's `data_dir`, also where nobody could train on it.
+    """Inspect a recipe's `data_dir`, even one that a run could not train on.
 
-    A sample of images is decoded, as many of each part where it has them.
+    A sample of images is decoded, the same number from each part that has so many.
 
     Args:
-        recipe: Of its fields those that say what `data_dir` is taken for matter, how images are held out, and `seed`,
-            which draws the sample.
+        recipe: The fields that say how `data_dir` is read and how images are held out, and `seed`, which draws the
+            sample, are used.
         decode_all: Whether every image is decoded instead.
-        verbose: As `progress.progress` takes it.
+        verbose: See `progress.progress`.
 
     Raises:
-        DataError: nothing there that could be understood.
+        DataError: nothing in `data_dir` is recognized.
 
     Example:
         >>> print(inspect(Recipe(data_dir="pets")))
@@ -88,7 +88,7 @@ def _count_classes(sources):
 
 
 def _sample(sources, count, seed):
-    """`{part: places}` of `count` images, drawn and in order; the same number of each part where it has so many."""
+    """`{part: places}` of `count` images, drawn and then sorted; the same number from each part that has so many."""
     rng, found = np.random.default_rng(seed), {}
     left = sum(map(len, sources.values())) if count is None else count
     smallest_first = sorted(sources, key=lambda part: len(sources[part]))
@@ -101,7 +101,7 @@ def _sample(sources, count, seed):
 
 
 def _measure(sources, sample, pool):
-    """`(sizes, images)` as `Inspection` has them; what cannot be read is not counted."""
+    """`(sizes, measured)` as `Inspection` has them; images that cannot be read are not counted."""
 
     def size(task):
         part, place = task
@@ -121,7 +121,7 @@ def _measure(sources, sample, pool):
 
 
 class _Decoded(NamedTuple):
-    """Of each image `(part, place)` and a digest of its pixels, and the thumbnails of the first `COMPARED`."""
+    """`(part, place)` and a digest of the pixels of each image, and thumbnails of the first `COMPARED`."""
 
     places: list
     digests: list
@@ -129,7 +129,7 @@ class _Decoded(NamedTuple):
 
 
 def _decode(sources, sample, pool, verbose):
-    """`_Decoded` of a sample, and `{part: {name: reason}}` of what cannot be decoded."""
+    """`_Decoded` of a sample, and `{part: {name: reason}}` of the images that cannot be decoded."""
     side = common_size(sources.values(), _SIZE)
     batches = [(part, places[k : k + 32]) for part, places in sample.items() for k in range(0, len(places), 32)]
     total = sum(map(len, sample.values()))
@@ -162,7 +162,7 @@ def _decode(sources, sample, pool, verbose):
 
 
 def _group_files(sources, pool):
-    """Groups of `(part, place)` of files that are equal byte for byte. Only those with equal marks are read whole."""
+    """Groups of files that are equal byte for byte, as `(part, place)`. Only files with equal marks are read whole."""
 
     def mark(place):
         return _tried(place, lambda reader, index: reader.mark(index))
@@ -175,7 +175,7 @@ def _group_files(sources, pool):
         try:
             return function(source.reader, source.indices[place[1]])
         except (ImageError, OSError):
-            return place  # equal to no other one
+            return place  # equal to no other file's
 
     places = [
         (part, place) for part, source in sources.items() if source.reader.has_marks for place in range(len(source))

@@ -1,4 +1,4 @@
-"""What an inspection of a data set found, for a person, a program or a browser to read."""
+"""The result of inspecting a data set, for a person, a program or a browser to read."""
 
 import html
 import itertools
@@ -29,22 +29,22 @@ class Inspection:
     """What `inspect` found.
 
     Attributes:
-        summary: `Summary` of what `data_dir` was taken for.
+        summary: `Summary` of how `data_dir` was understood.
         sources: `{part: LabeledImages}`.
-        problem: Why nobody could train on it, a sentence; None if one can.
+        problem: A sentence that says why a run could not train on it; None if it could.
         classes: `{class: {part: number of images}}`.
-        unreadable: `{name: reason}` of folders that could not be listed, and of rows that lead to no image.
+        unreadable: `{name: reason}` of folders that could not be listed, and of rows that have no image.
         sizes: `{"width" | "height" | "shorter side": (min, median, max)}` in pixels.
         measured: How many images `sizes` come from.
-        decoded: How many images were decoded, or tried.
-        damaged: `{name: reason}` of those that cannot be.
-        expected_damaged: How many of all images that makes: those of a part stand for the whole part.
-        exact: Groups, lists of `Member`, of the same image: files that are equal byte for byte, of all, and central
-            squares with the same pixels, of those decoded.
-        compared_files: Whether files were compared; of some layouts only pixels are.
-        near: Groups that look alike, as `group_similar` finds them. The first one of exact duplicates stands for all.
-        compared: Among how many images near duplicates were looked for.
-        not_compared: How many of the decoded images were too many for that.
+        decoded: How many images were decoded, including those that failed.
+        damaged: `{name: reason}` of those that failed.
+        expected_damaged: An estimate of how many of all images are damaged, from the sample of each part.
+        exact: Groups of equal images, lists of `Member`: among all images, files that are equal byte for byte; among
+            the decoded ones, central squares with the same pixels.
+        compared_files: Whether files were compared; in some layouts only pixels are.
+        near: Groups that look alike, as `group_similar` finds them. Of exact duplicates only the first is compared.
+        compared: How many images were searched for near duplicates.
+        not_compared: How many decoded images were left out of that search, because there were too many.
     """
 
     summary: Summary
@@ -68,14 +68,14 @@ class Inspection:
         return sum(self.summary.images.values())
 
     def too_many_unreadable(self, max_skipped: float) -> str | None:
-        """The sentence that says so, None if a run would go on."""
+        """A sentence if a run would stop because of them, None if it would go on."""
         expected = len(self.unreadable) + self.expected_damaged
         if expected <= max_skipped * self.images and expected < self.images:
             return None
         name, reason = next(iter({**self.damaged, **self.unreadable}.items()), (self.summary.data_dir, "is empty"))
         about = "" if self.decoded == self.images else "about "
         limit = f", more than max_skipped ({max_skipped:g}) allows" if max_skipped < 1 else ""
-        return f"{name} {reason}; with it {about}{expected:,.0f} of {self.images:,} images cannot be read{limit}."
+        return f"{name} {reason}; in all, {about}{expected:,.0f} of {self.images:,} images cannot be read{limit}."
 
     def facts(self) -> Iterator[tuple[str, list[str]]]:
         """`(what, lines)` for a person to read."""
@@ -105,14 +105,14 @@ class Inspection:
         if self.decoded == self.images:
             yield "decoded", [f"all {self.images:,} images"]
         else:
-            equal = "; files that are equal are looked for among all" * self.compared_files
-            lines = [f"{self.decoded:,} of {self.images:,} images{equal}", "the rest is about these: --all decodes all"]
+            equal = "; equal files are searched for among all" * self.compared_files
+            lines = [f"{self.decoded:,} of {self.images:,} images{equal}", "the lines below are about these; see --all"]
             yield "decoded", lines
         yield "damaged", self._reasons(self.damaged) if self.damaged else ["none"]
         yield "exact duplicates", self._groups(self.exact, " = ")
         near = self._groups(self.near, " ~ ")
         if self.not_compared:
-            near.append(f"{self.not_compared:,} images not compared: only the first {self.compared:,} are")
+            near.append(f"{self.not_compared:,} images not compared, only the first {self.compared:,}")
         yield "near duplicates", near
 
     def _groups(self, groups, sign):
@@ -124,7 +124,7 @@ class Inspection:
         return [f"{number}: {relations}", *shown, *["..."] * (len(groups) > _SHOWN)]
 
     def _group(self, group, sign):
-        """Members, each with its part and class, or both said once where they are the same. First one of each."""
+        """The members, each with its part and class; named once if all have the same. One of each is first."""
         kinds = {(member.part, member.class_name): member for member in reversed(group)}
         group = list(dict.fromkeys([*reversed(kinds.values()), *group]))
         names = [self._short(member.name) for member in group]
@@ -141,7 +141,7 @@ class Inspection:
         return name.removeprefix(self.summary.data_dir.rstrip(os.sep) + os.sep)
 
     def table(self) -> Iterator[list[str]]:
-        """Rows of text, the first one of headings: each class and its images of each part."""
+        """Rows of text: the headings, then each class with its number of images in each part."""
         yield ["class", *("images" if part == "all" else part for part in self.sources)]
         for name, counts in self.classes.items():
             yield [str(name), *(f"{counts[part]:,}" for part in self.sources)]
@@ -160,7 +160,7 @@ class Inspection:
         return "\n".join(lines)
 
     def to_json(self) -> dict:
-        """For programs: the same, with more examples."""
+        """The same for programs, with more examples."""
         summary = self.summary
         return _encodable(
             {
@@ -195,8 +195,8 @@ class Inspection:
         )
 
     def write(self, folder: Path) -> None:
-        """`contact_sheet.png`, `index.html`, and, where there is something to list, `duplicates.csv` and
-        `passed_over.csv`; those of an earlier inspection are replaced or removed."""
+        """Write `contact_sheet.png`, `index.html`, and `duplicates.csv` and `passed_over.csv` if there is something to
+        list. Files of an earlier inspection are replaced or removed."""
         folder.mkdir(parents=True, exist_ok=True)
         sheet = contact_sheet.draw(self.sources, self.classes)
         with atomic_write(folder / "contact_sheet.png") as path:
@@ -226,7 +226,7 @@ class Inspection:
 
 
 def count_relations(groups: list[list[Member]]) -> dict[str, int]:
-    """How many groups lie across parts, across classes, or in neither sense."""
+    """How many groups span parts, span classes, or do neither."""
     counts: Counter = Counter()
     for group in groups:
         counts.update(relations(group))
@@ -263,7 +263,7 @@ def _groups_to_json(groups):
 
 
 def _encodable(value):
-    """The same, where names that are no UTF-8 have their bytes written out: not every program reads lone surrogates."""
+    """The value with the bytes of names that are not UTF-8 written out: not every program reads lone surrogates."""
     if isinstance(value, dict):
         return {_encodable(key): _encodable(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -1,4 +1,4 @@
-"""What lies in large folders, listed fast; long lists are remembered beside the runs."""
+"""Lists the images in large folders fast, and caches long listings beside the runs."""
 
 import hashlib
 import os
@@ -15,12 +15,12 @@ from alexnet.data.formats import EXTENSIONS
 from alexnet.data.packed_strings import PackedStrings
 from alexnet.data.source import ENDING, HIDDEN
 
-REMEMBERED = 10_000  # smaller listings are made anew: that takes a moment
+REMEMBERED = 10_000  # shorter listings are not cached: making them takes only a moment
 FORMAT = 2
-# Clocks of file systems are coarse: what changed so shortly before may change again without a later time.
+# Clocks of file systems are coarse: a folder that changed this recently may change again and keep the same time.
 RACY_NS = 2 * 10**9
 _ENDINGS = tuple(os.fsencode(ending) for ending in EXTENSIONS)
-# What operating systems and archivers leave behind; with it everything that begins with a dot.
+# What operating systems and archivers leave behind, beside names that begin with a dot.
 HIDDEN_NAMES = frozenset(
     ("__macosx", "@eadir", "thumbs.db", "desktop.ini", "$recycle.bin", "system volume information")
 )
@@ -37,12 +37,12 @@ class FileIndex:
     """All images below a folder, those of one directory together.
 
     Attributes:
-        names: `PackedStrings`, relative to the folder.
-        directories: Relative too; "" is the folder itself.
-        counts: How many images each directory has of its own, int64.
+        names: `PackedStrings` of their paths, relative to the folder.
+        directories: Relative paths of the directories; "" is the folder itself.
+        counts: How many images are directly in each directory, int64.
         unreadable: `(path, reason)` of each directory that could not be listed.
-        passed_over: `(reason, PackedStrings)` of what else lies there: files whose ending is not read, hidden ones. A
-            hidden folder counts once.
+        passed_over: `(reason, PackedStrings)` of the other files: those with an extension that is not read, and hidden
+            ones. A hidden folder counts once.
     """
 
     names: PackedStrings
@@ -53,11 +53,11 @@ class FileIndex:
 
 
 def list_images(folder: str | os.PathLike, cache: str | os.PathLike | None = None) -> FileIndex:
-    """The `FileIndex` of a folder: images by their endings at any depth, sorted; hidden files are passed over.
+    """The `FileIndex` of a folder: images at any depth, by their extensions, sorted. Hidden files are passed over.
 
     Args:
-        folder: Where.
-        cache: A folder that remembers long listings; one is used again while no directory in it has changed.
+        folder: The folder to list.
+        cache: A folder for long listings. A cached listing is used as long as none of its directories has changed.
 
     Raises:
         OSError: `folder` itself cannot be listed.
@@ -103,7 +103,7 @@ def _present(pairs):
 
 
 def _walk(folder):
-    """A `FileIndex` and the times at which its directories were changed, taken before they were read."""
+    """A `FileIndex`, and the times at which its directories last changed, taken before reading them."""
     texts, lengths, directories, times, unreadable = [], [], [], [], []
     passed_over = {reason: [] for reason in _OTHERS}
     waiting = [(b"", frozenset())]
@@ -113,7 +113,7 @@ def _walk(folder):
         try:
             status = os.stat(path)
             here = (status.st_dev, status.st_ino)
-            if here in above:  # a link back to where we come from
+            if here in above:  # a link back to a folder above
                 continue
             folders, files, others, hidden = _entries(path)
         except OSError as error:
@@ -137,8 +137,8 @@ def _walk(folder):
 
 
 def _entries(path):
-    """Folders, images, other files and hidden things in a directory, as bytes; the kind of an entry is known without
-    asking for each file."""
+    """Folders, images, other files and hidden entries of a directory, as bytes. `scandir` gives the kind of each entry,
+    so that no file needs a system call of its own."""
     folders, images, others, hidden = [], [], [], []
     with os.scandir(path) as entries:
         for entry in entries:
@@ -155,7 +155,7 @@ def _entries(path):
 
 
 def is_folder(entry: os.DirEntry) -> bool:
-    """Whether an `os.DirEntry` is a folder; a link that leads nowhere is none."""
+    """Whether an `os.DirEntry` is a folder; a broken link is not."""
     try:
         return entry.is_dir()
     except OSError:
@@ -163,7 +163,7 @@ def is_folder(entry: os.DirEntry) -> bool:
 
 
 def is_file(entry: os.DirEntry) -> bool:
-    """Whether an `os.DirEntry` is a file, and no pipe or device."""
+    """Whether an `os.DirEntry` is a file, not a pipe or device."""
     try:
         return entry.is_file()
     except OSError:
@@ -186,7 +186,7 @@ _TEXTS = {"ends": "text", "directory_ends": "directories", "group_ends": "groups
 
 
 def load_remembered(cache, path, keys):
-    """The arrays remembered for a path; None if there are none, or what is there is damaged."""
+    """The arrays cached for a path; None if there are none, or they are damaged."""
     if cache is None:
         return None
     try:
@@ -203,7 +203,7 @@ def load_remembered(cache, path, keys):
 
 
 def remember(cache, path, **arrays):
-    """Remember arrays for a path, whole or not at all; where nothing can be written the next run lists anew."""
+    """Cache arrays for a path, atomically. If nothing can be written, the next run lists the folder again."""
     if cache is None:
         return
     try:

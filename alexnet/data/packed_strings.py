@@ -7,11 +7,11 @@ import numpy as np
 
 
 class PackedStrings(Sequence):
-    """Many file names in one piece of memory: a million of them take tens of megabytes and load in no time.
+    """Many file names in one piece of memory: a million take tens of megabytes, and load almost at once.
 
     Args:
         text: All names as bytes, one after the other.
-        ends: Where each of them ends, `(n,)` int64.
+        ends: Where each name ends, `(n,)` int64.
     """
 
     def __init__(self, text: bytes, ends: np.ndarray):

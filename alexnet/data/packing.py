@@ -1,4 +1,4 @@
-"""Writing a packed set: images decoded once, into a few large files; what is interrupted goes on."""
+"""Writes a packed set: images are decoded once, into a few large files. Interrupted packing can be resumed."""
 
 import contextlib
 import io
@@ -34,11 +34,12 @@ from alexnet.data.source import LabeledImages
 from alexnet.packages import optional
 from alexnet.progress import progress
 from alexnet.recipe import Recipe
+from alexnet.units import format_size
 
 SKIPPED = "skipped.csv"
 ENCODINGS = ("raw", "jpeg")
 QUALITY = 95
-SHARD_BYTES = 2**30  # about; an interruption costs one shard at most
+SHARD_BYTES = 2**30  # approximately; an interruption costs at most one shard
 SAMPLE = 64
 # Each image can be read alone, and pixels are not compressed a second time.
 _WRITE_OPTIONS = "group_size:1,uncompressed"
@@ -46,7 +47,7 @@ _WRITE_OPTIONS = "group_size:1,uncompressed"
 
 @dataclass(frozen=True)
 class _Shard:
-    """Images `first` to `last` of a part, and the file that they go to, without those that cannot be read."""
+    """Images `first` to `last` of a part, and the file for those of them that can be read."""
 
     part: str
     file: str
@@ -55,23 +56,23 @@ class _Shard:
 
 
 class PackWriter:
-    """A packed folder in the making; what was interrupted goes on after the last whole shard.
+    """Writes a packed folder. Interrupted work resumes after the last complete shard.
 
     Args:
-        folder: Where it goes; made if need be.
+        folder: Where to write; created if necessary.
         sources: `{"training": LabeledImages, "validation": LabeledImages}`.
-        recipe: Of its fields `resize`, `workers` and `max_skipped` matter.
+        recipe: Its fields `resize`, `workers` and `max_skipped` are used.
         encoding: `"raw"` or `"jpeg"`.
 
     Attributes:
-        images: How many there are.
+        images: How many images there are.
         remaining: How many of them are not packed yet.
-        bytes: Expected size of the whole.
-        seconds: Expected time for what remains.
+        bytes: Expected size of the finished folder.
+        seconds: Expected time for the remaining images.
         num_written: How many images the finished folder holds.
 
     Raises:
-        DataError: other images or other parameters than the folder's, or not enough space.
+        DataError: the folder was begun with other images or parameters, or there is not enough space.
     """
 
     def __init__(
@@ -99,7 +100,7 @@ class PackWriter:
             self._estimate()
 
     def run(self, verbose: int | None = None) -> None:
-        """Pack what remains.
+        """Pack the remaining images.
 
         Raises:
             TooManyBadImagesError: too many images cannot be read.
@@ -121,9 +122,9 @@ class PackWriter:
             path.unlink(missing_ok=True)
 
     def _check_spec(self):
-        """What is packed here, compared with the spec of what was begun.
+        """Compare what is to be packed with what was begun.
 
-        Files are known by their names: the folder may move, but a file that changes is not noticed.
+        Images are identified by their names: the folder may move, but a changed file is not noticed.
         """
         self.spec = {"version": VERSION, "size": self.size, "encoding": self.encoding, "shard_bytes": SHARD_BYTES}
         for part, source in self.sources.items():
@@ -135,7 +136,7 @@ class PackWriter:
         else:
             self.folder.mkdir(parents=True, exist_ok=True)
             if any(path.suffix != ".tmp" for path in self.folder.iterdir()):
-                raise DataError(f"{self.folder} holds something else; an empty folder is needed to pack into.")
+                raise DataError(f"{self.folder} holds other files; packing needs an empty folder.")
             return
         differences = [
             f"{key} {_shown(begun.get(key))}, not {_shown(self.spec.get(key))}"
@@ -157,7 +158,7 @@ class PackWriter:
         return self.folder / f"{shard.file}.json"
 
     def _finished_shards(self):
-        """`{shard: its metadata}` of those that are whole."""
+        """`{shard: its metadata}` of the shards that are complete."""
         found = {}
         if (self.folder / MANIFEST).is_file():
             parts = read_manifest(self.folder)["parts"].values()
@@ -173,7 +174,7 @@ class PackWriter:
         }
 
     def _estimate(self):
-        """Pack a few images for trial, and see whether all the others fit onto the disk."""
+        """Pack a few images as a trial, and check whether the others fit on the disk."""
         part, source = next((part, source) for part, source in self.sources.items() if len(source))
         indices = np.unique(np.linspace(0, len(source) - 1, SAMPLE).astype(int))
         trial = self.folder / "trial.tmp"
@@ -196,8 +197,8 @@ class PackWriter:
         free, needed = shutil.disk_usage(self.folder).free, int(each * self.remaining)
         if needed > free:
             raise DataError(
-                f"{self.folder} has {free / 1e9:,.1f} GB left, and {needed / 1e9:,.1f} GB are needed for "
-                f"{self.remaining:,} images of {self.size} x {self.size} pixels, {self.encoding}."
+                f"{self.folder} has {format_size(free)} left, but {self.remaining:,} images of {self.size} x "
+                f"{self.size} pixels, {self.encoding}, need {format_size(needed)}."
             )
 
     def _records(self, pool, shards):
@@ -216,7 +217,7 @@ class PackWriter:
         return index, _encode(image, self.encoding), moments
 
     def _write(self, shard, records):
-        """Write a shard with the next of `records`, and then its metadata, which say that it is whole."""
+        """Write a shard from the next of `records`, then its metadata, which mark it as complete."""
         moments, left_out = RunningMoments(), []
 
         def readable():
@@ -281,14 +282,14 @@ class PackWriter:
 
 
 def _shown(value):
-    """A spec's value in words; images are a number and a checksum."""
+    """A spec's value in words; for images, a number and a checksum."""
     return f"{value[0]:,} images ({value[1][:8]})" if isinstance(value, list) else value
 
 
 def _encode(image, encoding):
     if encoding == "raw":
         return image.tobytes()
-    # Without subsampling: at this size colors would visibly suffer a second time.
+    # Without subsampling: at this size it would visibly degrade the colors a second time.
     if simplejpeg := optional("simplejpeg"):
         return simplejpeg.encode_jpeg(np.ascontiguousarray(image), QUALITY, "RGB", "444")
     stream = io.BytesIO()
@@ -297,7 +298,7 @@ def _encode(image, encoding):
 
 
 def bounded_map(pool: ThreadPoolExecutor, function: Callable, tasks: Iterable, depth: int) -> Iterator:
-    """`map` by a pool of threads in order, never more than `depth` results ahead: memory stays small."""
+    """`map` by a pool of threads, in order and at most `depth` results ahead, so that memory stays small."""
     waiting: deque = deque()
     for task in tasks:
         waiting.append(pool.submit(function, task))
@@ -308,7 +309,7 @@ def bounded_map(pool: ThreadPoolExecutor, function: Callable, tasks: Iterable, d
 
 
 def _write_records(path, records):
-    """Write a file; how many records it has."""
+    """Write a file, and return how many records it has."""
     array_record = array_record_module()
     count = 0
     try:

@@ -6,7 +6,7 @@ import numpy as np
 
 from alexnet.networks import IMAGENET_MEAN
 
-SAMPLE = 10_000  # images; ImageNet's mean is known to a tenth of a gray level from so many
+SAMPLE = 10_000  # images; from so many, ImageNet's mean is known to a tenth of a gray level
 
 
 @dataclass(frozen=True)
@@ -14,9 +14,9 @@ class PixelStats:
     """RGB statistics of pixels from 0 to 255.
 
     Attributes:
-        mean: Of red, green and blue, `(3,)`.
+        mean: The mean of red, green and blue, `(3,)`.
         std: Square roots of the covariance's eigenvalues, `(3,)`, ascending.
-        vectors: Its eigenvectors, one in each column, `(3, 3)`.
+        vectors: The covariance's eigenvectors, one in each column, `(3, 3)`.
         source: Where the numbers come from, in words.
     """
 
@@ -26,7 +26,7 @@ class PixelStats:
     source: str
 
     def to_json(self) -> dict:
-        """What `from_json` takes; every digit is kept."""
+        """The values that `from_json` takes, with all their digits."""
         numbers = {name: getattr(self, name).tolist() for name in ("mean", "std", "vectors")}
         return {**numbers, "source": self.source}
 
@@ -41,7 +41,7 @@ class PixelStats:
         return (self.vectors * self.std).astype(np.float32)
 
 
-# Of the training images of ILSVRC 2012.
+# Statistics of the training images of ILSVRC 2012.
 IMAGENET = PixelStats(
     np.array(IMAGENET_MEAN),
     np.array([19.72, 37.09, 121.78]),
@@ -51,7 +51,7 @@ IMAGENET = PixelStats(
 
 
 class RunningMoments:
-    """Sums from which `PixelStats` follow; images may be added in any order."""
+    """Sums from which `PixelStats` are computed. Images may be added in any order."""
 
     def __init__(self, count=0, sum=(0, 0, 0), products=((0, 0, 0),) * 3):
         self.count, self.sum, self.products = count, np.array(sum, np.int64), np.array(products, np.float64)
@@ -60,11 +60,11 @@ class RunningMoments:
         return RunningMoments(self.count + other.count, self.sum + other.sum, self.products + other.products)
 
     def to_json(self):
-        """Keywords for `RunningMoments`."""
+        """Keyword arguments for `RunningMoments`."""
         return {"count": self.count, "sum": self.sum.tolist(), "products": self.products.tolist()}
 
     def add(self, image: np.ndarray) -> None:
-        """One image `(height, width, 3)` uint8."""
+        """Add one image `(height, width, 3)` uint8."""
         pixels = image.reshape(-1, 3).T.astype(np.float64)  # exact: sums stay below 2**53 for two million images
         self.count += pixels.shape[1]
         self.sum += pixels.sum(1).astype(np.int64)

@@ -1,9 +1,9 @@
-"""The embedded data sets: shapes in any color, size, place and rotation, drawn when first needed.
+"""The built-in data sets: shapes in any color, size, position and rotation, drawn when they are first needed.
 
-`shapes` has ten classes; `signs` has eight others, for a network to learn from before it learns `shapes`.
+`shapes` has ten classes. `signs` has eight others, on which a network can be trained before it learns `shapes`.
 
-Neither color nor place tells the class, so a linear classifier of small thumbnails fails, and a network that
-finds edges and corners wherever they lie does not.
+Neither color nor position tells the class. So a linear classifier of small thumbnails fails, and a network that finds
+edges and corners at any position succeeds.
 """
 
 import contextlib
@@ -62,7 +62,7 @@ def _drop(points=30):
     return np.concatenate([[(0.0, -1.0)], np.stack([0.62 * np.cos(angles), 0.36 + 0.62 * np.sin(angles)], 1)])
 
 
-# Each class: polygons within the unit circle, the first filled, a second one cut out of it.
+# The polygons of each class, within the unit circle: the first is filled, the second is cut out of it.
 SHAPES = {
     "arrow": [
         np.array([(0, -1), (0.75, -0.1), (0.28, -0.1), (0.28, 0.95), (-0.28, 0.95), (-0.28, -0.1), (-0.75, -0.1)])
@@ -108,7 +108,7 @@ OUTLINES = SHAPES | SIGNS
 
 
 def draw(shape: str, rng: np.random.Generator) -> Image.Image:
-    """One image of a shape: a PIL image, 96 to 192 pixels on its shorter side, up to 1.6 times that on the other."""
+    """A PIL image of a shape: 96 to 192 pixels on its shorter side, up to 1.6 times that on the other."""
     shorter = int(rng.integers(96, 193))
     size = np.array([shorter, int(shorter * rng.uniform(1.0, 1.6))])
     if rng.random() < 0.5:
@@ -121,7 +121,7 @@ def draw(shape: str, rng: np.random.Generator) -> Image.Image:
 
 
 def _two_colors(rng):
-    """A dark ground, near to gray, and a bright paint of any hue."""
+    """A dark background color, nearly gray, and a bright color of any hue."""
     ground = rng.uniform(15, 85) + rng.uniform(-15, 15, 3)
     paint = np.array(
         [
@@ -147,7 +147,7 @@ def _background(size, color, rng):
 
 
 def _mask(shape, size, shorter, rng):
-    """Where the shape is, within the image's central square, so that a central crop holds it."""
+    """A mask of the shape, within the image's central square, so that a central crop shows all of it."""
     radius = shorter * rng.uniform(0.24, 0.4)
     room = shorter / 2 - radius - 0.04 * shorter
     center = size / 2 + rng.uniform(-room, room, 2)
@@ -163,10 +163,10 @@ def _mask(shape, size, shorter, rng):
 
 
 def prepare(folder: str | os.PathLike, name: str = "shapes") -> Path:
-    """Draw the data set `name` into `folder` unless it is there; returns `folder`.
+    """Draw the data set `name` into `folder` unless it exists, and return `folder`.
 
-    It is drawn beside its place and moved there when whole, so that an interruption leaves no half of it and two
-    processes do not meet.
+    It is drawn into a temporary folder beside `folder` and renamed when it is complete. So an interruption leaves no
+    half of it, and two processes do not interfere.
     """
     folder = Path(folder)
     if folder.is_dir():
@@ -189,7 +189,7 @@ def prepare(folder: str | os.PathLike, name: str = "shapes") -> Path:
 def write(
     folder: str | os.PathLike, name: str = "shapes", splits: dict[str, int] | None = None, seed: int = SEED
 ) -> None:
-    """Draw every image as a JPEG, `folder/<split>/<shape>/NNNN.jpg`; `splits` gives the images of each class."""
+    """Draw every image as a JPEG, `folder/<split>/<shape>/NNNN.jpg`. `splits` gives the number of images per class."""
     for split_number, (split, count) in enumerate((splits or SPLITS[name]).items()):
         for shape_number, shape in enumerate(SETS[name]):
             class_folder = Path(folder) / split / shape

@@ -1,4 +1,4 @@
-"""What a layout's reader gives: images by number that are not read yet, and the class of each."""
+"""What a layout's detector returns: numbered images that are not read yet, and the class of each."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ from alexnet.data.packed_strings import PackedStrings
 from alexnet.data.pixel_stats import PixelStats
 
 # Why a file, or a row of a table, is not among the images.
-ENDING = "ending not read"
+ENDING = "extension not read"
 HIDDEN = "hidden"
 NO_ROW = "no row in the table"
 NO_FILE = "no file for a row"
@@ -29,11 +29,11 @@ OUTSIDE = "outside the class folders"
 
 
 class ImageReader:
-    """Images by number, from 0 on: where they lie and how one is read. A layout that keeps them in its own way has a
-    subclass of it, beside its detector.
+    """Images numbered from 0: where they are and how one is read. A layout that stores them in its own way has a
+    subclass, beside its detector.
 
-    A subclass has `__len__`, `name` and `image`; the others have a default. Files of images need less: see
-    `EncodedReader`. Several threads call it at once. Example:
+    A subclass defines `__len__`, `name` and `image`; the other methods have defaults. For files of images, see
+    `EncodedReader`. Several threads call a reader at once. Example:
 
         class ArrayReader(ImageReader):
             def __init__(self, array):
@@ -50,9 +50,9 @@ class ImageReader:
 
     Attributes:
         is_decoded: Whether reading costs so little that keeping images in memory gains nothing.
-        pixel_stats: `PixelStats` of the training images where the data set comes with them, otherwise None.
-        size: Side in pixels of the largest images that it has, None for any.
-        has_marks: Whether `mark` and `read` have something.
+        pixel_stats: `PixelStats` of the training images if the data set comes with them, otherwise None.
+        size: Side in pixels of the largest images that it can return; None for any size.
+        has_marks: Whether `mark` and `read` are available.
     """
 
     is_decoded: bool = False
@@ -64,11 +64,11 @@ class ImageReader:
         raise NotImplementedError
 
     def name(self, index: int) -> str:
-        """What the image at `index` is called in messages: its path, or its number."""
+        """The name of the image at `index` in messages: its path, or its number."""
         raise NotImplementedError
 
     def key(self, index: int) -> str:
-        """What it is called wherever the data set lies."""
+        """A name that stays the same when the data set moves."""
         return os.path.basename(self.name(index))
 
     def image(self, index: int, size: int) -> np.ndarray:
@@ -81,7 +81,7 @@ class ImageReader:
         raise NotImplementedError
 
     def images(self, indices: np.ndarray, size: int) -> list:
-        """A list of such images; in the place of one that cannot be read stands its `ImageError`."""
+        """A list of such images, with an `ImageError` for each that cannot be read."""
         found: list[np.ndarray | ImageError] = []
         for index in indices:
             try:
@@ -99,7 +99,7 @@ class ImageReader:
         return self.size, self.size
 
     def mark(self, index: int) -> Any:
-        """Something hashable that equal files share and most others do not, read sooner than a whole file.
+        """A hashable value that equal files share and most others do not, faster to get than the whole file.
 
         Raises:
             OSError: it cannot be read.
@@ -107,7 +107,7 @@ class ImageReader:
         raise NotImplementedError
 
     def read(self, index: int) -> bytes:
-        """The content of the file at `index`, or what an array has there.
+        """The content of the file at `index`, or the bytes of an array's image.
 
         Raises:
             OSError: it cannot be read.
@@ -116,10 +116,10 @@ class ImageReader:
 
 
 class EncodedReader(ImageReader):
-    """Images in files of JPEG, PNG, ..., wherever these lie. A subclass has `__len__`, `name` and `read`.
+    """Images in files of JPEG, PNG, ..., wherever these are. A subclass defines `__len__`, `name` and `read`.
 
     Attributes:
-        max_pixels, white_level: As `decoding.decode_image` takes them; whoever uses the reader may set them.
+        max_pixels, white_level: Arguments for `decoding.decode_image`, which may be set from outside.
     """
 
     max_pixels: int = decoding.MAX_PIXELS
@@ -140,21 +140,21 @@ class EncodedReader(ImageReader):
 
 @dataclass(frozen=True)
 class LabeledImages:
-    """Labeled images that are not read yet: what a detector finds of each part of a data set.
+    """Labeled images that are not read yet: what a detector finds for each part of a data set.
 
     Attributes:
-        reader: `ImageReader` of the images, and perhaps of others.
+        reader: `ImageReader` of these images, and perhaps of others.
         indices: Which of the reader's images these are, int64 `(n,)`.
         labels: int32 `(n,)`, indices into `class_names`.
         class_names: A name for each class.
         layout: What was recognized, in words.
-        unreadable: `(name, reason)` of each folder that could not be listed, and row of a table that leads to no image.
-        labels_from: What says which class an image belongs to: "the folders' names", "column label of train.csv".
-        paths_from: What says which images there are, where that is a table: "column image_id of train.csv".
-        origin: Where this part of the data set lies: "val/", "test.csv"; "" where there is one part only.
-        passed_over: `(reason, names)` of what lies there and is not among the images, one pair for each reason.
-        notes: Sentences on what was decided and might surprise: an encoding, a range of pixels.
-        few: Classes of which the share held out is less than one image, so that one was taken all the same.
+        unreadable: `(name, reason)` of each folder that could not be listed, and each row of a table without an image.
+        labels_from: Where the classes come from: "the names of the folders", "column label of train.csv".
+        paths_from: Where the list of images comes from, if that is a table: "column image_id of train.csv".
+        origin: Where this part of the data set comes from: "val/", "test.csv"; "" if there is only one part.
+        passed_over: `(reason, names)` of files that are not among the images, one pair for each reason.
+        notes: Sentences on decisions that might surprise: an encoding, a range of pixels.
+        few: Classes so small that the share to hold out is less than one image; one was held out all the same.
     """
 
     reader: ImageReader
@@ -180,7 +180,7 @@ class LabeledImages:
         unreadable: Any = (),
         **fields: Any,
     ) -> "LabeledImages":
-        """All images of a reader."""
+        """`LabeledImages` of all images of a reader."""
         indices, labels = np.arange(len(reader)), np.asarray(labels, np.int32)
         return cls(reader, indices, labels, list(class_names), layout, unreadable, **fields)
 
@@ -188,19 +188,19 @@ class LabeledImages:
         return len(self.labels)
 
     def name(self, index: int) -> str:
-        """What the image at `index` is called: its path, or its number in an array."""
+        """The name of the image at `index`: its path, or its number in an array."""
         return self.reader.name(self.indices[index])
 
     def key(self, index: int) -> str:
-        """A name that stays when the data set moves: without the folders above."""
+        """A name that stays the same when the data set moves: without the folders above."""
         return self.reader.key(self.indices[index])
 
     def images(self, indices: np.ndarray, size: int) -> list:
-        """As `ImageReader.images`."""
+        """See `ImageReader.images`."""
         return self.reader.images(self.indices[indices], size)
 
     def digest(self) -> str:
-        """A checksum of the images' names, their order and classes, the same wherever the folder lies."""
+        """A checksum of the images' names, order and classes, which does not depend on where the folder is."""
         found = hashlib.sha256(json.dumps(self.class_names).encode() + self.labels.astype("<i4").tobytes())
         for index in range(len(self)):
             found.update(os.path.basename(self.name(index)).encode(errors="surrogateescape") + b"\n")
@@ -220,7 +220,7 @@ class LabeledImages:
             return self
         if unknown_classes := sorted(set(self.class_names) - set(class_names)):
             raise DataError(
-                f"data_dir: the model knows no class {', '.join(unknown_classes[:5])}"
+                f"data_dir: the model lacks class{'es' * (len(unknown_classes) > 1)} {', '.join(unknown_classes[:5])}"
                 f"{' ...' if len(unknown_classes) > 5 else ''}. "
                 f"It has {len(class_names)}: {', '.join(class_names[:5])}{' ...' if len(class_names) > 5 else ''}"
             )
@@ -232,12 +232,12 @@ Parts = tuple[LabeledImages | None, LabeledImages | None]  # for training, for v
 
 
 def common_size(sources: Iterable[LabeledImages], wanted: int) -> int:
-    """The size that the images of all sources can have: `wanted`, or less where they are stored smaller."""
+    """The size that the images of all sources can have: `wanted`, or less if they are stored smaller."""
     return min([wanted, *(source.reader.size for source in sources if source.reader.size is not None)])
 
 
 def merge_passed_over(*groups: Iterable) -> tuple:
-    """Several `passed_over` as one; each name once under a reason."""
+    """Several `passed_over` merged; each reason has each name once."""
     found: dict = {}
     for group in groups:
         for reason, names in group:

@@ -1,4 +1,4 @@
-"""What was understood of a data set, in one line that lets a person see a mistake."""
+"""How a data set was understood, in one line, so that a person can see a mistake."""
 
 import os
 from collections.abc import Sequence
@@ -13,12 +13,12 @@ _SHOWN = 5
 
 
 def printable(text: str) -> str:
-    """Text on one line, whatever the names of files in it are."""
+    """Text on one line, whatever file names it contains."""
     return text.encode(errors="backslashreplace").decode().replace("\n", "\\n")
 
 
 def _by_ending(names):
-    """`(reason, names)` of files whose ending is not read; those that are images all the same, with what to do."""
+    """`(reason, names)` of files with an extension that is not read. For images, the reason says what to do."""
     found = {ENDING: []}
     for name in names:
         ending = os.path.splitext(name)[1].lower()
@@ -29,16 +29,16 @@ def _by_ending(names):
 
 @dataclass(frozen=True)
 class Summary:
-    """What a `data_dir` was taken for.
+    """How a `data_dir` was understood.
 
     Attributes:
         data_dir: As the user wrote it.
         layout: What was recognized.
-        labels_from, paths_from: What says the classes, and which images there are.
-        class_names: Of all parts.
+        labels_from, paths_from: Where the classes come from, and the list of images.
+        class_names: The classes of all parts.
         images: `{part: number of images}`.
         validation_from: Where the validation images come from.
-        passed_over: `(reason, names)` of what is not among the images.
+        passed_over: `(reason, names)` of files that are not among the images.
         notes: Sentences on what was decided.
     """
 
@@ -54,7 +54,7 @@ class Summary:
 
     @classmethod
     def of(cls, data_dir: str, **sources: Any) -> "Summary":
-        """Of the sources of each part, `training` and `validation`, or `all` where there is one; None for none."""
+        """The `Summary` of the sources of `training` and `validation`, or of `all` if there is one. None is ignored."""
         sources = {part: source for part, source in sources.items() if source is not None}
         first = next(iter(sources.values()))
         passed_over: dict = {}
@@ -76,7 +76,7 @@ class Summary:
 
     @property
     def counts(self) -> dict[str, int]:
-        """`{reason: number of files passed over}`."""
+        """`{reason: number of files that were passed over}`."""
         return {reason: len(names) for reason, names in self.passed_over}
 
     def __str__(self):
@@ -95,7 +95,7 @@ class Summary:
         return printable("; ".join([f"{self.data_dir}: {parts[0]}", *parts[1:], *self.notes]))
 
     def to_json(self) -> dict:
-        """For `metrics.json`."""
+        """The values for `metrics.json`."""
         return {
             "labels_from": self.labels_from,
             "paths_from": self.paths_from,
@@ -105,6 +105,6 @@ class Summary:
         }
 
     def write(self, path: str | os.PathLike) -> None:
-        """The files passed over as CSV, `file,reason`; while there are none, there is no such file."""
+        """Write the files that were passed over as CSV, `file,reason`. If there are none, there is no such file."""
         rows = ((name, reason) for reason, names in self.passed_over for name in names)
         write_list(path, ["file", "reason"], rows)

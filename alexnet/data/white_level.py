@@ -1,20 +1,20 @@
-"""Which value is white in an image of more than 8 bits, of floats, or of few values."""
+"""Which value means white in an image of more than 8 bits, of floats, or of only a few values."""
 
 from typing import NamedTuple
 
 from alexnet.data.errors import Refused
 
-OVERSHOOT = 0.1  # of the whole range: an image that was resized or sharpened goes beyond black and white
+OVERSHOOT = 0.1  # of the range: an image that was resized or sharpened goes a little beyond black and white
 _GRAY = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 
 
 class Depth(NamedTuple):
-    """What a file tells about its values, before they are decoded.
+    """What a file says about its values before they are decoded.
 
     Attributes:
-        bits: Of each value.
-        white: The value that is white; None if the file does not say.
-        any: Whether values may be negative, or no whole numbers: their number of bits says nothing about white.
+        bits: Bits of each value.
+        white: The value that means white; None if the file does not say.
+        any: Whether values may be negative or fractions: then their number of bits says nothing about white.
         inverted: Whether 0 is white instead.
     """
 
@@ -28,7 +28,7 @@ class Depth(NamedTuple):
         if image.format == "PNG":
             return cls(content[24])
         if image.format == "PPM" and image.mode != "1":
-            # PIL makes 65535 of the file's own maximum. Where it says 65535, it may not mean it.
+            # PIL scales the file's own maximum to 65535. A file that says 65535 may not mean it.
             args = image.tile[0].args
             maximum = args[1] if isinstance(args, tuple) else 65535 if image.mode == "I" else 255
             return cls(16 if maximum > 255 else 8, None if maximum == 65535 else 65535, image.mode == "F")
@@ -37,7 +37,7 @@ class Depth(NamedTuple):
             bits, sample = tags.get(258, (1,))[0], tags.get(339, (1,))[0]
             if bits == 8 and sample == 2:
                 raise Refused("holds signed numbers of 8 bits, which are not read")
-            stated = tags.get(281)  # MaxSampleValue: what fits, or the brightest there is
+            stated = tags.get(281)  # MaxSampleValue: the largest possible value, or the largest one that occurs
             stated = stated[0] if isinstance(stated, tuple) else stated
             white = 2**bits - 1 if 8 < bits < 16 else stated if stated in (2**10 - 1, 2**12 - 1, 2**14 - 1) else None
             return cls(bits, white, sample != 1 or bits > 16, tags.get(262) == 0 and bits > 8)
@@ -45,17 +45,17 @@ class Depth(NamedTuple):
 
 
 def white_of(image, depth, white_level):
-    """The value of a decoded image that is white; None where PIL knows how to make RGB of it.
+    """The value that means white in a decoded image; None where PIL knows how to convert it to RGB.
 
-    It is never taken from the brightest pixel of one image alone: a dark one would come out bright.
+    It is never taken from an image's brightest pixel: a dark image would come out bright.
     """
     gray = image.mode in _GRAY
     if image.format == "JPEG" or not (gray or image.mode == "L" or depth.bits == 16):
         return None
-    if image.mode in _GRAY[3:]:  # PIL counts in its own order of bytes only
+    if image.mode in _GRAY[3:]:  # PIL finds extrema in the native byte order only
         image = image.convert("I")
     extrema = image.getextrema()
-    if not gray and image.mode != "L":  # PIL keeps the upper half of the 16 bits of each channel
+    if not gray and image.mode != "L":  # PIL keeps only the upper 8 of the 16 bits of each channel
         if depth.white is None and image.mode != "CMYK":
             colors = extrema[:-1] if image.mode[-1] in "Aa" else extrema
             _require_bits(max(high for _, high in colors) << 8, white_level)
@@ -66,12 +66,12 @@ def white_of(image, depth, white_level):
     white = depth.white if gray and depth.white else white_level
     if not gray:
         if white is None and high == 1:
-            raise Refused("holds 0 and 1 of 255 only; white_level: 1 makes 1 white, white_level: 255 leaves it dark")
+            raise Refused("holds only 0 and 1 of 255; white_level: 1 makes 1 white, white_level: 255 leaves it dark")
         if white is None or white >= 255:
             return None
     if white is None:
         if depth.any:
-            raise Refused(f"holds numbers from {low:g} to {high:g}; white_level must say which value is white")
+            raise Refused(f"holds numbers from {low:g} to {high:g}; set white_level to the value that is white")
         _require_bits(high, white_level)
         white = 65535
     slack = OVERSHOOT * white if image.mode == "F" else 0
@@ -83,6 +83,6 @@ def white_of(image, depth, white_level):
 def _require_bits(high, white_level):
     if 0 < high < 2**14 and white_level is None:
         raise Refused(
-            f"has 16 bits, but no value above {high}; white_level must say which value is white (4095 for 12 bits, "
-            "65535 if it is so dark)"
+            f"has 16 bits, but no value above {high}; set white_level to the value that is white (4095 for 12 bits, "
+            "65535 if the image is really that dark)"
         )

@@ -1,6 +1,6 @@
-"""Checkpoints of AlexNet in the formats that people hold, as arrays by layer name, and back.
+"""Reads checkpoints of AlexNet in many formats as arrays by layer name, and writes them.
 
-Nothing in a file is executed: pickles are read by loaders that know arrays and nothing else.
+Nothing in a file is executed: pickles are read by loaders that accept only arrays.
 """
 
 from alexnet.weights.checkpoint import FORMATS, Checkpoint, CheckpointError, find_weights, recognize

@@ -1,4 +1,4 @@
-"""What a file says about the network that it holds: its layers in order, compared with the networks known here."""
+"""What a file says about its network: the layers in order, compared with the networks known here."""
 
 import math
 from dataclasses import dataclass, field, replace
@@ -7,7 +7,7 @@ import numpy as np
 
 from alexnet.networks import NETWORKS, specs
 
-# The kinds of layers that the networks have, and how their settings are called. All but these keep a file's own name.
+# The kinds of layers that the networks have, and the names of their settings. Other layers keep the file's own name.
 SETTINGS = {
     "conv": ("kernel", "strides", "padding", "groups", "dilation"),
     "local": ("kernel", "strides", "padding"),
@@ -32,10 +32,10 @@ class Layer:
     """One layer as a file describes it.
 
     Attributes:
-        kind: A key of `SETTINGS`, or what the file calls a layer that no network here has.
-        settings: What `SETTINGS` names, as far as the file tells. Until `resolve` has seen them `padding` is
+        kind: A key of `SETTINGS`, or the file's own name for a layer that no network here has.
+        settings: Those that `SETTINGS` names, as far as the file states them. Before `resolve`, `padding` is
             `((top, bottom), (left, right))`, `"same"` or `"same_lower"`, and `rounding` may be `"ceil"`.
-        name: What the file calls it.
+        name: The layer's name in the file.
     """
 
     kind: str
@@ -49,11 +49,11 @@ class Architecture:
 
     Attributes:
         layers: In order.
-        input_size: Height and width of the images; None where the file does not tell.
-        maps: Rows and columns of what the first dense layer sees.
+        input_size: Height and width of the images; None if the file does not state them.
+        maps: Rows and columns of the maps that the first dense layer sees.
         overhang: By layer, the rows and columns of zeros by which its last windows reach past its input.
-        mean, std: How the network itself normalizes pixels, RGB 0-255; None where it does not.
-        activation: What follows the logits.
+        mean, std: How the network itself normalizes pixels, RGB 0-255; None if it does not.
+        activation: The function that follows the logits.
     """
 
     layers: list[Layer]
@@ -65,7 +65,7 @@ class Architecture:
     activation: str | None = "softmax"
 
     def resolve(self, input_size):
-        """The same with every padding in numbers, for images of that size, in the order that networks have."""
+        """The same with every padding as numbers, for images of this size, and with layers in our networks' order."""
         layers = _fold(self.layers)
         last = layers[-1] if layers else None
         after_logits = len(layers) > 1 and layers[-2].kind == "dense" and "activation" in last.settings
@@ -74,7 +74,7 @@ class Architecture:
         sizes, number, told = list(input_size), 0, True
         for layer in layers:
             number += layer.kind in WITH_WEIGHTS
-            told = told and layer.kind in SETTINGS  # what another layer makes of the maps is not known
+            told = told and layer.kind in SETTINGS  # after any other layer the size of the maps is unknown
             if layer.kind in WINDOWED and "padding" in layer.settings:
                 layer, sizes, rows = _resolve(layer, sizes)
                 if any(rows):
@@ -91,17 +91,17 @@ class Architecture:
             elif layer.kind == "flatten":
                 resolved.maps = tuple(sizes) if told else None
             if layer.kind == "relu" and resolved.layers and resolved.layers[-1].kind == "pool":
-                resolved.layers.insert(-1, layer)  # the largest of several leaves a ReLU as it came
+                resolved.layers.insert(-1, layer)  # max-pooling and ReLU commute
             else:
                 resolved.layers.append(layer)
         return resolved
 
     def detect(self):
-        """The network that these layers are, a key of `NETWORKS`, or None."""
+        """The network with exactly these layers, a key of `NETWORKS`; None if there is none."""
         return next((name for name in NETWORKS if not self.differences(name)), None)
 
     def nearest(self):
-        """The network that these layers are most like."""
+        """The network that is most similar to these layers."""
         return min(NETWORKS, key=lambda name: self._distance(name))
 
     def _distance(self, network):
@@ -111,11 +111,11 @@ class Architecture:
         return sum(a != b for a, b in zip(*kinds, strict=False)), len(self.differences(network))
 
     def differences(self, network, row=None):
-        """What is not as in the network, one sentence each.
+        """The differences from a network, one sentence each.
 
         Args:
             network: A key of `NETWORKS`.
-            row: The `Network` it stands for, if it is not `NETWORKS[network]`.
+            row: The `Network` to compare with, if it is not `NETWORKS[network]`.
         """
         row = row or NETWORKS[network]
         expected = _layers(row, self.input_size)
@@ -150,7 +150,7 @@ def _shown(value):
 
 
 def _layers(network, input_size):
-    """The layers of a `Network`, for images of that size."""
+    """The layers of a `Network`, for images of this size."""
     return (
         Architecture([_layer(spec) for spec in network.layers if not isinstance(spec, specs.Dropout)])
         .resolve(input_size)
@@ -159,7 +159,7 @@ def _layers(network, input_size):
 
 
 def _layer(spec):
-    """A layer spec as files describe it."""
+    """The `Layer` of a layer spec."""
     if isinstance(spec, specs.Conv):
         return convolution((spec.kernel,) * 2, (spec.stride,) * 2, ((spec.padding,) * 2,) * 2, spec.groups)
     if isinstance(spec, specs.LocallyConnected):
@@ -195,17 +195,18 @@ def lrn(n, k, alpha, beta, groups=1, name=""):
 
 
 def padding(rows, name=""):
-    """Zeros around maps, `((top, bottom), (left, right))`; `resolve` gives them to the layer that follows."""
+    """Zeros around maps, `((top, bottom), (left, right))`. `resolve` adds them to the padding of the next layer."""
     return Layer("padding", {"padding": rows}, name)
 
 
 def activation(function, name=""):
-    """What may follow the logits; between other layers it is a layer that no network here has."""
+    """A function that may follow the logits. Between other layers, it is a layer that no network here has."""
     return Layer(function, {"activation": True}, name)
 
 
 def _fold(layers):
-    """Zeros around maps as padding of the convolution that follows, or of a pooling, where no value is below zero."""
+    """The layers with zeros around maps as the padding of the next convolution, or of a pooling without negative
+    inputs."""
     folded, positive = [], False
     for i, layer in enumerate(layers):
         before = folded[-1] if folded else None
@@ -221,9 +222,10 @@ def _fold(layers):
 
 
 def _resolve(layer, sizes):
-    """A window's layer with its padding as a number where it is the same on all sides, and the size that it leaves.
+    """`(layer, sizes, overhangs)` of a layer with windows: its padding as one number if all sides are equal, the sizes
+    of its outputs, and how far its last windows reach past the input.
 
-    What reaches past the end for the sake of one more window is no padding in this sense: it depends on the image.
+    That overhang is not part of the padding, because it depends on the image's size.
     """
     settings = dict(layer.settings)
     rounding = settings.pop("rounding", "floor")
@@ -243,7 +245,7 @@ def _resolve(layer, sizes):
         if rounding == "ceil" and rest and (steps + 1) * stride < size + before:
             count += 1
         count = max(count, 0)
-        reach = (count - 1) * stride + window - size - 2 * before  # past an input padded alike on both sides
+        reach = (count - 1) * stride + window - size - 2 * before  # past an input with equal padding on both sides
         plain = (size + 2 * before - window) // stride + 1
         if count == plain:
             after, reach = before, 0
@@ -260,7 +262,7 @@ def _resolve(layer, sizes):
 
 
 def _names(layers):
-    """As our own models call them; a layer that no network here has keeps its kind."""
+    """The layers' names in our models. A layer that no network here has is named by its kind."""
     names, number = [], 0
     for layer in layers:
         number += layer.kind in WITH_WEIGHTS

@@ -1,4 +1,4 @@
-"""Caffe's `.caffemodel`: a protocol buffer of layers and blobs."""
+"""Reads Caffe's `.caffemodel`: a protocol buffer of layers and blobs."""
 
 import functools
 from pathlib import Path
@@ -10,9 +10,9 @@ from alexnet.networks.alexnets import CAFFE
 from alexnet.weights.architecture import Architecture, Layer, activation, convolution, lrn, pool
 from alexnet.weights.checkpoint import FORMATS, Checkpoint, CheckpointError, as_network
 
-# The fields of Caffe's messages that describe a network: name, number, type, repeated, and the value of a field that is
-# not there. Two generations of files: a layer's type was once a number. `data` holds packed numbers; declared as bytes
-# it arrives without a copy of each.
+# The fields of Caffe's messages that describe a network: name, number, type, repeated, and the default value. There are
+# two generations of files: in the older one a layer's type is a number. `data` holds packed numbers, but is declared as
+# bytes, so that protobuf does not convert each number.
 MESSAGES = {
     "Shape": [("dim", 1, "int64", True)],
     "Blob": [
@@ -105,7 +105,7 @@ MESSAGES = {
         ("layer", 100, "Layer", True),
     ],
 }
-# What the numbers of the older generation mean, from 0 on.
+# The layer types of the older generation, numbered from 0.
 OLD_TYPES = dict(
     enumerate(
         (
@@ -123,7 +123,7 @@ PARAMETERS = ("convolution_param", "inner_product_param", "lrn_param", "pooling_
 
 
 def read_caffe(path: Path) -> Checkpoint:
-    """A `.caffemodel` as a checkpoint; which network it is, is told from the layers, their order and their settings."""
+    """A `.caffemodel` as a `Checkpoint`. The network is identified by its layers, their order and their settings."""
     from google.protobuf.message import DecodeError
 
     net = _messages()["Net"]()
@@ -135,8 +135,8 @@ def read_caffe(path: Path) -> Checkpoint:
         ) from None
     if any(layer.HasField("oldest") for layer in net.layers):
         raise CheckpointError(
-            f"weights: {path} is of Caffe's first generation, before 2014. Caffe's upgrade_net_proto_binary makes it a "
-            "newer one."
+            f"weights: {path} is in Caffe's first format, from before 2014. Convert it with Caffe's "
+            "upgrade_net_proto_binary."
         )
     layers = [*net.layers, *net.layer]
     blobs: dict[str, np.ndarray] = {}
@@ -151,10 +151,10 @@ def read_caffe(path: Path) -> Checkpoint:
     found = names_by_counts(len(kernels["Convolution"]), 0, len(kernels["InnerProduct"]))
     ours = [name for part in found for name in part] if found else LAYERS
     if not found:
-        theirs = list(LAYERS)  # those that are not there will be named
+        theirs = list(LAYERS)  # as_network lists those that are missing
     names = {layer: (f"{name}[0]", f"{name}[1]") for layer, name in zip(ours, theirs, strict=True)}
     checkpoint = as_network(path, "caffe", blobs, names, bgr=True, architecture=_architecture(net, layers, blobs))
-    checkpoint.architecture.activation = "softmax"  # which a net for training has in its loss
+    checkpoint.architecture.activation = "softmax"  # networks for training have it in their loss
     return checkpoint
 
 
@@ -177,10 +177,10 @@ def _array(blob, kind, number):
 
 
 def _architecture(net, layers, blobs):
-    """What the layers are. A file in which no layer has a setting tells their order only."""
+    """The `Architecture` of the layers. If no layer of a file has settings, only their order is known."""
     told = any(layer.HasField(name) for layer in layers for name in PARAMETERS if _has(layer, name))
     found = Architecture([], _input_size(net, layers), mean=CAFFE.pixel_mean)
-    values, dense = None, False  # names of what the last layer made; Split gives it several
+    values, dense = None, False  # the names of the last layer's output; Split gives it several
     for layer in layers:
         kind = _kind(layer)
         if kind in DATA:
@@ -192,10 +192,10 @@ def _architecture(net, layers, blobs):
             found.layers += [Layer(f"scale {scale:g}", name=layer.name) for scale in scales if scale != 1]
             continue
         if values and layer.bottom and not values & set(layer.bottom):
-            if kind in ("Split", "Silence"):  # of the labels
+            if kind in ("Split", "Silence"):  # these act on the labels
                 continue
             found.layers.append(Layer(f"branch from {layer.bottom[0]}", name=layer.name))
-        if kind in ("Accuracy", "ArgMax", "Silence"):  # beside the network
+        if kind in ("Accuracy", "ArgMax", "Silence"):  # not part of the network itself
             continue
         if layer.top:
             values = set(layer.top) | (values or set() if kind == "Split" else set())
@@ -212,7 +212,7 @@ def _has(layer, name):
 
 
 def _input_size(net, layers):
-    """Height and width of the images, where the file tells."""
+    """Height and width of the images; None if the file does not state them."""
     shapes = [list(shape.dim) for shape in net.input_shape] + [list(net.input_dim)[:4]]
     for layer in layers:
         if layer.transform_param.crop_size:
@@ -257,7 +257,7 @@ def _layer(layer, kind, blobs, told):
         pad = [(given.pad_h or given.pad,) * 2, (given.pad_w or given.pad,) * 2]
         return pool(size, stride, tuple(pad), rounding="floor" if given.round_mode else "ceil", name=name)
     if kind == "LRN":
-        if not told:  # then it is that of Caffe's own networks
+        if not told:  # then assume the settings of Caffe's own networks
             return Layer("lrn", specs.settings(CAFFE.layer("norm1")), name)
         given = layer.lrn_param
         size, alpha = given.local_size, given.alpha
@@ -271,17 +271,17 @@ def _layer(layer, kind, blobs, told):
 
 
 def _contradiction(name, said, blobs):
-    """A layer that says how many maps or units it has, and of what window, and holds others; None where it does not."""
+    """A `Layer` that states how its settings and its weights contradict each other; None if they agree."""
     kernel = blobs.get(f"{name}[0]")
     held = () if kernel is None else kernel.shape[:1] + kernel.shape[2:] if len(said) > 1 else kernel.shape[:1]
     if all(one in (0, other) for one, other in zip(said, held, strict=False)):
         return None
     said, held = (" x ".join(map(str, sides)) for sides in (said, held))
-    return Layer(f"a layer that says {said} and holds {held}", name=name)
+    return Layer(f"a layer that states {said} and holds {held}", name=name)
 
 
 def _sides(given, name, default):
-    """Height and width of a setting that Caffe has as one number, as two, or under two names."""
+    """Height and width of a setting, which Caffe stores as one number, as two, or under two names."""
     apart = [getattr(given, f"{name}_{side}", 0) for side in "hw"]
     if any(apart):
         return tuple(apart)

@@ -1,4 +1,4 @@
-"""What every format has in common: a checkpoint, and how its format is recognized."""
+"""What all formats have in common: the checkpoint, and how its format is recognized."""
 
 import math
 import os
@@ -26,7 +26,7 @@ FORMATS = {
 
 WEIGHTS = (".pth", ".pt", ".bin", ".keras", ".h5", ".safetensors", ".caffemodel", ".onnx", ".npy")
 
-# Where the networks that were trained on ImageNet can be had.
+# Where to get the networks that were trained on ImageNet.
 URLS = {
     "caffe": (
         "http://dl.caffe.berkeleyvision.org/bvlc_alexnet.caffemodel",
@@ -39,7 +39,7 @@ URLS = {
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be read, or that holds another network; what was expected and what was found."""
+    """A checkpoint cannot be read, or holds a different network. The message says what was expected and found."""
 
 
 @dataclass
@@ -49,13 +49,13 @@ class Checkpoint:
     Attributes:
         path: The file.
         format: A key of `FORMATS`.
-        layers: By layer name in order, `conv1` to `fc8` for most networks, the kernel in Keras's layout for RGB, and
-            the bias.
-        blobs: By layer name, what the file calls the two.
-        network: The network that they belong to, as far as the file tells.
-        architecture: The file's own account of its layers, where it has one.
-        mean: RGB mean of the images that it was trained on, where the file tells.
-        alternatives: Networks that it may hold, where the file does not tell; `network` is the likely one.
+        layers: `{layer: (kernel, bias)}` in order, `conv1` to `fc8` for most networks. Kernels are in Keras's layout,
+            for RGB.
+        blobs: `{layer: names of both in the file}`.
+        network: The network that they belong to; None if the file does not say.
+        architecture: The file's own description of its layers, if it has one.
+        mean: RGB mean of the images that it was trained on, if the file states it.
+        alternatives: Networks that it may hold, if the file leaves it open; `network` is the most likely one.
     """
 
     path: Path
@@ -73,7 +73,7 @@ class Checkpoint:
 
     @property
     def width(self) -> float:
-        """Share of the filters and hidden units that the network of that name has; the largest layer tells it best."""
+        """The number of filters and hidden units as a share of the full network's, taken from the largest layer."""
         weighted = NETWORKS[self.network].weighted if self.network else layers_by_names(self.layers)
         sizes = [spec.units if isinstance(spec, specs.Dense) else spec.filters for spec in weighted]
         size, name = max((size, spec.name) for size, spec in zip(sizes, weighted, strict=True) if size)
@@ -81,14 +81,14 @@ class Checkpoint:
 
     @property
     def first_dense(self):
-        """The name of the first dense layer, and the number of maps that it sees."""
+        """`(name, maps)`: the first dense layer, and the number of maps that it sees."""
         names = list(self.layers)
         first = next(name for name in names if self.layers[name][0].ndim == 2)
         return first, self.layers[names[names.index(first) - 1]][1].shape[-1]
 
     @property
     def input_size(self) -> tuple[int, int]:
-        """Height and width of the images: what the file says, or the smallest that give fc6 its number of inputs."""
+        """Height and width of the images: those that the file states, or the smallest that fit fc6's inputs."""
         if self.architecture is not None and self.architecture.input_size:
             return self.architecture.input_size
         return (self._image_size(),) * 2
@@ -104,16 +104,16 @@ class Checkpoint:
 
     @property
     def activation(self) -> str | None:
-        """What follows the logits."""
+        """The function that follows the logits."""
         return "softmax" if self.architecture is None else self.architecture.activation
 
     def overhang(self, input_size):
-        """The file's own, by layer, for images of the size that it was made for; None where it tells nothing."""
+        """`Architecture.overhang` by the file, for images of the size that it was made for; None if it is unknown."""
         known = self.architecture is not None and tuple(input_size) == self.architecture.input_size
         return self.architecture.overhang if known else None
 
     def differences(self, network: str, row: specs.Network | None = None) -> list[str]:
-        """What speaks against the network, in sentences; `row` is what it stands for, if not the row of that name."""
+        """Sentences on how the file differs from a network. `row` is the `Network`, if not `NETWORKS[network]`."""
         problems = []
         if self.alternatives and network not in self.alternatives:
             problems.append(f"expected the network {network}, found {' or '.join(self.alternatives)}")
@@ -124,7 +124,7 @@ class Checkpoint:
         return problems
 
     def candidates(self) -> list[str]:
-        """Networks whose kernels have the shapes of these, up to a factor in width."""
+        """Networks whose kernels have the same shapes, up to a factor of width."""
         if self.alternatives:
             return list(self.alternatives)
         kernels = {name: kernel.shape for name, (kernel, _) in self.layers.items()}
@@ -132,7 +132,7 @@ class Checkpoint:
 
 
 def _fits(network, kernels):
-    """Whether kernels of these shapes, by layer, are those of a `Network` in some width."""
+    """Whether a `Network` of some width has kernels of these shapes, by layer."""
     if list(kernels) != [layer.name for layer in network.weighted]:
         return False
     ratio, below = None, 3
@@ -153,10 +153,10 @@ def _fits(network, kernels):
 
 
 def recognize(path: str | os.PathLike[str]) -> tuple[Path, str]:
-    """The format of a file, a key of `FORMATS`, from its content; the folder of a run stands for its `model.keras`.
+    """The format of a file, recognized from its content. The folder of a run means its `model.keras`.
 
     Returns:
-        The path of the file and its format.
+        The path of the file and its format, a key of `FORMATS`.
 
     Raises:
         CheckpointError: there is no such file, or it is in none of the formats.
@@ -171,7 +171,7 @@ def recognize(path: str | os.PathLike[str]) -> tuple[Path, str]:
     if found is None:
         reason = _stranger(start)
         raise CheckpointError(
-            f"weights: {path} is {f'{reason}; it is ' if reason else ''}in no format that is known here. "
+            f"weights: {path} is {f'{reason}; it is ' if reason else ''}not in a supported format. "
             f"Expected: {', '.join(FORMATS.values())}. "
             f"Found: {path.stat().st_size:,} bytes that begin with {start[:16]!r}."
         )
@@ -179,7 +179,7 @@ def recognize(path: str | os.PathLike[str]) -> tuple[Path, str]:
 
 
 def find_weights(path: str | os.PathLike[str]) -> Path:
-    """Where a checkpoint is: its file, or the folder of its run, from anything that `load_checkpoint` takes.
+    """The path of a checkpoint's file, or of its run's folder, from anything that `load_checkpoint` takes.
 
     Raises:
         CheckpointError: there is none, or there are several.
@@ -189,7 +189,7 @@ def find_weights(path: str | os.PathLike[str]) -> Path:
 
 
 def _existing(path: str | os.PathLike[str]) -> Path:
-    """The path of a file, from what a person may have given."""
+    """The path of a file, from any path that a person may have given."""
     try:
         path = Path(path)
         found = path.expanduser()
@@ -198,7 +198,7 @@ def _existing(path: str | os.PathLike[str]) -> Path:
         is_folder, exists = found.is_dir(), found.exists()
     except MountError as error:
         raise CheckpointError(f"weights: {error}") from None
-    except (TypeError, ValueError, RuntimeError):  # no path at all, a null byte, the home of nobody
+    except (TypeError, ValueError, RuntimeError):  # not a path, a null byte, the home of an unknown user
         raise CheckpointError(f"weights: expected the path of a file. Received: {path!r}") from None
     except OSError as error:
         raise CheckpointError(f"weights: {path} cannot be read ({error.strerror}).") from None
@@ -211,11 +211,11 @@ def _existing(path: str | os.PathLike[str]) -> Path:
         commands = [f"python -m alexnet fetch {name}" for name in PUBLISHED_WEIGHTS]
         places = [f"{network}: {url}" for network, urls in URLS.items() for url in urls]
         raise CheckpointError(
-            f"weights: nothing is downloaded here. Received: {text!r}. Networks trained on ImageNet are fetched by\n  "
+            f"weights: nothing is downloaded here. Received: {text!r}. To fetch networks trained on ImageNet, use\n  "
             + "\n  ".join(commands)
             + "\nThey are published at\n  "
             + "\n  ".join(places)
-            + "\nFetch one and give its network and path, like AlexNet('torchvision', "
+            + "\nThen give network and path, as in AlexNet('torchvision', "
             "weights='alexnet-owt-7be5be79.pth')."
         )
     if text.startswith(("http:/", "https:/")):
@@ -228,23 +228,23 @@ def _in_folder(folder):
         return folder / "model.keras"
     if (folder / "saved_model.pb").is_file():
         raise CheckpointError(
-            f"weights: {folder} is a TensorFlow SavedModel, a program whose layers cannot be told. It is written here, "
-            "not read: give the .keras, .onnx or .safetensors that was saved beside it."
+            f"weights: {folder} is a TensorFlow SavedModel, a program whose layers cannot be identified. SavedModels "
+            "can be written, but not read: give the .keras, .onnx or .safetensors file of the same model."
         )
     inside = sorted(_checkpoints_in(folder))
     if len(inside) > 1:
         shown = ", ".join(map(str, inside[:5])) + (", ..." if len(inside) > 5 else "")
         raise CheckpointError(
-            f"weights: {folder} is a folder without a model.keras that holds {len(inside)} other files; give the path "
-            f"of one: {shown}."
+            f"weights: {folder} is a folder without a model.keras, and holds {len(inside)} other checkpoints. Give the "
+            f"path of one: {shown}."
         )
     if not inside:
-        raise CheckpointError(f"weights: {folder} is a folder without a model.keras, or any other checkpoint in it.")
+        raise CheckpointError(f"weights: {folder} is a folder without a model.keras or any other checkpoint.")
     return inside[0]
 
 
 def _checkpoints_in(folder, depth=6):
-    """What ends like a checkpoint in a folder and below; so deep lies a run in another notebook's output."""
+    """Files with the extension of a checkpoint, in a folder and below: a run in another notebook's output is deep."""
     for place, folders, names in os.walk(folder):
         deep = len(Path(place).relative_to(folder).parts) >= depth
         folders[:] = [] if deep else [name for name in folders if not name.startswith(".")]
@@ -268,7 +268,7 @@ def _recognize_zip(path):
     elif any(name.endswith(("archive_format", "serialized_exported_program.json")) for name in names):
         what = "a program exported by PyTorch. Save the model's state_dict() instead"
     elif names and all(name.endswith(".npy") for name in names):
-        what = "a NumPy archive (.npz), which does not tell a network. Save a state dict or safetensors instead"
+        what = "a NumPy archive (.npz), which does not identify a network. Save a state dict or safetensors instead"
     elif inside := [name for name in names if name.endswith(WEIGHTS)]:
         what = f"a zip archive around {inside[0]}. Unpack it and give that file"
     else:
@@ -287,38 +287,38 @@ def _recognize_start(start):
         return "safetensors"
     if start[4:8] == b"TFL3":
         return None
-    if start[:1] == b"\x08":  # protocol buffers: the first field of an ONNX model is a number, its version
+    if start[:1] == b"\x08":  # protocol buffers: the first field of an ONNX model is its version, a number
         return "onnx"
     if start[:1] in (b"\x0a", b"\x12") and not _is_text(start) or start[:2] == b"\xa2\x06":
-        return "caffe"  # of a Caffe network a name or a layer
+        return "caffe"  # the first field of a Caffe network is its name or a layer
     return None
 
 
 def _is_text(start):
-    """Whether a file begins like one that people read; an empty line comes first in some pages."""
+    """Whether a file begins with text."""
     return all(byte >= 32 or byte in b"\t\n\r\f" for byte in start)
 
 
 def _stranger(start):
-    """What a file is that people give for a checkpoint."""
+    """What a file is instead of a checkpoint, in words; None if it is unknown."""
     text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if not start:
         return "empty"
     if text.startswith((b"<!doctype", b"<html", b"<?xml")):
-        return "a web page, not the file that the page tells of: download that one again"
+        return "a web page, not the file that it describes: download the file itself"
     if start.startswith(b"version https://git-lfs"):
         return "a pointer of Git LFS, not the file itself: fetch it with git lfs pull"
     if start[4:8] == b"TFL3":
-        return "a LiteRT model (.tflite), which is written here, not read"
+        return "a LiteRT model (.tflite), which can be written, but not read"
     if start.startswith(b"MATLAB"):
         return "a MATLAB file"
     if (
         start.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"\x28\xb5\x2f\xfd"))
         or start[257:262] == b"ustar"
     ):
-        return "packed: unpack it first"
+        return "compressed: unpack it first"
     if start[:1] == b"\x80" and start[1:2] in b"\x02\x03\x04\x05":
-        return "a Python pickle, and loading it could run any program"
+        return "a Python pickle, which could run any code when loaded"
     if start.startswith((b"\xff\xd8\xff", b"\x89PNG")):
         return "an image"
     if _is_text(start) and (b"layer" in text or b"input_dim" in text) and b"{" in text:
@@ -327,11 +327,11 @@ def _stranger(start):
 
 
 def from_channels_first(kernel, channels=None):
-    """A kernel of PyTorch's, Caffe's or ONNX's layout in Keras's: OIHW to HWIO, and (outputs, inputs) transposed.
+    """A kernel from the layout of PyTorch, Caffe and ONNX to Keras's: OIHW to HWIO, and (outputs, inputs) transposed.
 
     Args:
-        channels: Of the first fully connected layer, the number of maps that it sees: its inputs lie channel by
-            channel there and pixel by pixel here.
+        channels: For the first fully connected layer, the number of maps that it sees: its inputs are ordered channel
+            by channel there, and pixel by pixel in Keras.
     """
     if kernel.ndim == 4:
         return kernel.transpose(2, 3, 1, 0)
@@ -340,7 +340,7 @@ def from_channels_first(kernel, channels=None):
     outputs, inputs = kernel.shape
     side = math.isqrt(inputs // channels)
     if side * side * channels != inputs:
-        return kernel.T  # of another network; its shape will say so
+        return kernel.T  # a different network, which its shape will show
     return kernel.reshape(outputs, channels, side, side).transpose(2, 3, 1, 0).reshape(inputs, outputs)
 
 
@@ -362,14 +362,14 @@ def as_network(path, format, blobs, names, network=None, bgr=False, channels_fir
     """Named arrays as a `Checkpoint`.
 
     Args:
-        blobs: The file's arrays by the names that it gives them.
-        names: By layer name, the names of kernel and bias in the file. The layers are those of a network, in order.
-        bgr: Whether conv1 sees blue first; it is turned round.
-        channels_first: Whether kernels lie as PyTorch, Caffe and ONNX have them.
-        architecture: What the file says about its layers; it decides which network it is.
+        blobs: The file's arrays, by their names in the file.
+        names: `{layer: (name of the kernel, name of the bias)}` for the layers of a network, in order.
+        bgr: Whether conv1 sees blue first. If so, its channels are reversed.
+        channels_first: Whether kernels are in the layout of PyTorch, Caffe and ONNX.
+        architecture: What the file says about its layers. It decides which network it is.
 
     Raises:
-        CheckpointError: arrays are missing or have a rank that no layer has, or there are others; all are listed.
+        CheckpointError: arrays are missing, superfluous or of the wrong rank; all of these are listed.
     """
     problems = []
     for spec in layers_by_names(names):
@@ -412,7 +412,7 @@ def as_network(path, format, blobs, names, network=None, bgr=False, channels_fir
 
 
 def _resolved(checkpoint, architecture):
-    """An architecture for the images that it sees, checked against the inputs of fc6."""
+    """The architecture, resolved for the size of its images and checked against the inputs of fc6."""
     first, maps = checkpoint.first_dense
     inputs = checkpoint.layers[first][0].shape[0]
     sizes = [architecture.input_size] if architecture.input_size else [(227, 227), (224, 224), checkpoint.input_size]

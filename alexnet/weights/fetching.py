@@ -1,4 +1,4 @@
-"""Published weights, fetched when a person asks for them; imported by nothing but the command `fetch`."""
+"""Fetches published weights when a person asks for them. Only the command `fetch` imports this file."""
 
 import hashlib
 import http.client
@@ -16,11 +16,11 @@ from alexnet.weights.published import PUBLISHED_WEIGHTS
 
 
 class FetchError(ValueError):
-    """Weights that could not be fetched, and why. What was there before is as it was."""
+    """Weights could not be fetched. The message says why. Existing files are unchanged."""
 
 
 _CHUNK = 1_000_000  # bytes, so that the bar counts megabytes
-_SECONDS = 60  # without a byte, after which the server is given up
+_SECONDS = 60  # without a byte, before the download is given up
 _HANDLERS: tuple[type[urllib.request.BaseHandler], ...] = (urllib.request.HTTPSHandler,)  # no http, ftp or file
 
 
@@ -29,15 +29,15 @@ def fetch_weights(name: str, folder: Path, force: bool = False) -> tuple[Path, b
 
     Args:
         name: A key of `PUBLISHED_WEIGHTS`.
-        folder: Where to put the file; made if it is not there.
-        force: Whether a different file of that name is replaced.
+        folder: Where to put the file; created if necessary.
+        force: Whether to replace a different file of that name.
 
     Returns:
-        `(path, fetched)`; `fetched` is False where the right file was there already.
+        `(path, fetched)`; `fetched` is False if the right file was already there.
 
     Raises:
-        FetchError: an unknown name, a different file of that name, no connection, or a download that is not the right
-            file. Nothing of it remains.
+        FetchError: the name is unknown, a different file has that name, there is no connection, or the download is not
+            the right file. Nothing of it remains.
         OSError: the folder cannot be written.
     """
     if name not in PUBLISHED_WEIGHTS:
@@ -51,7 +51,7 @@ def fetch_weights(name: str, folder: Path, force: bool = False) -> tuple[Path, b
         if _is_right(path, weights):
             return path, False
         if not force:
-            raise FetchError(f"{path} is there and is a different file. --force replaces it.")
+            raise FetchError(f"{path} exists and is a different file. Use --force to replace it.")
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as unfinished:
         _download(weights, unfinished)
@@ -74,7 +74,7 @@ def _hashes(weights):
 
 
 def _wrong_digest(weights, hashes):
-    """The name of a digest that is not the published one, None where all are."""
+    """The name of a digest that differs from the published one; None if all agree."""
     wrong = (name for name, each in hashes.items() if each.hexdigest() != weights.digests[name])
     return next(wrong, None)
 
@@ -98,26 +98,26 @@ def _download(weights, path):
             for each in hashes.values():
                 each.update(chunk)
     if received != weights.size:
-        ended = "goes on after" if received > weights.size else f"ended after {received:,} of"
+        ended = "is longer than" if received > weights.size else f"ended after {received:,} of"
         raise FetchError(f"the download of {weights.file} {ended} {weights.size:,} bytes. Nothing was kept.")
     if wrong := _wrong_digest(weights, hashes):
         raise FetchError(
-            f"{weights.url} is not the published file: its {wrong} is {hashes[wrong].hexdigest()}, expected was "
+            f"{weights.url} is not the published file: its {wrong} is {hashes[wrong].hexdigest()}, expected "
             f"{weights.digests[wrong]}. Nothing was kept. {_elsewhere(weights)}"
         )
 
 
 class _OnlyToHttps(urllib.request.HTTPRedirectHandler):
-    """Follows a redirect only where it stays encrypted."""
+    """Follows a redirect only if it leads to https."""
 
     def redirect_request(self, request, response, code, message, headers, address):
         if urlsplit(address).scheme != "https":
-            raise FetchError(f"{request.full_url} leads to {address}, which is not encrypted (https): refused.")
+            raise FetchError(f"{request.full_url} redirects to {address}, which is not encrypted (https): refused.")
         return super().redirect_request(request, response, code, message, headers, address)
 
 
 def _open(weights):
-    """The server's answer. By urllib: one request of a rare command is not worth a dependency."""
+    """The server's response. urllib is enough: one request of a rare command is not worth a dependency."""
     opener = urllib.request.OpenerDirector()
     common = (urllib.request.ProxyHandler, urllib.request.UnknownHandler)
     errors = (urllib.request.HTTPDefaultErrorHandler, urllib.request.HTTPErrorProcessor)
@@ -138,8 +138,8 @@ def _chunks(response, weights):
     try:
         while chunk := response.read(_CHUNK):
             yield chunk
-    except (OSError, http.client.HTTPException) as error:  # of the connection: the file is written elsewhere
-        raise FetchError(f"the download of {weights.file} broke off ({error}). Nothing was kept.") from None
+    except (OSError, http.client.HTTPException) as error:  # an error of the connection: files are written elsewhere
+        raise FetchError(f"the download of {weights.file} was interrupted ({error}). Nothing was kept.") from None
 
 
 def _unreachable(weights, error):
@@ -155,4 +155,4 @@ def _host(url):
 
 
 def _elsewhere(weights):
-    return f"If you get {weights.file} elsewhere, put it into the same folder: this command then checks it."
+    return f"If you get {weights.file} elsewhere, put it into the same folder, and this command will check it."

@@ -1,18 +1,17 @@
-"""A Keras model's configuration as an `Architecture`."""
+"""From a Keras model's configuration to an `Architecture`."""
 
 from typing import Any
 
 from alexnet.weights.architecture import Architecture, Layer, activation, convolution, local, lrn, padding, pool
 
-# They compute nothing when a network is used.
+# Layers that compute nothing in inference.
 WITHOUT_EFFECT = ("InputLayer", "Dropout", "SpatialDropout2D", "ActivityRegularization")
 
 
 def from_config(config: dict[str, Any]) -> Architecture:
-    """The `get_config()` of a functional or sequential model as an `Architecture`, for `resolve` to finish.
+    """The `Architecture` of a functional or sequential model's `get_config()`, not resolved yet.
 
-    Layers that no network here has stay in it under their class and name, so that they are named where they are
-    compared.
+    Layers that no network here has stay in it with their class and name, so that a comparison can name them.
     """
     found = Architecture([])
     previous, size = None, None
@@ -42,7 +41,7 @@ def from_config(config: dict[str, Any]) -> Architecture:
 
 
 def _layers(kind, settings, name):
-    """One of Keras's layers; with the activation that it may have inside it is two."""
+    """One of Keras's layers as one `Layer`, or as two if it includes an activation."""
     if kind in ("Conv2D", "GroupedConv2D"):
         sides = _padding(settings["padding"])
         shape = _pair(settings["kernel_size"]), _pair(settings["strides"]), sides
@@ -67,7 +66,7 @@ def _layers(kind, settings, name):
         yield pool(
             size, _pair(settings["strides"] or size), _padding(settings["padding"]), rounding=rounding, name=name
         )
-    elif kind == "AveragePooling2D" and settings["padding"] == "valid":  # "same" is another average on each backend
+    elif kind == "AveragePooling2D" and settings["padding"] == "valid":  # "same" differs from backend to backend
         size, rounding = _pair(settings["pool_size"]), settings.get("rounding", "floor")
         strides = _pair(settings["strides"] or size)
         yield pool(size, strides, _padding("valid"), rounding=rounding, name=name, kind="average_pool")
@@ -77,7 +76,7 @@ def _layers(kind, settings, name):
     elif kind == "LocalResponseNormalization" and "groups" in settings:
         window = 2 * (settings["n"] // 2) + 1
         yield lrn(window, settings["k"], settings["alpha"], settings["beta"], settings["groups"], name)
-    elif kind in ("WithinChannelLRN", "SameMapNormalization"):  # the second in models that were saved before
+    elif kind in ("WithinChannelLRN", "SameMapNormalization"):  # the second is the name in older models
         yield Layer("within_channel_lrn", {key: settings[key] for key in ("size", "k", "alpha", "beta")}, name)
     elif kind == "AverageMaps":
         yield Layer("average", {"size": settings["size"]}, name)
@@ -92,7 +91,7 @@ def _activation(function, name):
         return []
     if function == "relu":
         return [Layer("relu", name=name)]
-    return [activation(function if isinstance(function, str) else "an activation of its own", name)]
+    return [activation(function if isinstance(function, str) else "a custom activation", name)]
 
 
 def _padding(text):
@@ -104,7 +103,7 @@ def _pair(value):
 
 
 def _parents(nodes):
-    """Names of the layers that a layer takes its inputs from, as Keras 3 and Keras 2 write them."""
+    """Names of the layers that give a layer its inputs, as Keras 3 and Keras 2 write them."""
     if isinstance(nodes, dict):
         if "keras_history" in nodes:
             yield nodes["keras_history"][0]

@@ -1,4 +1,4 @@
-"""ONNX: the graph of an AlexNet, read from its output back to its pixels."""
+"""Reads ONNX: the graph of an AlexNet, from its output back to its pixels."""
 
 import math
 from pathlib import Path
@@ -11,11 +11,11 @@ from alexnet.weights.architecture import Architecture, Layer, activation, convol
 from alexnet.weights.checkpoint import Checkpoint, CheckpointError, as_network
 
 PRODUCER = "alexnet"
-LARGEST = 2**27  # numbers in an array that a graph computes from constants
-LONGEST = 1000  # nodes between input and output
-# What may follow the logits, and the same in Keras.
+LARGEST = 2**27  # the most numbers in an array that a graph computes from constants
+LONGEST = 1000  # the most nodes between input and output
+# Functions that may follow the logits, and their names in Keras.
 ACTIVATIONS = {"Softmax": "softmax", "LogSoftmax": "log_softmax", "Sigmoid": "sigmoid", "Tanh": "tanh"}
-# Nodes whose value is computed where their inputs are constants.
+# Nodes whose value is computed if their inputs are constants.
 FOLDED = (
     *("Constant", "ConstantOfShape", "Identity", "Transpose", "Reshape"),
     *("Cast", "Unsqueeze", "Squeeze", "Concat", "Gather"),
@@ -23,10 +23,10 @@ FOLDED = (
 
 
 def read_onnx(path: Path) -> Checkpoint:
-    """An ONNX file as a checkpoint.
+    """An ONNX file as a `Checkpoint`.
 
-    Every node between the graph's input and its output is read; which network it is, is told from them. Arrays may have
-    any names. Networks in Caffe's manner see blue first.
+    Every node between the graph's input and its output is read, and they identify the network. Arrays may have any
+    names. Caffe's networks see blue first.
     """
     import onnx
 
@@ -63,9 +63,9 @@ def read_onnx(path: Path) -> Checkpoint:
 
 
 def _as_fed(checkpoint, trace):
-    """Mean and order of colors of a network that is not ours, from what its makers feed it with.
+    """Set the mean and the order of colors of a network that another program exported, by what its authors feed it.
 
-    A graph that normalizes its pixels itself tells the order by the mean that it subtracts.
+    If a graph normalizes its pixels itself, the mean that it subtracts reveals the order.
     """
     network = checkpoint.network
     blue_first = network in ("caffe", "caffenet")
@@ -102,7 +102,7 @@ class _Trace:
     Attributes:
         constants: Names of the values that do not depend on the input.
         arrays: Names of the kernels and biases of `"conv"` and `"dense"`, in order.
-        factor, shift: By which the graph normalizes its pixels, one number for each channel; None where it does not.
+        factor, shift: How the graph normalizes its pixels, one number for each channel; None if it does not.
     """
 
     def __init__(self, graph):
@@ -113,13 +113,13 @@ class _Trace:
         self.known = {tensor.name: tensor for tensor in graph.initializer}
         self.constants = set(self.known)
         for node in graph.node:
-            # The shape of a value counts as one: of it only the batch is asked for, before the first dense layer.
+            # A value's shape counts as constant: only its batch size is used, before the first dense layer.
             inputs = all(name in self.constants for name in node.input if name)
             if node.op_type == "Shape" or (node.op_type in FOLDED and inputs):
                 self.constants.update(node.output)
 
     def value(self, name):
-        """The array of a constant; None of one that would be too large, or that takes more than is known here."""
+        """The array of a constant; None if it would be too large, or its nodes are not supported."""
         import onnx
 
         found = self.known.get(name)
@@ -127,7 +127,7 @@ class _Trace:
             self.known[name] = found = onnx.numpy_helper.to_array(found)
         elif name not in self.known and name in self.nodes:
             node = self.nodes[name]
-            self.known[name] = None  # while it is looked for
+            self.known[name] = None  # for now, so that a cycle ends
             if node.op_type == "Shape":
                 found = np.array([-1])
             else:
@@ -136,7 +136,7 @@ class _Trace:
         return found
 
     def architecture(self):
-        """The layers, the last first found."""
+        """The `Architecture`. The layers are found from the last to the first."""
         inputs = [value for value in self.graph.input if value.name not in self.constants]
         if len(inputs) != 1 or not self.graph.output:
             return Architecture([Layer(f"{len(inputs)} inputs and {len(self.graph.output)} outputs")])
@@ -144,7 +144,7 @@ class _Trace:
         dims = [dim.dim_value for dim in pixels.type.tensor_type.shape.dim]
         self.batch = dims[0] if dims else 0
         layers, seen, value = [], set(), self._last()
-        bias = None  # added to a product that is still to come
+        bias = None  # added to a product that is found next
         while value != pixels.name:
             node = self.nodes.get(value)
             if node is None or value in seen or len(seen) > LONGEST or node.output[0] != value:
@@ -168,7 +168,7 @@ class _Trace:
         return Architecture(layers, tuple(size) if len(size) == 2 and all(size) else None)
 
     def _last(self):
-        """The output that all others are on the way to: the longest way back."""
+        """The output that is farthest from the input. All others must be on the way to it."""
 
         def length(name):
             count = 0
@@ -180,7 +180,7 @@ class _Trace:
         return max((output.name for output in self.graph.output), key=length)
 
     def _step(self, node, bias):
-        """What a node is, and the value that it was made from."""
+        """`(layer, input)` of a node. The layer is None if it has no effect, and a bias's name if it only adds one."""
         kind, name = node.op_type, node.name or node.output[0]
         inputs = list(node.input)
         data = [each for each in inputs if each and each not in self.constants]
@@ -239,14 +239,14 @@ class _Trace:
             return _attribute(node, "axis", 1) == 1
         if node.op_type != "Reshape":
             return False
-        shape = list(_attribute(node, "shape", []))  # of opset 4 and before
+        shape = list(_attribute(node, "shape", []))  # up to opset 4
         if len(node.input) > 1:
             value = self.value(node.input[1])
             shape = [] if value is None else np.ravel(value).tolist()
         return len(shape) == 2 and shape[0] in (-1, 0, 1, self.batch) and (shape[1] == -1 or shape[1] > 1)
 
     def _pad(self, node, strange):
-        pads = list(_attribute(node, "pads", []))  # of opset 10 and before
+        pads = list(_attribute(node, "pads", []))  # up to opset 10
         value = _attribute(node, "value", 0.0)
         if len(node.input) > 1:
             found = self.value(node.input[1])
@@ -267,7 +267,7 @@ class _Trace:
         return padding(((int(pads[2]), int(pads[6])), (int(pads[3]), int(pads[7]))), strange.name)
 
     def _average(self, node, strange):
-        """Torchvision's adaptive average: of what is 6 x 6 already, or of windows that lie side by side."""
+        """Torchvision's adaptive average: of maps that are already 6 x 6, or over adjacent windows."""
         size = list(_attribute(node, "kernel_shape", []))
         strides = list(_attribute(node, "strides", [1] * len(size)))
         if size != strides and not _attribute(node, "count_include_pad", 0):
@@ -279,7 +279,7 @@ class _Trace:
         return Layer("average", {"size": 6, "window": size[0]}, strange.name) if plain else strange
 
     def _average_of_our_own(self, node):
-        """Rows, then columns, each as a product with a fixed matrix, as `add_layer` writes it."""
+        """An adaptive average as `add_layer` writes it: products of rows and then columns with fixed matrices."""
         from alexnet.layers import AverageMaps
 
         rows = self.nodes.get(node.input[0])
@@ -295,7 +295,7 @@ class _Trace:
         return Layer("average", {"size": average.size}, node.output[0]), rows.input[1]
 
     def _composed(self, node, strange):
-        """A layer that takes several nodes: response normalization in each column apart, or inside each map."""
+        """A layer that consists of several nodes: normalization within each column, or within each map."""
         if node.op_type == "Concat" and _attribute(node, "axis", 0) == 1:
             return self._grouped_lrn(node, strange)
         if node.op_type == "Div":
@@ -321,7 +321,7 @@ class _Trace:
         return lrn(*settings.pop(), groups=len(parts), name=strange.name), split.input[0]
 
     def _within_channel_lrn(self, node, strange):
-        """x / (k + alpha * sum of squares) ** beta, the sum taken as a mean times its number."""
+        """x / (k + alpha * sum of squares) ** beta, where the sum is a mean times the number of its terms."""
 
         def constant(node, kind):
             if node is None or node.op_type != kind:
@@ -349,7 +349,7 @@ class _Trace:
         return Layer("within_channel_lrn", settings, strange.name), x
 
     def _without_normalization(self, layers):
-        """What is done to the pixels is taken off the beginning, and kept as `factor` and `shift`."""
+        """The layers without the normalization of pixels at their beginning, which becomes `factor` and `shift`."""
         rest, begin = list(layers), []
         factor, shift = np.ones(3), np.zeros(3)
         while rest:
@@ -375,7 +375,7 @@ class _Trace:
 
 
 def _fold(node, inputs):
-    """The value of a node from those of its inputs; None of one that is not known here, or too large."""
+    """The value of a node, given those of its inputs; None if it is too large, or the node is not supported."""
     import onnx
 
     kind = node.op_type
@@ -415,7 +415,7 @@ def _fold(node, inputs):
 
 
 def _lrn(node):
-    """n, k, alpha and beta as the paper has them."""
+    """n, k, alpha and beta as the paper defines them."""
     size = _attribute(node, "size", 0)
     alpha, beta = _attribute(node, "alpha", 1e-4), _attribute(node, "beta", 0.75)
     return size, _attribute(node, "bias", 1.0), alpha / max(1, size), beta

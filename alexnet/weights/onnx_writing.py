@@ -1,4 +1,4 @@
-"""An ONNX graph written node by node, the same on every backend."""
+"""Writes an ONNX graph node by node, the same on every backend."""
 
 from pathlib import Path
 from typing import Any
@@ -14,16 +14,15 @@ OPSET = 18
 
 
 def write_onnx(model: Any, path: Path, network: str | None = None) -> None:
-    """An AlexNet as one ONNX file.
+    """Write an AlexNet as one ONNX file.
 
-    Its input `pixels` is the model's own: float32 `(batch, height, width, 3)`, RGB 0-255. Its outputs are the logits,
-    called as their layer, `fc8`, and `prob` where the model ends in a softmax. The graph is written node by node, the
-    same on every backend.
+    Its input `pixels` is the model's: float32 `(batch, height, width, 3)`, RGB 0-255. Its outputs are the logits, named
+    like their layer, `fc8`, and `prob` if the model ends in a softmax. The graph is the same on every backend.
     """
     import onnx
 
     if branches := [each for each in from_config(model.get_config()).layers if each.kind.startswith("branch")]:
-        raise ValueError(f"ONNX export knows one layer after the other. Received: a {branches[0].kind}")
+        raise ValueError(f"ONNX export supports only layers in sequence. Received: a {branches[0].kind}")
     graph, maps, logits = Graph("pixels"), None, None
     for layer in model.layers[1:]:
         kind, weights = type(layer).__name__, arrays_of(layer)
@@ -57,7 +56,7 @@ def write_onnx(model: Any, path: Path, network: str | None = None) -> None:
 
 
 class Graph:
-    """An ONNX graph under construction: a chain of nodes, one after the other."""
+    """An ONNX graph under construction: a chain of nodes."""
 
     def __init__(self, value):
         self.nodes, self.arrays, self.value = [], [], value
@@ -70,7 +69,7 @@ class Graph:
         return name
 
     def add(self, kind, output, *others, inputs=None, **attributes):
-        """A node on the chain's last value, or on `inputs`, whose output goes on."""
+        """Append a node that takes the chain's last value, or `inputs`. Its first output becomes the last value."""
         import onnx
 
         inputs = [self.value, *others] if inputs is None else inputs
@@ -81,12 +80,12 @@ class Graph:
 
 
 def add_layer(graph, kind, name, settings, weights):
-    """The nodes of one Keras layer, on images with channels first.
+    """Append the nodes of one Keras layer, for images with channels first.
 
     Args:
         kind: The class of the layer.
         settings: Its `get_config()`.
-        weights: Its arrays; of `AverageMaps` the matrices of both axes.
+        weights: Its arrays; for `AverageMaps`, the matrices of both axes.
     """
     if kind == "PixelNormalization":
         graph.add("Sub", f"{name}_centered", graph.array(f"{name}.mean", np.asarray(settings["mean"], "float32")))
@@ -96,7 +95,7 @@ def add_layer(graph, kind, name, settings, weights):
     elif kind == "GroupedConv2D":
         same = settings["padding"] == "same"
         if (same and set(settings["strides"]) != {1}) or set(settings["dilation_rate"]) != {1}:
-            raise ValueError(f"ONNX export knows no dilation, and no stride with padding='same' ({name}).")
+            raise ValueError(f"ONNX export supports neither dilation nor strides with padding='same' ({name}).")
         pads = [(side - 1) // 2 if same else 0 for side in settings["kernel_size"]]
         pads += [(side - 1) - (side - 1) // 2 if same else 0 for side in settings["kernel_size"]]
         kernel = graph.array(f"{name}.weight", to_channels_first(weights[0]))
@@ -110,7 +109,7 @@ def add_layer(graph, kind, name, settings, weights):
         graph.add("Pad", name, graph.array(f"{name}.pads", pads))
     elif kind == "ReLU":
         if any(settings.get(key) for key in ("max_value", "negative_slope", "threshold")):
-            raise ValueError(f"ONNX export knows no ReLU with a bound or a slope ({name}).")
+            raise ValueError(f"ONNX export does not support a ReLU with a bound or a slope ({name}).")
         graph.add("Relu", name)
     elif kind == "LocalResponseNormalization":
         _add_lrn(graph, name, settings)
@@ -131,21 +130,21 @@ def add_layer(graph, kind, name, settings, weights):
     elif kind == "Activation":
         _add_activation(graph, name, settings["activation"], "relu", *ACTIVATIONS.values())
     elif kind != "Dropout":
-        raise ValueError(f"ONNX export knows no layer of the kind {kind} ({name}).")
+        raise ValueError(f"ONNX export does not support layers of the kind {kind} ({name}).")
 
 
 def _add_activation(graph, name, activation, *known):
     if activation in (None, "linear"):
         return
     if activation not in known:
-        raise ValueError(f"ONNX export knows {', '.join(known)} here. Received: activation={activation!r} ({name})")
+        raise ValueError(f"ONNX export supports {', '.join(known)} here. Received: activation={activation!r} ({name})")
     kind = next((kind for kind, keras_name in ACTIVATIONS.items() if keras_name == activation), "Relu")
     graph.add(kind, name, **({"axis": -1} if kind.endswith("Softmax") else {}))
 
 
 def _add_pool(graph, kind, name, settings):
     if settings["padding"] != "valid":
-        raise ValueError(f"ONNX export knows no pooling with padding={settings['padding']!r} ({name}).")
+        raise ValueError(f"ONNX export does not support pooling with padding={settings['padding']!r} ({name}).")
     graph.add(
         kind,
         name,

@@ -1,4 +1,4 @@
-"""Weights that others publish: where they are, and how they are recognized. `fetching.py` fetches them."""
+"""Weights that others publish: their addresses and digests. `fetching.py` fetches them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,10 +9,10 @@ class PublishedWeights:
     """A file of weights that others publish.
 
     Attributes:
-        network: Which network it holds.
-        url: Its address, https.
-        size: In bytes.
-        digests: By algorithm of `hashlib`, in hexadecimal digits. A file is the right one if all of them agree.
+        network: The network that it holds.
+        url: Its https address.
+        size: Its size in bytes.
+        digests: Hexadecimal digests, by algorithm of `hashlib`. A file is the right one if all of them agree.
         digests_from: Where the digests are published.
     """
 

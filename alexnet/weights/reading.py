@@ -1,4 +1,4 @@
-"""A file in any format to a `Checkpoint`."""
+"""From a file in any format to a `Checkpoint`."""
 
 import json
 import math
@@ -18,10 +18,10 @@ from alexnet.weights.checkpoint import FORMATS, Checkpoint, CheckpointError, as_
 from alexnet.weights.keras_config import from_config
 from alexnet.weights.onnx_reading import read_onnx
 
-WRAPPERS = ("module", "_orig_mod")  # what DataParallel and torch.compile put into names
+WRAPPERS = ("module", "_orig_mod")  # the parts that DataParallel and torch.compile add to names
 NESTED = ("state_dict", "model", "model_state_dict", "model_state", "net", "network", "weights", "params")
-LARGEST = 2**32  # bytes of one array: ten times the whole network
-# Where torchvision's AlexNet keeps its eight layers.
+LARGEST = 2**32  # the most bytes of one array: more than ten times the whole network
+# The names of the eight layers in torchvision's AlexNet.
 TORCHVISION = dict(
     zip(LAYERS, [f"features.{i}" for i in (0, 3, 6, 8, 10)] + [f"classifier.{i}" for i in (1, 4, 6)], strict=True)
 )
@@ -29,17 +29,17 @@ TORCHVISION = dict(
 
 @explain_missing()
 def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
-    """The checkpoint at `path`, its format recognized from its content.
+    """The checkpoint at `path`, whose format is recognized from its content.
 
     Raises:
-        CheckpointError: no file, an unknown format, a damaged file, or not the arrays of an AlexNet.
+        CheckpointError: the file is missing or damaged, its format is unknown, or its arrays are not an AlexNet's.
     """
     path, format = recognize(path)
     try:
         return READERS[format](path)
     except (CheckpointError, ImportError, MemoryError):
         raise
-    except Exception as error:  # zipfile, h5py, protobuf, pickle and torch each have their own
+    except Exception as error:  # zipfile, h5py, protobuf, pickle and torch all raise their own kinds
         reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
         raise CheckpointError(
             f"weights: {path} looks like a {FORMATS[format]} file, but is damaged or was cut off ({reason})."
@@ -69,7 +69,7 @@ def _read_h5(file, path, format, config=None):
         for layer, group in root.get("layers", {}).items():
             if "layers" in group:
                 raise CheckpointError(
-                    f"weights: {path} ({FORMATS[format]}) holds a network inside another one, {layer}. Save the inner "
+                    f"weights: {path} ({FORMATS[format]}) holds a network inside a network, {layer}. Save the inner "
                     "one."
                 )
             variables = group.get("vars", {})
@@ -83,8 +83,8 @@ def _read_h5(file, path, format, config=None):
 
 
 def _from_groups(path, format, groups, config):
-    """Arrays layer by layer as a checkpoint: convolutions, locally connected layers and dense ones, as many as a
-    network has."""
+    """A `Checkpoint` of arrays layer by layer. The numbers of convolutional, locally connected and dense layers must be
+    those of a network."""
     blobs = {name: values for group in groups for name, values in group.items()}
     kinds = {"conv": [], "local": [], "dense": []}
     for group in groups:
@@ -101,7 +101,7 @@ def _from_groups(path, format, groups, config):
         names[layer] = kernel, bias
         if blobs[kernel].dtype == np.int8:
             blobs[kernel] = _dequantized(path, format, group, layer, names, blobs)
-        for name in others:  # of quantization
+        for name in others:  # they belong to quantization
             del blobs[name]
     architecture = None if config is None else from_config(config)
     checkpoint = as_network(path, format, blobs, names, channels_first=False, architecture=architecture)
@@ -109,7 +109,7 @@ def _from_groups(path, format, groups, config):
 
 
 def _dequantized(path, format, group, layer, names, blobs):
-    """Floats of what `model.quantize("int8")` has made: one scale for each unit."""
+    """The floats of a kernel that `model.quantize("int8")` has converted, with one scale for each unit."""
     kernel, bias = names[layer]
     values, units = group[kernel], len(blobs[bias])
     scale = next((found for found in list(group.values())[2:] if found.shape == (units,)), None)
@@ -131,7 +131,7 @@ def _is_square(inputs, maps):
 
 
 def _names_in_h5(config):
-    """What Keras calls the layers of a model in its file of weights: by class, counted where there are several."""
+    """Keras's names for a model's layers in its file of weights: the class, with a number from the second one on."""
     counts = {}
     for layer in config["layers"]:
         name = re.sub(r"\W+", "", layer["class_name"])
@@ -142,7 +142,7 @@ def _names_in_h5(config):
 
 
 def _legacy_h5(root, path, format):
-    """HDF5 as Keras wrote it before `.keras`: a group for each layer, and perhaps the model's configuration."""
+    """Read HDF5 as Keras wrote it before `.keras`: a group for each layer, and perhaps the model's configuration."""
     config = root.attrs.get("model_config")
     if config is not None:
         config = json.loads(config)["config"]
@@ -161,19 +161,19 @@ def _text(name):
 
 
 def _dataset(group, name, path):
-    """An array of the file itself, of a size that a network may have."""
+    """An array that is stored in the file itself, and not too large for a network."""
     import h5py
 
     values = group[name] if isinstance(group.get(name, getlink=True), h5py.HardLink) else None
     if not isinstance(values, h5py.Dataset) or values.external or values.is_virtual or values.nbytes > LARGEST:
         raise CheckpointError(
-            f"weights: {path}: {group.name}/{name} is no array, lies in another file or is too large."
+            f"weights: {path}: {group.name}/{name} is not an array, is in a different file, or is too large."
         )
     return values[()]
 
 
 def _number(layer):
-    """Of dense_2 the 2; dense comes before it."""
+    """The number in a layer's name: 2 for dense_2, 0 for dense."""
     last = layer.rpartition("_")[2]
     return int(last) if last.isdigit() else 0
 
@@ -181,14 +181,14 @@ def _number(layer):
 def _read_torch(path):
     import torch
 
-    mapped = zipfile.is_zipfile(path)  # files of PyTorch before 1.6 are no archives
+    mapped = zipfile.is_zipfile(path)  # files of PyTorch before 1.6 are not archives
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         if "GLOBAL" not in str(error):  # it is damaged
             raise
         raise CheckpointError(
-            f"weights: {path} holds Python objects beside its arrays, and loading them could run any program. "
+            f"weights: {path} holds Python objects beside its arrays, and loading them could run any code. "
             "Save the model's state_dict() instead."
         ) from None
     content = _state_dict_in(path, content)
@@ -196,16 +196,16 @@ def _read_torch(path):
     for name, values in content.items():
         if isinstance(values, torch.Tensor):
             if values.is_quantized:
-                raise CheckpointError(f"weights: {path} holds {name} quantized. Save the network before quantization.")
+                raise CheckpointError(f"weights: {path} holds {name} quantized. Save the network before quantizing it.")
             if values.layout != torch.strided or values.is_meta:
-                raise CheckpointError(f"weights: {path} holds {name} without its values, or sparse.")
+                raise CheckpointError(f"weights: {path} holds {name} without values, or as a sparse tensor.")
             values = values.detach()
             blobs[name] = (values.float() if values.is_floating_point() else values).numpy()
     return _state_dict(path, "torch", blobs, None)
 
 
 def _state_dict_in(path, content):
-    """The arrays, however deep a training script has wrapped them."""
+    """The arrays, which a training script may have nested in other dictionaries."""
     import torch
 
     if not isinstance(content, dict):
@@ -229,24 +229,24 @@ def _read_safetensors(path):
     try:
         with safe_open(path, "numpy") as file:
             metadata = file.metadata() or {}
-            blobs = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no dictionary
+            blobs = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is not a dictionary
     except (AttributeError, TypeError):  # NumPy has no float8
         with safe_open(path, "pt") as file:
             blobs = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         blobs = {
             name: (values.float() if values.is_floating_point() else values).numpy() for name, values in blobs.items()
         }
-    network = metadata.get("network", metadata.get("preset"))  # as it was called before
+    network = metadata.get("network", metadata.get("preset"))  # "preset" in older files
     return _state_dict(path, "safetensors", blobs, network if network in NETWORKS else None)
 
 
 def _state_dict(path, format, blobs, network):
-    """Arrays under torchvision's names or under ours, whatever stands before them."""
+    """A `Checkpoint` of arrays with torchvision's names or with ours, after any prefix."""
     blobs = {
         ".".join(part for part in name.split(".") if part not in WRAPPERS): values for name, values in blobs.items()
     }
     first_layers = {row.weighted[0].name for row in NETWORKS.values()}
-    found = {}  # by what stands before: whether the names that follow are ours
+    found = {}  # {prefix: whether the names after it are ours}
     for name in blobs:
         for first, ours in (("features.0.weight", False), *((f"{each}.weight", True) for each in first_layers)):
             if name == first or name.endswith(f".{first}"):
@@ -267,7 +267,7 @@ def _state_dict(path, format, blobs, network):
 
 
 def _layers_of(blobs, network):
-    """The layers of the network that a file names or whose names it has; the eight of most networks otherwise."""
+    """The layers of the network that a file states, or whose names it has; otherwise the eight of most networks."""
     rows = [NETWORKS[network]] if network else NETWORKS.values()
     known = {name.rpartition(".")[0] for name in blobs}
     names = [[layer.name for layer in row.weighted] for row in rows]
@@ -275,7 +275,7 @@ def _layers_of(blobs, network):
 
 
 def _read_npy(path):
-    """The dictionary of Caffe's `bvlc_alexnet` that circulates: kernels already in the layout of Keras, blue first."""
+    """Read the dictionary `bvlc_alexnet.npy` that circulates: kernels are in Keras's layout, and blue comes first."""
     with path.open("rb") as file:
         version = np.lib.format.read_magic(file)
         header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
@@ -305,7 +305,7 @@ def _read_npy(path):
 
 
 class _Dtype:
-    """A pickled dtype: little or big-endian floats, or objects. It stands for NumPy's, which would believe anything."""
+    """A pickled dtype: little or big-endian floats, or objects. It replaces NumPy's, which would accept anything."""
 
     def __init__(self, code, *_):
         if code not in ("f2", "f4", "f8", "O", "O8", "|O"):
@@ -317,7 +317,7 @@ class _Dtype:
 
 
 class _Array:
-    """A pickled array before it is one."""
+    """A pickled array that is not converted yet."""
 
     def __init__(self, *_):
         self.shape, self.dtype, self.fortran, self.data = (), None, False, b""
@@ -326,7 +326,7 @@ class _Array:
         _, self.shape, self.dtype, self.fortran, self.data = state
 
     def value(self):
-        """Floats as an array, objects as a list."""
+        """The content: floats as an array, objects as a list."""
         if self.dtype.code.strip("|").startswith("O"):
             return [item.value() if isinstance(item, _Array) else item for item in self.data]
         data = self.data.encode("latin1") if isinstance(self.data, str) else bytes(self.data)
@@ -345,7 +345,7 @@ def _encode(text, encoding):
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Reads pickled arrays into `_Array`, and knows no other name."""
+    """Reads pickled arrays into `_Array`, and refuses every other name."""
 
     NAMES: dict[tuple[str, str], Callable] = {
         ("multiarray", "_reconstruct"): _Array,
@@ -359,7 +359,7 @@ class _ArrayUnpickler(pickle.Unpickler):
         key = (module.rpartition(".")[2], name)
         if key not in self.NAMES or module.partition(".")[0] not in ("numpy", "_codecs"):
             raise CheckpointError(
-                f"weights: the file asks for {module}.{name}, which is no part of an array. It was not loaded."
+                f"weights: the file asks for {module}.{name}, which is not part of an array. It was not loaded."
             )
         return self.NAMES[key]
 

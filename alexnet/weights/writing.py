@@ -1,4 +1,4 @@
-"""A Keras model to the formats of others."""
+"""Writes a Keras model in other formats."""
 
 import contextlib
 import errno
@@ -13,10 +13,10 @@ from alexnet.weights.reading import TORCHVISION
 
 
 def write_state_dict(model: Any, path: Path, network: str | None = None) -> None:
-    """The weights in PyTorch's layout, as `.safetensors` or `.pth`.
+    """Write the weights in PyTorch's layout, as `.safetensors` or `.pth`.
 
-    The network `torchvision` gets torchvision's names and can be loaded into its model; others get those of the layers,
-    `conv1.weight` to `fc8.bias`. Those networks see RGB 0-255 minus the network's mean.
+    The network `torchvision` gets torchvision's names and can be loaded into its model. Other networks get the names of
+    their layers, `conv1.weight` to `fc8.bias`, and expect RGB 0-255 minus their mean.
     """
     names = TORCHVISION if network == "torchvision" else {}
     arrays, maps = {}, None
@@ -39,12 +39,12 @@ def write_state_dict(model: Any, path: Path, network: str | None = None) -> None
     else:
         import torch
 
-        with open(path, "wb") as file:  # PyTorch's own does not say why it fails
+        with open(path, "wb") as file:  # given a path, PyTorch does not say why it fails
             torch.save({name: torch.from_numpy(values) for name, values in arrays.items()}, file)
 
 
 def arrays_of(layer):
-    """Kernel and bias of a layer, with what LoRA adds to the kernel; nothing of one without."""
+    """Kernel and bias of a layer, with LoRA's update added to the kernel; an empty list for a layer without them."""
     from keras import ops
 
     return [
@@ -55,7 +55,7 @@ def arrays_of(layer):
 
 
 class SaveError(OSError):
-    """A file that could not be written, in one sentence."""
+    """A file could not be written. The message says why."""
 
     def __str__(self):
         return self.strerror
@@ -72,10 +72,10 @@ FULL_WORDS = (
 
 @contextlib.contextmanager
 def write_checkpoint(path, ending):
-    """`atomic_write` of a checkpoint, with the folders that it lies in; they go again when it fails.
+    """`atomic_write` of a checkpoint. Creates the folders around it, and removes them if writing fails.
 
     Raises:
-        SaveError: what kept the file from being written, if it was the disk.
+        SaveError: the system could not write the file.
     """
     new = [parent for parent in path.parents if not parent.exists()]  # the innermost first
     done = False
@@ -88,7 +88,7 @@ def write_checkpoint(path, ending):
         done = True
     except SaveError:
         raise
-    except Exception as error:  # h5py, safetensors, TensorFlow: each has its own
+    except Exception as error:  # h5py, safetensors and TensorFlow all raise their own kinds
         number, reason = _of_the_disk(error)
         if reason is None:
             raise
@@ -100,7 +100,7 @@ def write_checkpoint(path, ending):
 
 
 def _of_the_disk(error):
-    """The number and the words of what the system said, if it was the system that failed; both None if not."""
+    """`(errno, reason)` if the system could not write; `(None, None)` for any other error."""
     chain = error
     while chain is not None:
         if any(word in str(chain) for word in FULL_WORDS) or getattr(chain, "errno", None) in FULL:

@@ -1,4 +1,4 @@
-"""Steps of Keras's `fit`, and how long they took."""
+"""Steps of Keras's `fit`, and how long they take."""
 
 import time
 
@@ -6,9 +6,9 @@ import keras
 
 
 class Steps(keras.callbacks.Callback):
-    """Measures from the first step's beginning to the last one's end.
+    """Measures the time from the beginning of the first step to the end of the last.
 
-    What `fit` does before and after is done once in a whole training. On TensorFlow it ends with a wait of up to a
+    `fit` does its work before and after them only once in a whole training. On TensorFlow it ends by waiting up to a
     second for a thread of tf.data, which would be a third of a short turn.
     """
 
@@ -20,7 +20,7 @@ class Steps(keras.callbacks.Callback):
 
 
 def fit(model, batch, steps, callbacks=()):
-    """So many steps on a batch; returns their mean loss and the seconds that they took."""
+    """Make `steps` steps on a batch; returns their mean loss and the seconds that they took."""
 
     def batches():
         while True:

@@ -1,4 +1,4 @@
-"""The package's own network, trained and asked as the package does it; and its LRN alone."""
+"""The package's own network, with training and inference as the package does them, and its LRN alone."""
 
 import alexnet
 
@@ -14,7 +14,7 @@ NORMALIZATIONS = ("ours", "ours XLA") if keras.backend.backend() == "tensorflow"
 
 
 class Network:
-    """What `alexnet.train` trains, compiled as it compiles it."""
+    """The network of `alexnet.train`, compiled in the same way."""
 
     def __init__(self, candidate, image_size=227, width=1.0, classes=1000, dropout=0.5, learning_rate=0.01):
         sizes = {"resize": image_size, "image_size": image_size, "width": width}
@@ -27,7 +27,7 @@ class Network:
         return images, labels
 
     def train(self, batch, steps):
-        """So many steps on a batch; returns their mean loss, and their seconds."""
+        """Make `steps` steps on a batch; returns their mean loss and their seconds."""
         return fit(self.training_model, batch, steps, [self.release])
 
     def predict(self, batch):
@@ -40,20 +40,20 @@ class Network:
             self.model.get_layer(name).set_weights(arrays)
 
 
-def normalization(candidate, activities, above):
-    """The package's layer alone, by each framework's own way to gradients.
+def normalization(candidate, activations, above):
+    """The package's layer alone, differentiated by each framework itself.
 
-    Takes activities and a gradient from above, NumPy `(batch, rows, columns, channels)`. Returns a function without
-    arguments: the normalized activities and the gradient below.
+    Takes activations and a gradient from above, NumPy `(batch, rows, columns, channels)`. Returns a function without
+    arguments, which returns the normalized activations and the gradient below.
     """
     norm = alexnet.LocalResponseNormalization(data_format="channels_last")
-    norm.build(activities.shape)
+    norm.build(activations.shape)
     if keras.backend.backend() == "torch":
         import torch
 
         from benchmarks.baselines.plain_torch import DEVICE, wait_for
 
-        x, above = (torch.from_numpy(array).to(DEVICE) for array in (activities, above))
+        x, above = (torch.from_numpy(array).to(DEVICE) for array in (activations, above))
         x.requires_grad_()
 
         def run():
@@ -69,7 +69,7 @@ def normalization(candidate, activities, above):
             output, pull = jax.vjp(norm, x)
             return output, *pull(above)
 
-        tensors = jax.device_put((activities, above))
+        tensors = jax.device_put((activations, above))
         return lambda: jax.block_until_ready(pulled(*tensors))
     import tensorflow as tf
 
@@ -81,5 +81,5 @@ def normalization(candidate, activities, above):
 
     if candidate == "ours XLA":
         both = tf.function(both, jit_compile=True)
-    x, above = tf.constant(activities), tf.constant(above)
+    x, above = tf.constant(activations), tf.constant(above)
     return lambda: both(x, above)

@@ -132,7 +132,7 @@ class Network:
         return images, labels
 
     def train(self, batch, steps):
-        """So many steps on a batch; returns the last one's loss, and the seconds of all."""
+        """Make `steps` steps on a batch; returns the last one's loss, and the seconds of all."""
         began = time.perf_counter()
         for _ in range(steps):
             self.params, self.state, self.key, loss = self.step(self.params, self.state, self.key, *batch)
@@ -149,10 +149,10 @@ class Network:
         }
 
 
-def normalization(candidate, activities, above):
-    """The normalization alone: activities and a gradient from above, NumPy `(batch, rows, columns, channels)`.
+def normalization(candidate, activations, above):
+    """The normalization alone: activations and a gradient from above, NumPy `(batch, rows, columns, channels)`.
 
-    Returns a function without arguments: the normalized activities and the gradient below.
+    Returns a function without arguments, which returns the normalized activations and the gradient below.
     """
 
     @jax.jit
@@ -160,5 +160,5 @@ def normalization(candidate, activities, above):
         output, pull = jax.vjp(local_response_norm, x)
         return output, *pull(above)
 
-    tensors = jax.device_put((activities, above))
+    tensors = jax.device_put((activations, above))
     return lambda: jax.block_until_ready(both(*tensors))

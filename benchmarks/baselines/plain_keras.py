@@ -76,7 +76,7 @@ class Network:
         return images, labels
 
     def train(self, batch, steps):
-        """So many steps on a batch; returns their mean loss, weight decay's penalty included, and their seconds."""
+        """Make `steps` steps on a batch; returns their mean loss, with weight decay's penalty, and their seconds."""
         return fit(self.model, batch, steps)
 
     def predict(self, batch):

@@ -109,7 +109,7 @@ class Network:
         return tf.constant(images), tf.constant(labels)
 
     def train(self, batch, steps):
-        """So many steps on a batch; returns the last one's loss, and the seconds of all."""
+        """Make `steps` steps on a batch; returns the last one's loss, and the seconds of all."""
         began = time.perf_counter()
         for _ in range(steps):
             loss = self.step(*batch)
@@ -126,10 +126,10 @@ class Network:
             self.model.biases[name].assign(bias)
 
 
-def normalization(candidate, activities, above):
-    """The normalization alone: activities and a gradient from above, NumPy `(batch, rows, columns, channels)`.
+def normalization(candidate, activations, above):
+    """The normalization alone: activations and a gradient from above, NumPy `(batch, rows, columns, channels)`.
 
-    Returns a function without arguments: the normalized activities and the gradient below.
+    Returns a function without arguments, which returns the normalized activations and the gradient below.
     """
 
     def both(x, above):
@@ -140,4 +140,4 @@ def normalization(candidate, activities, above):
 
     if candidate == "tf.nn.lrn XLA":
         both = tf.function(both, jit_compile=True)
-    return functools.partial(both, tf.constant(activities), tf.constant(above))
+    return functools.partial(both, tf.constant(activations), tf.constant(above))

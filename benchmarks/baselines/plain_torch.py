@@ -85,7 +85,7 @@ class Network:
         return pixels, torch.from_numpy(labels).long()
 
     def train(self, batch, steps):
-        """So many steps on a batch; returns the last one's loss, and the seconds of all."""
+        """Make `steps` steps on a batch; returns the last one's loss, and the seconds of all."""
         self.model.train()
         began = time.perf_counter()
         for _ in range(steps):
@@ -122,13 +122,13 @@ def wait_for(*tensors):
     return tensors
 
 
-def normalization(candidate, activities, above):
-    """The normalization alone: activities and a gradient from above, NumPy `(batch, rows, columns, channels)`.
+def normalization(candidate, activations, above):
+    """The normalization alone: activations and a gradient from above, NumPy `(batch, rows, columns, channels)`.
 
-    Returns a function without arguments: the normalized activities and the gradient below.
+    Returns a function without arguments, which returns the normalized activations and the gradient below.
     """
     norm = local_response_norm()
-    x, above = (torch.from_numpy(array).permute(0, 3, 1, 2).contiguous().to(DEVICE) for array in (activities, above))
+    x, above = (torch.from_numpy(array).permute(0, 3, 1, 2).contiguous().to(DEVICE) for array in (activations, above))
     x.requires_grad_()
 
     def run():

@@ -1,4 +1,4 @@
-"""A candidate in a process of its own, which sleeps while others are measured."""
+"""A candidate in a process of its own, which is stopped while others are measured."""
 
 import contextlib
 import importlib.util
@@ -28,18 +28,18 @@ NORMALIZATIONS = {
 
 
 class BenchmarkError(RuntimeError):
-    """A benchmark that cannot go on, in one sentence."""
+    """A benchmark cannot continue. The message says why."""
 
 
 class Candidate:
-    """`benchmarks/harness/worker.py` for one candidate: it answers, and stands still in between.
+    """A process of `benchmarks/harness/worker.py` for one candidate. It is stopped between requests.
 
     Args:
         backend: The framework.
         name: One of `NETWORKS` or `NORMALIZATIONS`.
 
     Attributes:
-        import_seconds: What the imports took that its process began with.
+        import_seconds: How long the imports took with which its process began.
 
     Raises:
         BenchmarkError: it cannot be started.
@@ -54,14 +54,14 @@ class Candidate:
         environment = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join(path),
-            # Nothing compiled before, so that the first step is a user's first; and no compilers that wait in memory.
+            # An empty cache, so that the first step is a user's first one; and no compilers that wait in memory.
             "TORCHINDUCTOR_CACHE_DIR": str(Path(self._folder.name) / "inductor"),
             "TORCHINDUCTOR_COMPILE_THREADS": "1",
-            # Several candidates hold a GPU's memory at a time: none may take all of it.
+            # Several candidates share a GPU's memory, so none may take all of it.
             "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
             "TF_FORCE_GPU_ALLOW_GROWTH": "true",
         }
-        # A group of its own, so that Ctrl-C reaches this process alone, which closes it.
+        # A process group of its own, so that Ctrl-C reaches only this process, which closes the candidate.
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "benchmarks.harness.worker", backend, name],
             stdin=subprocess.PIPE,
@@ -90,7 +90,7 @@ class Candidate:
         return answer
 
     def _pause(self):
-        """Returns when it really stands still: a signal takes its time, and who comes next is measured."""
+        """Stop the process and wait until it has stopped: a signal takes time, and the next candidate is measured."""
         self._handle.suspend()
         while self._handle.status() not in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE):
             time.sleep(0.001)
@@ -101,7 +101,7 @@ class Candidate:
             status = self._process.wait()
             self._chatter.seek(0)
             last = (["", *self._chatter.read().strip().splitlines()])[-1]
-            killed = " It was killed; too little memory?" if status == -9 else f" {last}".rstrip()
+            killed = " It was killed, perhaps for lack of memory." if status == -9 else f" {last}".rstrip()
             raise BenchmarkError(f"{self.backend} {self.name} ended with status {status}.{killed}")
         answer = json.loads(line)
         if "error" in answer:
@@ -120,13 +120,13 @@ class Candidate:
 
 
 def normalization_shape(batch_size, image_size, width):
-    """The activities of the first layer, in which LRN is measured alone: `(batch, rows, columns, channels)`."""
+    """The shape of the first layer's activations, on which LRN is measured: `(batch, rows, columns, channels)`."""
     side = (image_size - 11) // 4 + 1
     return batch_size, side, side, 2 * round(96 * width / 2)
 
 
 def require_backends(backends):
-    """See that each backend is installed.
+    """Check that each backend is installed.
 
     Raises:
         BenchmarkError: one is not.

@@ -1,27 +1,27 @@
-"""Candidates interleaved, round by round, and what their times say."""
+"""Runs candidates in turn, round by round, and compares their times."""
 
 import statistics
 
 from alexnet.progress import progress
 
-# A processor's clock and its neighbors change within seconds. What two candidates did in one round was done in the
-# same minute, so that the ratio of the two is worth more than either time.
+# A processor's clock and the load from other programs change within seconds. Two candidates' times in one round are
+# from the same minute, so their ratio says more than either time.
 
 
 def run_interleaved(candidates, command, rounds, seconds=1.0, verbose=None):
-    """Let candidates do the same in turn.
+    """Let candidates carry out the same command in turn.
 
-    Each warms up, and then does it in each round as often as fits into `seconds`, at least once. Every other
-    round goes through them backwards.
+    Each warms up. In each round it then repeats the command as often as fits into `seconds`, at least once. Every
+    second round goes through the candidates backwards.
 
     Args:
-        candidates: By name.
-        command: What they do, `do` and its arguments but for `count`.
-        rounds: How many.
-        seconds: A turn's length.
+        candidates: `{name: Candidate}`.
+        command: `do` and its arguments, without `count`.
+        rounds: The number of rounds.
+        seconds: The length of a turn.
 
     Returns:
-        By name, the seconds that it took once, a number for each round; and by name, its last answer.
+        `(times, last)`: by name, the seconds of one command in each round; and by name, the last answer.
     """
     turns, last = {}, {}
     for name, candidate in candidates.items():
@@ -37,7 +37,7 @@ def run_interleaved(candidates, command, rounds, seconds=1.0, verbose=None):
 
 
 def ratio(ours, theirs):
-    """How many times as fast as `theirs` we are: `median`, `min` and `max` over the rounds."""
+    """How many times as fast as `theirs` ours is: `median`, `min` and `max` over the rounds."""
     ratios = [their / our for our, their in zip(ours, theirs, strict=True)]
     return {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)}
 
@@ -48,12 +48,12 @@ def fastest(times):
 
 
 def ratios(times, ours="ours"):
-    """`ratio` of each other candidate."""
+    """`{name: ratio}` of ours to each other candidate."""
     return {name: ratio(times[ours], theirs) for name, theirs in times.items() if name != ours}
 
 
 def compare_backends(times):
-    """The slowest candidate's speed as a share of the fastest one's: `median`, `min`, `max`, and the two names."""
+    """The speed of the slowest as a share of the fastest's: `median`, `min`, `max`, and the two names."""
     slowest = max(times, key=lambda name: statistics.median(times[name]))
     first = fastest(times)
     return {**ratio(times[slowest], times[first]), "slowest": slowest, "fastest": first}

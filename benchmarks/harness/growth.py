@@ -1,4 +1,4 @@
-"""How the cost of the network grows with each size, as powers of it."""
+"""How the cost of the network grows with each size, as a power of it."""
 
 import numpy as np
 
@@ -8,17 +8,17 @@ COSTS = {"training": "training_seconds", "inference": "inference_seconds"}
 
 
 def exponents(record, last=None):
-    """The exponents p with which seconds grow as size to the power p, by least squares on the logarithms.
+    """The exponents p of seconds that grow as size to the power p, by least squares on the logarithms.
 
-    Doubling a size multiplies the time by 2 to the power p: by 2 where p is 1, by 4 where it is 2.
+    Doubling a size multiplies the time by 2 to the power p: by 2 if p is 1, by 4 if it is 2.
 
     Args:
         record: What `benchmarks.harness.suite.run(scaling=True)` returns, or `bench.json` holds.
         last: How many of the largest sizes are fitted; None for all.
 
     Returns:
-        A dictionary for each size and backend: `size`, `backend`, `training`, `inference`. A series of fewer than two
-        sizes, or of one that was not varied, is left out.
+        A dictionary for each size and backend: `size`, `backend`, `training`, `inference`. A size with fewer than two
+        values is left out.
     """
     rows = []
     for size in SIZES:

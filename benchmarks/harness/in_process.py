@@ -1,4 +1,4 @@
-"""What can be compared in this process in less than a minute, on the backend that it runs on."""
+"""Comparisons in this process, on its backend, in less than a minute."""
 
 import keras
 
@@ -8,10 +8,10 @@ from benchmarks.harness.worker import Worker
 
 
 def measure(batch_size=16, image_size=227, width=1.0, rounds=3, verbose=None):
-    """Our network beside the framework's plainest baseline, and LRN beside the framework's own.
+    """Compare our network with the framework's plainest baseline, and LRN with the framework's own.
 
-    Less to be relied on than `benchmarks.harness.suite.run`, where each candidate has a process of its own: here they
-    share threads and memory, and memory that the first one frees is kept for the other, too.
+    This is less reliable than `benchmarks.harness.suite.run`, where each candidate has a process of its own: here they
+    share threads and memory, and memory that one frees is kept for the other, too.
 
     Args:
         batch_size, image_size, width, rounds, verbose: As for `benchmarks.harness.suite.run`.
@@ -30,7 +30,7 @@ def measure(batch_size=16, image_size=227, width=1.0, rounds=3, verbose=None):
         record["comparisons"].append(values)
 
     networks = {}
-    for name in ("ours", NETWORKS[backend][2]):  # Keras's own layers come between these two
+    for name in ("ours", NETWORKS[backend][2]):  # plain Keras, the second one, is left out
         networks[name] = Worker(backend, name)
         networks[name].request("network", **sizes)
     compare(backend, "training", networks, do="train")

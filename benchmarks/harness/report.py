@@ -1,4 +1,4 @@
-"""What was measured as tables on the screen, and as files."""
+"""Shows measurements as tables, and writes them to files."""
 
 import json
 import statistics
@@ -8,7 +8,7 @@ from alexnet.atomic import write_text
 
 
 def write(record, folder):
-    """Keep a record as `bench.json`, with its pictures."""
+    """Write a record as `bench.json`, with its pictures."""
     from alexnet import plotting
 
     write_text(folder / "bench.json", json.dumps(record, indent=1) + "\n")
@@ -21,7 +21,7 @@ def write(record, folder):
 
 
 class Report:
-    """Prints what has been measured, table by table."""
+    """Prints the measurements, table by table."""
 
     def __init__(self):
         self._backend = None
@@ -94,4 +94,4 @@ def _show(table):
     from rich.console import Console
 
     Console().print(table)
-    sys.stdout.flush()  # into a pipe as well: what is measured stays if the measurement is stopped
+    sys.stdout.flush()  # also into a pipe, so that results stay if the measurement is stopped

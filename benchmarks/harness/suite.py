@@ -1,6 +1,6 @@
-"""Our network beside hand-written ones in each framework alone: speed, memory, and the time until the first step.
+"""Our network beside hand-written ones in each framework: speed, memory, and the time until the first step.
 
-Keras does not run in this process until all is measured.
+Keras does not run in this process until everything is measured.
 """
 
 import contextlib
@@ -22,8 +22,8 @@ from benchmarks.harness.comparison import ratios, run_interleaved
 from benchmarks.harness.targets import check_targets
 
 SMALL_BATCH = 1
-TRAINING_SECONDS = 3.0  # a turn's
-# One size is varied at a time, the other two are as in the comparisons.
+TRAINING_SECONDS = 3.0  # the length of a turn
+# One size is varied at a time; the other two are those of the comparisons.
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 IMAGE_SIZES = (67, 99, 131, 163, 195, 227, 256)
 WIDTHS = (0.25, 0.5, 0.75, 1.0, 1.5)
@@ -36,26 +36,26 @@ def run(
 ):
     """Measure everything.
 
-    The candidates of one framework are interleaved in one comparison, and so are our networks on all backends: all
+    The candidates of one framework take turns in one comparison, and our networks on all backends in another. All
     candidates at once would need some thirty gigabytes.
 
     Args:
-        backends: Which frameworks.
+        backends: The frameworks to measure.
         rounds: Turns of each candidate.
         batch_size: Images in a training step, and in the larger batch of inference.
         image_size: Pixels a side.
         width: Factor of the number of filters and hidden units.
         scaling: Whether to measure how the cost grows with each of these sizes, too.
-        report: Called with the name and the value of each part of the record when it is measured: `"left_out"`,
+        report: Called with the name and the value of each part of the record as soon as it is measured: `"left_out"`,
             `"comparison"`, `"startup"`, `"scaling"`.
-        verbose: As for `alexnet.progress.progress`.
+        verbose: See `alexnet.progress.progress`.
 
     Returns:
         What `bench.json` holds: `settings`, `startup`, `comparisons`, `left_out`, `scaling`, `targets`, `hardware`,
         `versions`. All times are in seconds, memory in bytes.
 
     Raises:
-        BenchmarkError: a missing backend, or our own network failed.
+        BenchmarkError: a backend is missing, or our own network failed.
     """
     require_backends(backends)
     settings = {"rounds": rounds, "batch_size": batch_size, "image_size": image_size, "width": width}
@@ -84,7 +84,7 @@ def run(
 
 
 class Suite:
-    """What the parts of one measurement share."""
+    """The parts of one measurement, and what they share."""
 
     def __init__(self, record, rounds, sizes, report, verbose):
         self.record = record
@@ -94,7 +94,7 @@ class Suite:
         self.verbose = verbose
 
     def networks(self, group, wanted):
-        """Training, and inference with one image and a whole batch, of `(backend, name)` by candidate."""
+        """Measure training, and inference with one image and with a batch. `wanted` is `{title: (backend, name)}`."""
         with contextlib.ExitStack() as stack:
             candidates, startup = {}, {}
             for name, which in progress(wanted.items(), len(wanted), f"starting {', '.join(wanted)}", self.verbose):
@@ -105,8 +105,8 @@ class Suite:
             last = self._comparison(group, "training", batch_size, candidates, {"do": "train"}, TRAINING_SECONDS)
             for name, answer in last.items() if group != "backends" else ():
                 if not math.isfinite(answer["loss"]):
-                    raise BenchmarkError(f"{group} {name} came to a loss of {answer['loss']}: it does not compute.")
-                # The most memory in training: no inference was asked for yet.
+                    raise BenchmarkError(f"{group} {name} diverged to a loss of {answer['loss']}.")
+                # The peak memory of training, since there was no inference yet.
                 peak = {"memory_bytes": answer["memory"], "loss": answer["loss"]}
                 row = {"backend": group, "candidate": name, **startup[name], **peak}
                 self.record["startup"].append(row)
@@ -116,7 +116,7 @@ class Suite:
                 self._comparison(group, "inference", count, candidates, {"do": "predict", "batch_size": count})
 
     def normalization(self, backends):
-        """LRN alone, after the first layer: the normalized activities and the gradient."""
+        """Measure LRN alone, after the first layer: the normalized activations and the gradient."""
         shape = normalization_shape(**self.sizes)
         with contextlib.ExitStack() as stack:
             candidates = {}
@@ -129,7 +129,7 @@ class Suite:
             self._comparison("all", "normalization", shape[0], candidates, {"do": "normalize"})
 
     def _start(self, stack, name, backend, own_name, do, **arguments):
-        """A candidate after its first step, and what that took; None for a baseline that cannot be had here."""
+        """`(candidate, seconds)` after its first step; None for a baseline that cannot run here."""
         try:
             candidate = stack.enter_context(contextlib.closing(Candidate(backend, own_name)))
             found = candidate.request(do, **arguments)
@@ -152,7 +152,7 @@ class Suite:
         return last
 
     def scaling(self, backends):
-        """Our network alone in other sizes, each in a fresh process: a dictionary for each, medians of a few."""
+        """Measure our network in other sizes, each in a fresh process: a dictionary of medians for each size."""
         rows = []
         for backend in backends:
             measured = {}
@@ -170,7 +170,7 @@ class Suite:
 
 
 def _cost(backend, sizes):
-    """Of one size: seconds of a training step, of inference and of the first step, and the most memory in bytes."""
+    """The cost of one size: seconds of a training step, of inference and of the first step; peak memory in bytes."""
     with contextlib.closing(Candidate(backend, "ours")) as candidate:
         first = candidate.request("network", **sizes)["first_step_seconds"]
         candidate.request("train", count=1)  # JAX may compile a second time

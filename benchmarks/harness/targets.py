@@ -1,9 +1,9 @@
-"""What the package wants to reach, beside what was measured."""
+"""The package's targets, compared with what was measured."""
 
 from benchmarks.harness.comparison import compare_backends, fastest, ratio
 
 FIRST_STEP_SECONDS = 10.0
-NORMALIZATION = [  # ours, the other, how many times as fast
+NORMALIZATION = [  # ours, the other, how many times as fast ours should be
     ("tensorflow ours", "tensorflow tf.nn.lrn eager", 2.5),
     ("tensorflow ours XLA", "tensorflow tf.nn.lrn XLA", 1.3),
     ("torch ours", "torch LocalResponseNorm", 3.0),
@@ -13,7 +13,7 @@ TRAINING, KERAS_TRAINING, INFERENCE, COMPARE_BACKENDS = 1.15, {"tensorflow": 2.0
 
 
 def check_targets(record):
-    """The targets that a record can tell of.
+    """The targets that a record can decide.
 
     Args:
         record: What `benchmarks.harness.suite.run` returns.
@@ -54,7 +54,7 @@ def check_targets(record):
 
 
 def _startup(rows, backend, best):
-    """Memory and first step of a backend's own network."""
+    """The targets for memory and first step of our network on a backend."""
     found = {row["candidate"]: row for row in rows if row["backend"] == backend}
     ours, theirs = found["ours"]["memory_bytes"], found[best]["memory_bytes"]
     name = f"peak memory: {backend} ours against {best}, the best baseline"

@@ -1,4 +1,4 @@
-"""One candidate in a process of its own: commands in as JSON lines, an answer to each as a line out.
+"""One candidate in a process of its own. It reads commands as JSON lines, and writes an answer to each as a line.
 
     python -m benchmarks.harness.worker torch channels_last <<END
     {"do": "network", "width": 1.0, "image_size": 227, "batch_size": 32}
@@ -8,14 +8,14 @@
 
 | command | answer |
 |---|---|
-| `network`: `batch_size`, and what `Network` takes | `build_seconds`, `first_step_seconds` from building on, `loss` |
+| `network`: `batch_size`, arguments of `Network` | `build_seconds`, `first_step_seconds` including building, `loss` |
 | `train`: `count` of steps | `seconds`, `loss` after them |
 | `predict`: `batch_size`, `count` of batches | `seconds` |
-| `normalization`: `shape` | `first_step_seconds`, compiling included |
+| `normalization`: `shape` | `first_step_seconds` including compiling |
 | `normalize`: `count` of times | `seconds`, forward and backward |
 
-Every answer tells the process's `memory` in bytes, the most it has held so far. The first line that comes out, before
-any command, has `import_seconds`: the framework and all that the candidate needs of it. A failure is answered with
+Every answer has `memory`, the process's peak memory so far in bytes. The first line, before any command, has
+`import_seconds`, for the framework and everything that the candidate needs from it. The answer to a failed command has
 `error`.
 """
 
@@ -33,7 +33,7 @@ OWN_MODULE = {"ours": "ours", "ours XLA": "ours", "keras": "plain_keras"}
 
 
 def module_of(backend, name):
-    """The module in which a candidate is written."""
+    """The module that has a candidate."""
     module = importlib.import_module(f"benchmarks.baselines.{OWN_MODULE.get(name, f'plain_{backend}')}")
     if name not in (*module.CANDIDATES, *module.NORMALIZATIONS):
         raise ValueError(f"{module.__name__} has no {name!r}")
@@ -41,7 +41,7 @@ def module_of(backend, name):
 
 
 class Worker:
-    """A candidate in this process, on which the commands are carried out."""
+    """Carries out commands on a candidate in this process."""
 
     def __init__(self, backend, name):
         self.name = name
@@ -82,10 +82,10 @@ class Worker:
         import numpy as np
 
         rng = np.random.default_rng(0)
-        activities = np.maximum(rng.normal(0, 50, shape), 0).astype(np.float32)  # as they come from ReLU
+        activations = np.maximum(rng.normal(0, 50, shape), 0).astype(np.float32)  # as they come from ReLU
         above = rng.normal(0, 1, shape).astype(np.float32)
         began = time.perf_counter()
-        self.run = self.module.normalization(self.name, activities, above)
+        self.run = self.module.normalization(self.name, activations, above)
         self.run()
         return {"first_step_seconds": time.perf_counter() - began}
 
@@ -97,15 +97,15 @@ class Worker:
 
 
 def peak_memory():
-    """The most memory that this process has held, in bytes: of the GPU if it computes on one.
+    """The peak memory of this process in bytes: that of the GPU if it computes on one.
 
-    On Linux not what `getrusage` says: that begins with the process that started this one.
+    On Linux `getrusage` is not used, because its peak includes the process that started this one.
     """
     return peak_memory_of_gpu() or peak_memory_of_host()
 
 
 def peak_memory_of_gpu():
-    """In bytes, as the framework counts it; 0 without a GPU."""
+    """Peak memory in bytes as the framework counts it; 0 without a GPU."""
     torch, jax = sys.modules.get("torch"), sys.modules.get("jax")
     if torch is not None and torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
@@ -125,7 +125,7 @@ def peak_memory_of_host():
 
 
 def end_with_parent():
-    """Let Linux kill this process when the one that started it ends: stopped, it would not notice."""
+    """Let Linux kill this process when its parent ends: a stopped process would not notice."""
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 

@@ -1,7 +1,7 @@
-"""A training run that tells its parent where it is, and whose saves take their time.
+"""A training run that reports its progress to its parent, and saves slowly.
 
 Usage: python child.py RECIPE.json
-Prints `step N` after each step, `half` when half of a state is written, `whole` when it only waits for its name.
+Prints `step N` after each step, `half` when half of a state is written, `whole` when only its renaming is left.
 """
 
 import io
@@ -15,7 +15,7 @@ import numpy as np
 
 import alexnet
 
-PAUSE = 0.3  # seconds, for the parent to strike
+PAUSE = 0.3  # seconds, in which the parent may kill it
 
 
 def say(*words):

@@ -1,4 +1,4 @@
-"""Kills a training run again and again, and compares what comes out with a run that nobody disturbed.
+"""Kills a training run again and again, and compares the result with that of an undisturbed run.
 
     python tests/faults/harness.py --backends tensorflow jax torch --kills 20
 
@@ -29,11 +29,11 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
 CHILD = Path(__file__).with_name("child.py")
-LIMIT = 180  # seconds without a word from the child: it hangs
+LIMIT = 180  # seconds without output, after which the child counts as hanging
 
 
 class Child:
-    """A process that trains, and the words it has said."""
+    """A process that trains, and the words that it has printed."""
 
     def __init__(self, recipe_file, backend, slow):
         environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
@@ -51,13 +51,13 @@ class Child:
         self.words.put(None)
 
     def wait_for(self, reached):
-        """Listen until `reached(words)`; returns whether that came before the end."""
+        """Read until `reached(words)` is true; returns whether that was before the end."""
         while True:
             try:
                 words = self.words.get(timeout=LIMIT)
             except queue.Empty:
                 self.process.kill()
-                raise AssertionError(f"the run has said nothing for {LIMIT} s") from None
+                raise AssertionError(f"the run has printed nothing for {LIMIT} s") from None
             if words is None:
                 self.process.wait()
                 return False
@@ -72,13 +72,13 @@ class Child:
         return self.process.wait(timeout=LIMIT)
 
     def finish(self):
-        """Let it end by itself."""
+        """Wait for it to end by itself."""
         self.wait_for(lambda words: False)
         assert self.process.returncode == 0, "".join(self.errors)
 
 
 def recipe_for(folder, data_dir, name, **values):
-    """Everything that could be lost is in it: dropout, crops, mirror images, color noise, a rate that is divided."""
+    """A recipe with everything that could be lost: dropout, crops, mirror images, color noise, a divided rate."""
     recipe = {
         "data_dir": str(data_dir), "run_dir": str(folder / "runs"), "name": name, "resize": 72, "width": 0.0625,
         "batch_size": 10, "epochs": 5, "pca_color": 0.1, "patience": 1, "learning_rate": 0.01, "save_steps": 4,
@@ -90,7 +90,7 @@ def recipe_for(folder, data_dir, name, **values):
 
 
 def outcome(folder):
-    """Weights by name and the history without its times, of a run's folder."""
+    """`(weights by name, history without times)` of a run's folder."""
     with zipfile.ZipFile(folder / "model.keras") as archive:
         content = io.BytesIO(archive.read("model.weights.h5"))
     weights = {}
@@ -102,7 +102,7 @@ def outcome(folder):
 
 
 def largest_difference(ours, theirs):
-    """Between two `outcome`s: of the weights, and whether the histories are the same."""
+    """The largest difference of weights between two `outcome`s, and whether their histories are equal."""
     assert ours[0].keys() == theirs[0].keys() and len(ours[0]) >= 16
     if all(value.tobytes() == theirs[0][name].tobytes() for name, value in ours[0].items()):
         return 0.0, ours[1] == theirs[1]
@@ -111,7 +111,7 @@ def largest_difference(ours, theirs):
 
 
 def next_step(run):
-    """The step that a run in this folder has to go on with, by its newest whole state."""
+    """The step with which a run in this folder must resume, by its newest whole state."""
     from alexnet.training.state import CheckpointManager, step_of
 
     checkpoint = CheckpointManager(run).newest()
@@ -119,7 +119,7 @@ def next_step(run):
 
 
 def run_with_kills(backend, kills, seed, folder, data_dir, say=print, **values):
-    """One run, killed `kills` times, beside an undisturbed one; returns what was found."""
+    """Kill one run `kills` times, and compare it with an undisturbed one; returns the results."""
     rng = random.Random(seed)
     whole = recipe_for(folder, data_dir, "whole", **values)
     if not (folder / "runs" / "whole" / backend / "model.keras").exists():
@@ -128,7 +128,7 @@ def run_with_kills(backend, kills, seed, folder, data_dir, say=print, **values):
     run = folder / "runs" / "broken" / backend
     deaths, begun = [], time.monotonic()
     while len(deaths) < kills:
-        # The first two are one of each kind, so that the short test has both.
+        # The first two deaths are of different kinds, so that the short test has both.
         kind = ("half", "step", "whole")[len(deaths) if len(deaths) < 2 else rng.randrange(3)]
         due = next_step(run)
         child = Child(broken, backend, slow=True)

@@ -35,7 +35,7 @@ def test_a_killed_run_ends_with_the_same_weights(tmp_path, data_dir):
 
 @pytest.mark.once
 def test_the_comparison_sees_a_difference(tmp_path, data_dir):
-    """Another seed of dropout and crops is found, so that equality means something."""
+    """A different seed of dropout and crops is noticed, so that equality means something."""
     for name, seed in (("one", 0), ("other", 1)):
         train_here(tmp_path, data_dir, name, epochs=1, seed=seed)
     ours, theirs = (outcome(tmp_path / "runs" / name / BACKEND) for name in ("one", "other"))
@@ -46,7 +46,7 @@ def test_the_comparison_sees_a_difference(tmp_path, data_dir):
 @pytest.mark.once
 @pytest.mark.slow
 def test_sigterm_loses_no_step(tmp_path, data_dir):
-    """As Kaggle and preemptible machines end a process: the state is saved after the step under way."""
+    """Kaggle and preemptible machines end a process like this: the state is saved after the current step."""
     file = recipe_for(tmp_path, data_dir, "term", epochs=1000, save_steps=0)
     child = Child(file, BACKEND, slow=False)
     assert child.wait_for(lambda words: words == ["step", "13"])

@@ -1,6 +1,6 @@
-"""Execute the notebooks and store them as they are committed: outputs and counts, nothing of the machine.
+"""Execute the notebooks and store them as they are committed: with outputs and counts, but nothing of the machine.
 
-make notebooks        all of them, the solutions of their exercises as well
+make notebooks        all of them, and the solutions of their exercises
 python tests/notebooks/refresh.py notebooks/01_architecture.ipynb
 """
 
@@ -15,7 +15,7 @@ NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 
 
 def normalize(notebook):
-    """Take out what differs between machines and runs: kernel, times of execution, papermill's and editors' notes."""
+    """Remove what differs between machines and runs: kernel, times of execution, metadata of papermill and editors."""
     notebook.metadata = nbformat.from_dict(
         {
             "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},

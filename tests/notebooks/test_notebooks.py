@@ -1,4 +1,4 @@
-"""What nbval does not see: that notebooks were committed executed, and that the training notebook trained."""
+"""What nbval does not check: that notebooks are committed executed, and that the training notebook trained."""
 
 import json
 import os
@@ -28,9 +28,9 @@ def complaints(notebook):
     if any(output.get("name") == "stderr" for cell in code for output in cell.outputs):
         yield "has text on its error stream"
     if set(notebook.metadata) != {"kernelspec", "language_info"} or notebook.metadata.kernelspec.name != "python3":
-        yield "bears metadata of a machine: run `make notebooks`"
+        yield "has metadata of a machine: run `make notebooks`"
     if any(set(cell.metadata) - {"tags"} for cell in notebook.cells):
-        yield "bears metadata in its cells: run `make notebooks`"
+        yield "has metadata in its cells: run `make notebooks`"
     if any(len(cell.source.splitlines()) > 15 and "parameters" not in cell.metadata.get("tags", []) for cell in code):
         yield "has code that belongs in the package"
     if str(ROOT) in json.dumps(notebook):

@@ -1,13 +1,13 @@
-"""Where images come from: what `data_dir` means, and in which order layouts are tried.
+"""Where images come from: what `data_dir` means, and the order in which layouts are tried.
 
-Each layout has a file here, and in it a detector. All detectors are called alike:
+Each layout has a file here with a detector. All detectors have the same signature:
 
-    detect(view, recipe, test_only=False) -> (training, validation), or None for another layout
+    detect(view, recipe, test_only=False) -> (training, validation), or None for a different layout
 
-`view` is a `DirectoryView` of what lies there; `recipe` says how to read it. Each part is `LabeledImages` or None. With
-`test_only`, training images need not be listed where there are others: ImageNet's take a while. A detector that knows
-the layout but finds it damaged raises a `DataError`. Where two readings are possible, the error names the parameter
-that decides. `DETECTORS` has all of them.
+`view` is a `DirectoryView` of the folder or zip; `recipe` says how to read it. Each part is `LabeledImages` or None.
+With `test_only`, training images need not be listed if there are others: ImageNet's take a while. A detector that
+recognizes the layout but finds it damaged raises a `DataError`. If two readings are possible, the error names the
+parameter that decides. `DETECTORS` lists all detectors.
 """
 
 import os
@@ -36,23 +36,23 @@ NAMED = (*shapes.SETS, *arrays.KERAS_DATASETS)
 def find_sources(recipe: Recipe) -> tuple[LabeledImages, LabeledImages]:
     """`(training, validation)` sources of a recipe's `data_dir`, in any layout that a detector knows.
 
-    Without a validation part, `validation_split` of each class is held out; `split_by` and `seed` say which images.
-    With `images_per_class` no more of each class are left for training.
+    Without a validation part, `validation_split` of each class is held out; `split_by` and `seed` decide which images.
+    With `images_per_class`, at most so many of each class are used for training.
 
     Raises:
-        DataError: nothing usable there.
+        DataError: `data_dir` holds nothing to train on.
     """
     return _to_train(recipe, *_with_limits(recipe, *_find(recipe)))
 
 
 def find_parts(recipe: Recipe) -> tuple[dict[str, LabeledImages], str | None]:
-    """`({part: source}, why)` of whatever lies in a recipe's `data_dir`, also where nobody could train on it.
+    """`({part: source}, why)` of a recipe's `data_dir`, even if it is unfit for training.
 
-    The parts are those of `find_sources`, and `why` is None. Otherwise they are `training`, `validation`, or `all`
-    where no part has a name, and `why` is the sentence with which `find_sources` refuses them.
+    If it is fit, the parts are those of `find_sources`, and `why` is None. Otherwise the parts are `training` and
+    `validation`, or `all` if no part has a name, and `why` is the message with which `find_sources` refuses them.
 
     Raises:
-        DataError: nothing there that could be understood.
+        DataError: nothing in `data_dir` is recognized.
     """
     training, validation = _with_limits(recipe, *_find(recipe))
     try:
@@ -69,13 +69,13 @@ def find_parts(recipe: Recipe) -> tuple[dict[str, LabeledImages], str | None]:
 
 
 def _to_train(recipe, training, validation):
-    """The parts made fit for training, as `find_sources` says."""
+    """The parts as `find_sources` returns them."""
     data_dir = recipe.data_dir
     if training is None:
         refused = [f" ({path} {reason})" for path, reason in validation.unreadable][:1]
         raise DataError(f"data_dir: {data_dir} has no training images{''.join(refused)}.")
     if len(training.class_names) == 1:
-        raise DataError(f"data_dir: {data_dir} holds one class ({training.class_names[0]}); two or more are needed.")
+        raise DataError(f"data_dir: {data_dir} holds only one class ({training.class_names[0]}); two are needed.")
     if validation is None:
         training, validation = hold_out(training, recipe)
         return take_few(training, recipe), validation
@@ -83,17 +83,17 @@ def _to_train(recipe, training, validation):
         where = f" in {validation.origin}" if validation.origin else ""
         raise DataError(
             f"data_dir: {data_dir} has{where} classes that the training images lack: {', '.join(unknown_classes[:5])}"
-            f"{', ...' if len(unknown_classes) > 5 else ''}. If it holds no validation images, say which folder does: "
-            "validation_dir."
+            f"{', ...' if len(unknown_classes) > 5 else ''}. If these are no validation images, name the folder that "
+            "holds them: validation_dir."
         )
     return take_few(training, recipe), validation.relabeled(training.class_names)
 
 
 def find_test_source(recipe: Recipe, part: str = "validation") -> LabeledImages:
-    """One `part` of a recipe's `data_dir`, `"validation"` or `"training"`, or all images where it has no such part.
+    """One `part` of a recipe's `data_dir`, `"validation"` or `"training"`, or all images if it has no such part.
 
     Raises:
-        DataError: nothing usable there.
+        DataError: `data_dir` holds no labeled images.
     """
     training, validation = _with_limits(recipe, *_find(recipe, test_only=part == "validation"))
     first, second = (training, validation) if part == "training" else (validation, training)
@@ -101,7 +101,7 @@ def find_test_source(recipe: Recipe, part: str = "validation") -> LabeledImages:
 
 
 def _with_limits(recipe, *sources):
-    """The same sources, whose images are decoded as the recipe says."""
+    """The same sources, with the recipe's settings for decoding."""
     for source in sources:
         if source is not None:
             source.reader.max_pixels = int(recipe.max_megapixels * 1e6)
@@ -110,10 +110,7 @@ def _with_limits(recipe, *sources):
 
 
 def _find(recipe, test_only=False):
-    """`(training, validation)` as they lie there; one of them may be None.
-
-    With `test_only` training images are not listed where there are others: ImageNet's take a while.
-    """
+    """`(training, validation)` as `data_dir` has them; one of them may be None. `test_only` is that of a detector."""
     data_dir, cache = recipe.data_dir, recipe.run_folder.parent / ".listings"
     if data_dir in shapes.SETS:
         return detect(FolderView(_drawn(data_dir), cache), recipe, test_only)
@@ -123,7 +120,7 @@ def _find(recipe, test_only=False):
         path = resolve(data_dir)
     except RecipeError as error:
         raise DataError(f"data_dir: {error}") from None
-    if not os.path.exists(path):  # unlike Path's, never an error
+    if not os.path.exists(path):  # unlike Path.exists, this never raises an error
         raise DataError(
             f"data_dir: there is no folder {data_dir}, and no data set of that name ({', '.join(NAMED)})."
             + nearest(data_dir, NAMED)
@@ -138,7 +135,7 @@ def _find(recipe, test_only=False):
 
 
 def _drawn(name):
-    """The folder of an embedded data set, drawn now where it is nowhere yet, in the first place that can be written."""
+    """The folder of a built-in data set. If there is none yet, it is drawn into the first folder that is writable."""
     places = drawing_places()
     for place in places:
         if (place / name).is_dir():
@@ -153,9 +150,12 @@ def _drawn(name):
 
 
 def drawing_places() -> list[Path]:
-    """Where the embedded data sets may lie: `data` in the project's folder, unless that goes with a notebook's kernel;
-    the user's cache, which on Kaggle is no part of a notebook's output; `data` in Kaggle's working folder, or in the
-    shell's folder elsewhere."""
+    """The folders that may hold the built-in data sets, in this order.
+
+    - `data` in the project's folder, unless that folder is removed with a notebook's kernel
+    - the user's cache, which on Kaggle is not part of a notebook's output
+    - `data` in Kaggle's working folder; elsewhere, in the current directory
+    """
     here = [] if (PROJECT / UNPACKED).is_file() else [PROJECT / "data"]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
     return [*here, cache / "alexnet" / "data", (mounts.WORKING if mounts.on_kaggle() else Path.cwd()) / "data"]
@@ -165,10 +165,10 @@ def drawing_places() -> list[Path]:
 
 
 def detect(view: DirectoryView, recipe: Recipe, test_only: bool = False) -> Parts:
-    """What the first detector finds that knows the layout.
+    """The parts that the first detector finds which recognizes the layout.
 
     Raises:
-        DataError: none does, or something is wrong with what is there.
+        DataError: no detector recognizes it, or the data are damaged or ambiguous.
     """
     for each in DETECTORS:
         if found := each(view, recipe, test_only):
@@ -177,16 +177,16 @@ def detect(view: DirectoryView, recipe: Recipe, test_only: bool = False) -> Part
     refused = f" ({listing.unreadable[0][0]} {listing.unreadable[0][1]})" if listing.unreadable else ""
     raise DataError(
         f"data_dir: {view.name} holds no images{refused or _what_lies_there(listing)}; expected "
-        f"{os.path.basename(view.name)}/<class>/<image>, images ending in {', '.join(EXTENSIONS)}, or another layout: "
-        f"{image_files.LAYOUTS}."
+        f"{os.path.basename(view.name)}/<class>/<image>, images ending in {', '.join(EXTENSIONS)}, or one of the other "
+        f"layouts: {image_files.LAYOUTS}."
     )
 
 
 def _inside(*detectors):
-    """A detector that tries several, on a folder and on what it holds as long as that is but one folder."""
+    """A detector that tries several on a folder and, while a folder holds just one other, on that one."""
 
     def detect_inside(view, recipe, test_only=False):
-        for _ in range(8):  # a link may lead back
+        for _ in range(8):  # a limit, since a link may lead back to a folder above
             for each in detectors:
                 if found := each(view, recipe, test_only):
                     return found
@@ -199,12 +199,12 @@ def _inside(*detectors):
 
 
 def _detect_zips(view: DirectoryView, recipe: Recipe, test_only: bool = False) -> Parts | None:
-    """Zips as competitions leave them, `train.zip` with `test.zip` and a table beside them; or the only zip there."""
+    """Zips as competitions provide them: `train.zip`, `test.zip` and a table. Or a single zip."""
     zips = [name for name in view.files if name.lower().endswith(".zip")]
     if not zips:
         return None
     if view.path is None:
-        raise DataError(f"data_dir: {view.name} holds other zips ({', '.join(zips[:3])}); unzip it once.")
+        raise DataError(f"data_dir: {view.name} holds zips ({', '.join(zips[:3])}); unzip the outer one.")
     parts: dict = {}
     for name in zips:
         parts.setdefault(part_of(os.path.splitext(name)[0]) if len(zips) > 1 else "train", []).append(name)
@@ -227,7 +227,7 @@ def _detect_zips(view: DirectoryView, recipe: Recipe, test_only: bool = False) -
             except DataError as error:
                 why = f" ({error})" if part_of(os.path.splitext(name)[0]) == "val" else ""
                 if why:
-                    raise DataError(f"data_dir: {name} cannot serve as validation images{why}.") from None
+                    raise DataError(f"data_dir: {name} cannot be used for validation{why}.") from None
         left.append((OTHER_SPLITS, [f"{name}/{image}" for image in inside.list_images().names]))
     if training is not None and left:
         training = replace(training, passed_over=merge_passed_over(training.passed_over, left))
@@ -237,9 +237,9 @@ def _detect_zips(view: DirectoryView, recipe: Recipe, test_only: bool = False) -
 
 
 def _what_lies_there(listing):
-    """What files there are instead, by their endings."""
+    """A phrase that counts the files that are there instead, by their extensions."""
     endings = Counter(
-        os.path.splitext(name)[1].lower() or "without an ending"
+        os.path.splitext(name)[1].lower() or "without an extension"
         for reason, names in listing.passed_over
         if reason == ENDING
         for name in names
@@ -251,7 +251,7 @@ def _what_lies_there(listing):
     return f" ({counts} there{''.join(reasons)})"
 
 
-# The most specific first. `image_files` takes whatever holds images; it opens folders by itself.
+# The most specific detectors come first. `image_files` accepts anything that holds images, and opens folders itself.
 DETECTORS: tuple[Detector, ...] = (
     _inside(
         packed.detect,

@@ -1,4 +1,4 @@
-"""Images that are one array: an `.npz`, a data set of `keras.datasets`, and the files of MNIST, SVHN and CIFAR."""
+"""Images in one array: an `.npz`, a data set of `keras.datasets`, and the files of MNIST, SVHN and CIFAR."""
 
 import gzip
 import hashlib
@@ -28,7 +28,7 @@ CLASS_NAMES = {
     "mnist": list("0123456789"),
     "fashion_mnist": ["T-shirt", "trousers", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot"],
 }
-# What images and labels in an `.npz` are called, beside the names of the parts: x_train, train_images, trainLabels, ...
+# Names of images and labels in an `.npz`, combined with the names of the parts: x_train, train_images, trainLabels, ...
 _IMAGES = ("x", "images", "image", "data")
 _LABELS = ("y", "labels", "label", "targets", "target")
 _NAMES = ("classnames", "labelnames", "targetnames", "classes")
@@ -36,7 +36,7 @@ _CHANNELS = (1, 3, 4)
 
 
 class ArrayReader(ImageReader):
-    """One uint8 array `(n, height, width)` or `(n, height, width, 3)`; a fourth channel is transparency."""
+    """One uint8 array `(n, height, width)` or `(n, height, width, 3 or 4)`; a fourth channel is transparency."""
 
     has_marks = True
 
@@ -63,12 +63,12 @@ class ArrayReader(ImageReader):
 
 
 def load_keras_dataset(name: str) -> tuple[LabeledImages, LabeledImages]:
-    """A data set of `keras.datasets`, which downloads it once to Keras's own cache."""
+    """`(training, validation)` of a data set of `keras.datasets`, which downloads it once to Keras's own cache."""
     import keras
 
     try:
         training, validation = getattr(keras.datasets, name).load_data()
-    except Exception as error:  # urllib, ssl, tarfile and keras all have their own
+    except Exception as error:  # urllib, ssl, tarfile and Keras all raise their own kinds
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"data_dir: {name} could not be loaded by keras.datasets ({reason}).") from None
     class_names = CLASS_NAMES[name] or [str(label) for label in range(int(training[1].max()) + 1)]
@@ -80,10 +80,10 @@ def load_keras_dataset(name: str) -> tuple[LabeledImages, LabeledImages]:
 
 
 def detect(view: DirectoryView, recipe: Recipe, test_only: bool = False) -> Parts | None:
-    """The only `.npz` in a folder, or a known set's own files; None for anything else.
+    """The only `.npz` in a folder, or the files of MNIST, SVHN or CIFAR; None for anything else.
 
     Raises:
-        DataError: such files, but damaged, incomplete or Python pickles.
+        DataError: the files are damaged, incomplete or Python pickles.
     """
     if view.path is None:
         return None
@@ -103,21 +103,21 @@ def _source(images, labels, class_names, layout, notes=()):
 
 
 def read(path: str | PathLike, white_level: float | None = None) -> Parts:
-    """`(training, validation or None)` of an `.npz` with `x_train` and `y_train`, and `x_val` or `x_test` with theirs.
+    """`(training, validation or None)` of an `.npz` with `x_train` and `y_train`, and perhaps `x_val` or `x_test`.
 
-    The keys may also be `train_images` and `train_labels`, or only `x` and `y`; `x_val` goes before `x_test`.
+    The keys may also be `train_images` and `train_labels`, or only `x` and `y`. `x_val` is preferred to `x_test`.
 
-    Images are `(n, height, width)`, or `(n, height, width, channels)` with 1, 3 or 4 channels, the last of four being
-    transparency; `(n, channels, height, width)` is taken where it cannot be the other. Pixels are whole numbers from 0
-    to 255 or to 65535, floats from 0 to 1 or from 0 to 255, or 0 and 1, the same in all parts. Labels are `(n,)`,
-    `(n, 1)` or one-hot, numbers or text; `class_names` may name the numbers.
+    Images are `(n, height, width)`, or `(n, height, width, channels)` with 1, 3 or 4 channels; a fourth is
+    transparency. `(n, channels, height, width)` is accepted if it is unambiguous. Pixels are whole numbers from 0 to
+    255 or to 65535, floats from 0 to 1 or from 0 to 255, or 0 and 1, the same in all parts. Labels are `(n,)`, `(n, 1)`
+    or one-hot, numbers or text; `class_names` may name the numbers.
 
     Args:
-        path: Of the file.
-        white_level: The value that is white, where the pixels do not tell. None for what they tell.
+        path: Path of the file.
+        white_level: The value that means white, if the pixels leave it open. None to take it from them.
 
     Raises:
-        DataError: something else.
+        DataError: the file cannot be read, or holds something different.
     """
     path = Path(path)
     try:
@@ -131,13 +131,13 @@ def read(path: str | PathLike, white_level: float | None = None) -> Parts:
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, AttributeError, MemoryError) as error:
         reason = str(getattr(error, "strerror", None) or error).partition("\n")[0]
         if "allow_pickle" in reason:
-            reason = "it holds Python objects, which are not unpickled: a pickle may run anything"
+            reason = "it holds Python objects, which are not unpickled, since a pickle may run any code"
         raise DataError(f"data_dir: {path} cannot be read ({reason}).") from None
     images = [_laid_out(path, x, array, notes) for _, x, array, _ in parts]
     white = _white(path, [x for _, x, _, _ in parts], images, white_level, notes)
     labels = [_labels(path, own, len(array)) for array, (_, _, _, own) in zip(images, parts, strict=True)]
     if len({own.shape[1] for _, _, _, own in parts if own.ndim == 2} - {1}) > 1:
-        raise DataError(f"data_dir: {path}: one-hot labels must be as wide in every part.")
+        raise DataError(f"data_dir: {path}: one-hot labels must have the same width in every part.")
     if names is None and len(labels) == 2 and (unknown_classes := set(labels[1].tolist()) - set(labels[0].tolist())):
         shown = ", ".join(sorted(map(str, unknown_classes))[:5])
         raise DataError(f"data_dir: {path} has labels that the training images lack: {shown}.")
@@ -153,17 +153,17 @@ def _normal(key):
 
 
 def _matching(keys, words, part_names):
-    """The keys that mean images (or labels) of a part; of no part for ("",)."""
+    """The keys for images (or labels) of a part. `part_names` is ("",) for keys that name no part."""
     wanted = {a + b for word in words for part in part_names for a, b in ((word, part), (part, word))}
     return [key for key in keys if _normal(key) in wanted]
 
 
 def _knows(path):
-    """Whether an `.npz` has images and labels, by their names; another one may lie beside images by chance."""
+    """Whether the keys of an `.npz` name images and labels: an unrelated one may be beside images by chance."""
     try:
         with np.load(path, allow_pickle=False) as file:
             return bool(_chosen(path, file.files)[0])
-    except Exception:  # zipfile and NumPy have their own
+    except Exception:  # zipfile and NumPy raise their own kinds
         return False
 
 
@@ -173,14 +173,14 @@ def _chosen(path, keys):
     for part, part_names in (*SPLITS.items(), ("all", ("",))):
         x, y = _matching(keys, _IMAGES, part_names), _matching(keys, _LABELS, part_names)
         if len(x) > 1 or len(y) > 1:
-            raise DataError(f"data_dir: {path} holds {', '.join(x if len(x) > 1 else y)}; only one of them may stay.")
+            raise DataError(f"data_dir: {path} holds {', '.join(x if len(x) > 1 else y)}; keep only one of them.")
         if x and y:
             found[part] = x[0], y[0]
         elif x and part != "all":
             notes.append(f"{x[0]} has no labels and is passed over")
     if "all" in found:
         if len(found) > 1:
-            raise DataError(f"data_dir: {path} holds {', '.join(keys)}; either x and y or their parts may stay.")
+            raise DataError(f"data_dir: {path} holds {', '.join(keys)}; keep either x and y, or those of the parts.")
         found = {"train": found["all"]}
     if not found:
         raise DataError(
@@ -191,7 +191,7 @@ def _chosen(path, keys):
         notes.append(f"validation from {found['val'][0]}; {found.pop('test')[0]} is passed over")
     names = [key for key in keys if _normal(key) in _NAMES]
     if len(names) > 1:
-        raise DataError(f"data_dir: {path} holds {', '.join(names)}; only one of them may stay.")
+        raise DataError(f"data_dir: {path} holds {', '.join(names)}; keep only one of them.")
     return [(part, *pair) for part, pair in found.items()], names[0] if names else None, notes
 
 
@@ -212,13 +212,13 @@ def _laid_out(path, key, array, notes):
 
 
 def _white(path, keys, arrays, white_level, notes):
-    """The value that is white, one for all parts: a dark part must not be taken for another range."""
+    """The value that means white, the same for all parts, so that a dark part is not mistaken for a smaller range."""
     lows, highs = zip(*((float(array.min()), float(array.max())) for array in arrays), strict=True)
-    low, high = np.min(lows), np.max(highs)  # unlike Python's, a NaN stays one
+    low, high = np.min(lows), np.max(highs)  # unlike Python's min and max, these keep a NaN
     kinds = {"i" if array.dtype.kind == "u" else array.dtype.kind for array in arrays}
     possible = {"b": (1,), "i": (1, 255, 65535), "f": (1, 255)}[kinds.pop()] if len(kinds) == 1 else (255,)
     slack = OVERSHOOT if any(array.dtype.kind == "f" for array in arrays) else 0
-    # The brightest of all pixels comes near white. Where it does not, the range may be another one.
+    # The brightest of all pixels is near white. If it is not, the range may be different.
     fits = [
         white
         for white in (possible if white_level is None else (white_level,))
@@ -227,24 +227,24 @@ def _white(path, keys, arrays, white_level, notes):
     if not fits:
         raise DataError(
             f"data_dir: {path}: pixels must go from 0 to 1 or from 0 to 255, or from 0 to 65535 if they are whole "
-            f"numbers, and make use of the range. Received: {low:g} to {high:g}. white_level says which value is "
+            f"numbers, and use most of the range. Received: {low:g} to {high:g}. Set white_level to the value that is "
             "white."
         )
     white = fits[0]
     for key, own in zip(keys, highs, strict=True):
         if white_level is None and white > 1 and 0 < own <= (1 + slack if white == 255 else 255):
             raise DataError(
-                f"data_dir: {path}: {key} goes to {own:g} only, and another part to {high:g}; they must have one range."
+                f"data_dir: {path}: {key} goes only to {own:g}, and another part to {high:g}; all need the same range."
             )
     if low < 0 or high > white:
-        notes.append(f"pixels from {low:g} to {high:g} are cut off at 0 and {white:g}")
+        notes.append(f"pixels from {low:g} to {high:g} are clipped to 0 and {white:g}")
     if white not in (1, 255) or (white == 1 and possible[-1] == 65535):
         notes.append(f"{white:g} is white")
     return white
 
 
 def _bytes(array, white):
-    """uint8 from 0 to 255."""
+    """The pixels as uint8 from 0 to 255."""
     if array.dtype == np.uint8 and white == 255:
         return array
     found = np.empty(array.shape, np.uint8)
@@ -254,7 +254,7 @@ def _bytes(array, white):
 
 
 def _labels(path, labels, count):
-    """Labels `(n,)`, whole numbers or text."""
+    """The labels as `(n,)`, whole numbers or text."""
     received = f"Received: {labels.dtype} {labels.shape} for {count:,} images."
     if labels.ndim == 2 and labels.shape[1] > 1 and labels.dtype.kind in "uifb":
         if not (np.isin(labels, (0, 1)).all() and (labels.sum(1) == 1).all()):
@@ -304,7 +304,7 @@ def _named(path, labels, names):
     return names, labels
 
 
-# --- MNIST's files, and those of sets that took its form
+# --- MNIST's files, and those of sets in the same format
 
 _IDX = re.compile(r"(?:(.+)-)?(train|t10k|test)-(images|labels)[-.]idx[13]-ubyte(?:\.gz)?", re.IGNORECASE)
 
@@ -319,7 +319,7 @@ def _find_idx(view):
         return None
     if len(found) > 1:
         names = ", ".join(name or "one without a name" for name in sorted(found))
-        raise DataError(f"data_dir: {view.name} holds several sets ({names}); each needs a folder of its own.")
+        raise DataError(f"data_dir: {view.name} holds several sets ({names}); put each into a folder of its own.")
     ((set_name, files),) = found.items()
     parts = []
     for names in (("train",), ("t10k", "test")):
@@ -332,14 +332,13 @@ def _find_idx(view):
             reason = f"lacks the {missing[0]} of {own[0]}" if missing else "holds both t10k and test"
             raise DataError(f"data_dir: {view.name} {reason}.")
         parts.append((_idx(files[own[0], "images"], 3), _idx(files[own[0], "labels"], 1)))
-    # EMNIST's images lie on their side.
-    notes = ["images turned upright, as EMNIST's lie on their side"] if set_name.startswith("emnist") else []
+    notes = ["images transposed, since EMNIST stores them on their side"] if set_name.startswith("emnist") else []
     return _digits(view, [pair and (pair[0].swapaxes(1, 2) if notes else pair[0], pair[1]) for pair in parts],
-                   "the files of MNIST's form", notes)  # fmt: skip
+                   "files in MNIST's format", notes)  # fmt: skip
 
 
 def _idx(path, rank):
-    """The array in a file of MNIST's form."""
+    """The array in a file in MNIST's format."""
     try:
         content = path.read_bytes()
         content = gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content
@@ -347,12 +346,12 @@ def _idx(path, rank):
         raise DataError(f"data_dir: {path} cannot be read ({error}).") from None
     shape = tuple(int.from_bytes(content[4 + 4 * axis : 8 + 4 * axis]) for axis in range(rank))
     if content[:4] != bytes((0, 0, 8, rank)) or len(content) != 4 + 4 * rank + math.prod(shape) or 0 in shape:
-        raise DataError(f"data_dir: {path} is damaged, or not in MNIST's form.")
+        raise DataError(f"data_dir: {path} is damaged, or not in MNIST's format.")
     return np.frombuffer(content, np.uint8, offset=4 + 4 * rank).reshape(shape)
 
 
 def _digits(view, parts, layout, notes):
-    """Sources of `(images, labels)` or None each, whose classes are called by their numbers."""
+    """A source for each part `(images, labels)`, None for None. The classes are named by their numbers."""
     present = [pair for pair in parts if pair is not None]
     for images, labels in present:
         if len(images) != len(labels):
@@ -384,11 +383,11 @@ def _find_svhn(view):
         try:
             arrays = loader.loadmat(path, variable_names=("X", "y"))
             images, labels = arrays["X"].transpose(3, 0, 1, 2), arrays["y"].reshape(-1)
-        except Exception as error:  # SciPy has many, and the arrays may be others
+        except Exception as error:  # SciPy raises many kinds, and the file may hold different arrays
             raise DataError(f"data_dir: {path} is not one of SVHN's files ({type(error).__name__}: {error}).") from None
         if images.dtype != np.uint8 or images.shape[3] != 3 or not np.isin(labels, range(11)).all():
             raise DataError(f"data_dir: {path} is not one of SVHN's files ({images.dtype} {images.shape}).")
-        parts.append((images, labels % 10))  # they call 0 10
+        parts.append((images, labels % 10))  # SVHN labels the digit 0 as 10
     notes = ["extra_32x32.mat is passed over"] if "extra_32x32.mat" in names else []
     return _digits(view, parts, "SVHN's files", notes)
 
@@ -400,8 +399,8 @@ def _find_cifar(view):
     names = set(view.files)
     if {"data_batch_1", "test_batch"} <= names or ({"train", "test", "meta"} <= names and not view.folders):
         raise DataError(
-            f"data_dir: {view.name} holds CIFAR's Python version: pickles, which may run anything and are not read. "
-            "The binary version is read, and so are data_dir: cifar10 and cifar100."
+            f"data_dir: {view.name} holds CIFAR's Python version. It consists of pickles, which may run any code and "
+            "are not read. Use the binary version, or data_dir: cifar10 or cifar100."
         )
     batches = [f"data_batch_{number}.bin" for number in range(1, 6)]
     if "test_batch.bin" in names and set(batches) & names:
@@ -413,7 +412,7 @@ def _find_cifar(view):
             (["train.bin"], ["test.bin"]),
             2,
             "fine_label_names.txt",
-            "CIFAR-100's binary files",
+            "CIFAR-100",
         )
     else:
         return None
@@ -425,7 +424,7 @@ def _find_cifar(view):
 
 
 def _cifar(view, files, labels_each):
-    """`(images, labels)` of CIFAR's records: a byte for each label, the fine one last, and pixels by channel."""
+    """`(images, labels)` of CIFAR's records: one byte for each label, the fine one last, then pixels by channel."""
     each = labels_each + 32 * 32 * 3
     content = []
     for name in files:

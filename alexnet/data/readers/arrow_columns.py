@@ -1,4 +1,4 @@
-"""Which column of a table holds the images, which the classes, and which says the split of each row."""
+"""Which column of a table holds the images, which holds the classes, and which names the split of each row."""
 
 import re
 
@@ -11,7 +11,7 @@ from alexnet.data.readers.shards import has_bytes, reading
 from alexnet.data.readers.splits import some
 
 _IMAGES = ("image", "img")
-# How files of images begin.
+# The first bytes of image files.
 _MAGIC = re.compile(rb"\xff\xd8\xff|\x89PNG|GIF8|BM|RIFF....WEBP|II\*\0|MM\0\*|P[1-6]\s|....ftyp", re.DOTALL)
 
 
@@ -19,7 +19,7 @@ def find_image(part, asked):
     """The column of images.
 
     Raises:
-        DataError: there is none, or several could be it.
+        DataError: there is none, or there are several candidates.
     """
     held = part.held()
     if asked is not None:
@@ -38,7 +38,7 @@ def find_image(part, asked):
             found = called
     if len(found) > 1:
         raise DataError(
-            f"data_dir: {part.where}: several columns could hold the images: {some(found)}; say which: image_column."
+            f"data_dir: {part.where}: several columns could hold the images: {some(found)}; name one: image_column."
         )
     if not found:
         raise DataError(_neither(part))
@@ -57,7 +57,7 @@ def _looks_like_images(values):
 
 
 def _require_bytes(part, image):
-    """A table may hold the paths of images only; what lies there is not the data set's."""
+    """Stop if a table holds only paths of images: files at those paths are not part of the data set."""
     try:
         for shard in part.shards:
             with reading(shard):
@@ -67,12 +67,12 @@ def _require_bytes(part, image):
             with reading(shard):
                 if any(_content(value.as_py()) is not None for _, read in shard.groups(image) for value in read()):
                     return
-    except DataError:  # something is there, if only damage
+    except DataError:  # the column holds something, even if it is damaged
         return
     if sum(map(len, part.shards)):
         raise DataError(
-            f"data_dir: {part.where}: column {image} holds no bytes of images, perhaps paths to them. Give the folder "
-            "that they lie in, or save the data set with its images."
+            f"data_dir: {part.where}: column {image} holds no bytes of images, but perhaps their paths. Give the "
+            "folder that holds the images, or save the data set with them."
         )
 
 
@@ -81,12 +81,12 @@ def _content(value):
 
 
 def find_label(part, image, asked):
-    """`(column of the classes, sentences on what else could have been it)`.
+    """`(column of the classes, sentences that name other candidates)`.
 
-    What Hugging Face notes goes before names, and names before values.
+    Hugging Face's own description decides first, then the names of columns, then their values.
 
     Raises:
-        DataError: there is none, or several could be it.
+        DataError: there is none, or there are several candidates.
     """
     columns = [name for name in part.columns if name != image]
     if asked is not None:
@@ -109,12 +109,12 @@ def find_label(part, image, asked):
         return _one_of(part, declared + rivals), []
     usable = [name for name in called if _has_classes(part, name)]
     if called and not usable:
-        _require_classes(part, called[0])  # unless there is nothing in it: then nothing has a label
+        _require_classes(part, called[0])  # an empty column passes: then no row has a label
         return called[0], []
     likely = [name for name in usable if _looks_like_classes(part, name)]
     if not likely:
         likely = [name for name in columns if _looks_like_classes(part, name) and _splits_of(part, name) is None]
-        if usable and likely:  # what is called so has another value in each row
+        if usable and likely:  # the column with the right name has a different value in each row
             raise DataError(_several(part, usable + likely))
         likely = likely or usable
     if not likely:
@@ -123,18 +123,18 @@ def find_label(part, image, asked):
 
 
 def _one_of(part, names):
-    """The first of some columns, if all divide the rows alike."""
+    """The first of some columns, if all divide the rows in the same way."""
     if any(_partition(part, name) != _partition(part, names[0]) for name in names[1:]):
         raise DataError(_several(part, names))
     return names[0]
 
 
 def _several(part, names):
-    return f"data_dir: {part.where}: several columns could hold the classes: {some(names)}; say which: label_column."
+    return f"data_dir: {part.where}: several columns could hold the classes: {some(names)}; name one: label_column."
 
 
 def _partition(part, name):
-    """Which rows are of one class, whatever the classes are called."""
+    """Which rows are in one class, whatever the classes' names."""
     _, first, inverse = np.unique(part.codes(name)[1], return_index=True, return_inverse=True)
     return first[inverse].tobytes()
 
@@ -148,7 +148,7 @@ def _has_classes(part, name):
 
 
 def _looks_like_classes(part, name):
-    """Whether a column's values are a few that come back."""
+    """Whether a column has few different values, which repeat."""
     if any(has_bytes(kind) for kind in part.types(name)) or not _has_classes(part, name):
         return False
     codes = part.codes(name)[1]
@@ -161,10 +161,10 @@ def _is_text(part, name):
 
 
 def require_columns(part, image, label):
-    """Stop where a split does not have the columns that were decided on.
+    """Check that a split has the chosen columns.
 
     Raises:
-        DataError: one is missing, or holds something else.
+        DataError: one is missing, or its values do not fit.
     """
     for name, parameter in ((image, "image_column"), (label, "label_column")):
         if name not in part.columns:
@@ -186,7 +186,7 @@ def _require_classes(part, label):
 
 
 def split_column(part, label=None):
-    """`(column, kind of split that each row belongs to, None for another)` where a column says so; otherwise None."""
+    """`(column, kind of split of each row)` if a column names it, else None. The kind is None if it is unknown."""
     for name in part.columns:
         if name != label and (kinds := _splits_of(part, name)) is not None:
             return name, kinds
@@ -194,7 +194,7 @@ def split_column(part, label=None):
 
 
 def _splits_of(part, name):
-    """For each row of a column the kind of split it names; None if its values are something else."""
+    """The kind of split that each row of a column names; None if its values are not names of splits."""
     if any(has_bytes(kind) for kind in part.types(name)) or not _has_classes(part, name):
         return None
     values, codes = part.codes(name)

@@ -1,4 +1,4 @@
-"""A split's Arrow and Parquet files as one table: its columns, what is noted about them, their values as classes."""
+"""A split's Arrow and Parquet files as one table: its columns, their description, and their values as classes."""
 
 import copy
 import json
@@ -14,20 +14,20 @@ from alexnet.data.readers.splits import some, words
 
 
 class NoClasses(ValueError):
-    """A column whose values are no classes. The message says what it holds."""
+    """The values of a column cannot be classes. The message says what they are."""
 
 
 class SplitTable:
     """A split whose files are opened when they are needed.
 
     Attributes:
-        split: Which it is.
-        where: What its images are called in messages, with their row.
-        origin: As `LabeledImages.origin`.
-        word: What `dataset_info.json` calls it.
+        split: The `Split`.
+        where: The name of its images in messages, where the row's number follows it.
+        origin: See `LabeledImages`.
+        word: Its name in `dataset_info.json`.
         paths: Its files.
-        rows: Which of their rows it has; None for all.
-        info: What `dataset_info.json` says.
+        rows: Which rows of the files belong to it; None for all.
+        info: The content of `dataset_info.json`.
     """
 
     def __init__(self, split, where, prepare):
@@ -47,10 +47,10 @@ class SplitTable:
 
     @property
     def shards(self):
-        """Its files, open.
+        """The open files, as `Shard`.
 
         Raises:
-            DataError: they cannot be read, or do not belong together.
+            DataError: they cannot be read, or have different columns.
         """
         if self._shards is None:
             if self._prepare:
@@ -66,10 +66,10 @@ class SplitTable:
         for shard in self._shards:
             names = shard.schema.names
             if len(set(names)) < len(names):
-                raise DataError(f"data_dir: {shard.path} has several columns of one name: {some(names)}.")
+                raise DataError(f"data_dir: {shard.path} has several columns with the same name: {some(names)}.")
             if set(names) != set(first.schema.names):
                 raise DataError(
-                    f"data_dir: {shard.path} has other columns ({some(names)}) than {first.name} "
+                    f"data_dir: {shard.path} has different columns ({some(names)}) from {first.name} "
                     f"({some(first.schema.names)})."
                 )
 
@@ -77,7 +77,7 @@ class SplitTable:
         return f"{self.where} row {number}"
 
     def shown(self):
-        """What of it is listed where it is passed over as a whole: a folder, files, or rows of a file."""
+        """The names to list if the whole split is passed over: a folder, files, or rows of a file."""
         if not self._whole:
             return [self.row(number) for number in self.rows]
         return [self.split.name] if self.split.name.endswith("/") else self.split.files
@@ -87,14 +87,14 @@ class SplitTable:
         return np.arange(sum(map(len, self.shards))) if self.rows is None else self.rows
 
     def counted(self):
-        """A sentence if `dataset_info.json` says that there are other numbers of rows."""
+        """A list with a sentence if `dataset_info.json` states a different number of rows."""
         splits = self.info.get("splits")
         for name, split in splits.items() if isinstance(splits, dict) else ():
             same = name == self.word if self.word else " ".join(words(name)) == self.split.key
             expected = split.get("num_examples") if isinstance(split, dict) else None
             found = sum(map(len, self.shards)) if self.rows is None else len(self.rows)
             if same and isinstance(expected, int) and expected != found:
-                return [f"{self.info_name} tells of {expected:,} rows of {name}; {found:,} are there"]
+                return [f"{self.info_name} states {expected:,} rows of {name}, but there are {found:,}"]
         return []
 
     @property
@@ -102,11 +102,11 @@ class SplitTable:
         return self.shards[0].schema.names
 
     def is_within(self, other):
-        """Whether it has no columns that another part lacks."""
+        """Whether the other part has all columns of this one."""
         return set(self.columns) <= set(other.columns)
 
     def held(self):
-        """The columns that hold bytes, and perhaps images."""
+        """The columns that hold bytes, which may be images."""
         return [name for name in self.columns if all(has_bytes(kind) for kind in self.types(name))]
 
     def types(self, name):
@@ -114,23 +114,23 @@ class SplitTable:
         return [shard.schema.field(name).type for shard in self.shards]
 
     def features(self, name):
-        """What Hugging Face notes about a column, in each place where it notes something."""
+        """Hugging Face's descriptions of a column, one for each file that has one."""
         if self._features is None:
             noted = {shard.schema.metadata[b"huggingface"] for shard in self.shards if _is_noted(shard.schema)}
             self._features = [_features(self.info), *(_features(_noted(text)) for text in sorted(noted))]
         return [features[name] for features in self._features if isinstance(features.get(name), dict)]
 
     def kind(self, name):
-        """`"Image"`, `"ClassLabel"`, ... as Hugging Face notes it; None if it does not."""
+        """A column's type as Hugging Face describes it, `"Image"`, `"ClassLabel"`, ...; None without a description."""
         return next((feature.get("_type") for feature in self.features(name)), None)
 
     def class_names(self, label):
-        """The names of the classes as Hugging Face notes them; None if it does not."""
+        """The names of the classes as Hugging Face describes them; None without a description."""
         noted = [feature.get("names") for feature in self.features(label) if feature.get("_type") == "ClassLabel"]
         noted = [names for names in noted if isinstance(names, list) and names]
         if any(names != noted[0] for names in noted):
             raise DataError(
-                f"data_dir: {self.where}: its files name the classes of column {label} in several ways: "
+                f"data_dir: {self.where}: its files name the classes of column {label} differently: "
                 f"{some(noted[0], 5)}; {some(next(names for names in noted if names != noted[0]), 5)}."
             )
         if noted and len(set(map(str, noted[0]))) < len(noted[0]):
@@ -138,7 +138,7 @@ class SplitTable:
         return [str(name) for name in noted[0]] if noted else None
 
     def first(self, name):
-        """Some values of a column, without those that are missing."""
+        """Some values of a column, without missing ones."""
         found = []
         for shard in self.shards[:3]:
             with reading(shard):
@@ -146,10 +146,10 @@ class SplitTable:
         return found
 
     def codes(self, name):
-        """`(values, codes)` of a column: each class once, and for each row which one, -1 for none.
+        """`(values, codes)` of a column: each class once, and for each row the index of its class, -1 for none.
 
         Raises:
-            NoClasses: it holds something else.
+            NoClasses: its values cannot be classes.
         """
         if name not in self._codes:
             try:
@@ -162,7 +162,7 @@ class SplitTable:
         return values, codes if self.rows is None else codes[self.rows]
 
     def take(self, chosen):
-        """The same split with the rows at `chosen` of those it has."""
+        """The same split with only the rows at `chosen`."""
         part = copy.copy(self)
         part.passed_over, part.notes = [], []
         part.rows, part._whole = self.all_rows()[chosen], False
@@ -215,7 +215,7 @@ def _encode(shards, name):
             values = [_class(value) for value in encoded.dictionary.to_pylist()]
             found = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
         own = [-1 if value is None else numbers.setdefault((type(value), value), len(numbers)) for value in values]
-        pieces.append(np.array([*own, -1], np.int64)[found])  # the last is what -1 picks
+        pieces.append(np.array([*own, -1], np.int64)[found])  # a code of -1 picks the last entry
     if len(kinds := {kind.__name__ for kind, _ in numbers}) > 1:
         raise NoClasses(f"values of different types ({some(sorted(kinds))})")
     values, codes = [value for _, value in numbers], np.concatenate(pieces)
@@ -223,7 +223,7 @@ def _encode(shards, name):
 
 
 def _class(value):
-    """A value as a class: a number, text, or None where it says that there is no class."""
+    """A value as a class: a number, text, or None for no class."""
     if isinstance(value, float | Decimal):
         if value != value:
             return None
@@ -242,7 +242,7 @@ def _class(value):
 
 
 def _as_whole_numbers(values, codes):
-    """Text like 1.0, which programs write for 1 where a number is missing elsewhere, as 1."""
+    """Text like 1.0 as 1. Programs write 1.0 for 1 if other numbers in the column are missing."""
     if not all(isinstance(value, str) and re.fullmatch(r"-?\d+(\.0*)?", value) for value in values):
         return values, codes
     numbers = {}

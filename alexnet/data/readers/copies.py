@@ -1,4 +1,4 @@
-"""Copies of a whole data set inside or beside it, as some zips unfold: `chest_xray/chest_xray/`."""
+"""Copies of a whole data set inside or beside it, as some zips contain them: `chest_xray/chest_xray/`."""
 
 from dataclasses import replace
 
@@ -13,9 +13,9 @@ _COMPARED = 8  # images whose bytes are compared, beside the names of all
 
 
 def drop_copies(view, listing):
-    """The `FileIndex` without folders that repeat the folder around or beside them, of the same name but for case.
+    """The `FileIndex` without folders that repeat the folder around or beside them under the same name, ignoring case.
 
-    A folder is a copy if it holds the same names of images, and a sample of them the same bytes.
+    A folder is a copy if its images have the same names and, in a sample, the same bytes.
     """
     copies = _find(view, listing, FolderNode.of(listing))
     if not copies:
@@ -78,7 +78,7 @@ def _opened(node):
 
 
 def _relative(listing, node, without=None):
-    """`{path below node: path}` of the images in a folder, but for those in another one."""
+    """`{path below node: path}` of the images in a folder, except those in the folder `without`."""
     found, start = {}, 0
     prefix = f"{node.path}/" if node.path else ""
     for directory, count in zip(listing.directories, listing.counts.tolist(), strict=True):

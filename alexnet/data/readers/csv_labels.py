@@ -1,4 +1,4 @@
-"""Tables that lie beside images: their text, their columns, and which image each row is about."""
+"""Tables beside images: their text, their columns, and the image that each row is about."""
 
 import csv
 import io
@@ -14,21 +14,21 @@ from alexnet.data.readers.naming import FLAG_COLUMNS, is_plain_part, part_of, pl
 ENDINGS = (".csv", ".tsv", ".tab", ".jsonl")
 IMAGE_ENDINGS: tuple[str, ...] = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 IMAGE_ENDINGS += (".ppm", ".pgm", ".pbm", ".heic", ".heif", ".avif", ".jp2", ".dcm")
-NONE, SEVERAL = -1, -2  # no image is called so; more than one is
-# What programs write where a value is missing.
+NONE, SEVERAL = -1, -2  # no image has this name; more than one has it
+# What programs write for a missing value.
 _MISSING = frozenset(("", "nan", "NaN", "NAN", "null", "NULL", "<NA>", "NA", "N/A", "#N/A", "n/a"))
-# What files in other encodings than Unicode's are usually in.
+# The most common encodings of tables that are not Unicode.
 _ENCODINGS = ["cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp932", "gb18030", "big5", "euc_kr"]
-_SAMPLE = 200  # values of a column that are looked at before all of them are
+_SAMPLE = 200  # values of a column that are tried before all of them are
 
 
 class Table:
     """A table as text.
 
     Attributes:
-        name: Its file.
-        columns: `{header: values}`, each a list of text without surrounding space, "" where nothing stands.
-        notes: Sentences on what was decided in reading it.
+        name: The name of its file.
+        columns: `{header: values}`, each a list of text without surrounding space, "" for an empty cell.
+        notes: Sentences on decisions made in reading it.
     """
 
     def __init__(self, name, header, rows, notes=()):
@@ -43,12 +43,12 @@ class Table:
         return len(next(iter(self.columns.values()), ()))
 
     def headless(self):
-        """The same table with its first line as a row, for one that has no header."""
+        """The same table with its first line as a row, for a table without a header."""
         rows = zip(*([header, *values] for header, values in self.columns.items()), strict=True)
         return Table(self.name, [""] * len(self.columns), list(rows), self.notes)
 
     def find(self, column):
-        """The header that a user means by `column`, whatever its case and spaces; None if there is none."""
+        """The header that a user means by `column`, ignoring case and spaces; None if there is none."""
         if column in self.columns:
             return column
         return next((header for header in self.columns if plain(header) == plain(column)), None)
@@ -63,13 +63,13 @@ def _unused(column, columns):
 
 
 def read(view, name, encoding=None):
-    """The `Table` in the file `name` of a view; None if it is no table.
+    """The `Table` in the file `name` of a view; None if the file is empty.
 
     Args:
-        encoding: Of the text; None finds it out.
+        encoding: The text's encoding; None to detect it.
 
     Raises:
-        DataError: it cannot be read, or not without doubt.
+        DataError: it cannot be read, or is ambiguous.
     """
     text, notes = _decode(view, name, view.read(name), encoding)
     if name.lower().endswith(".jsonl"):
@@ -88,14 +88,14 @@ def read(view, name, encoding=None):
     for number, row in zip(numbers, rows, strict=True):
         if any(cell.strip() for cell in row[len(header) :]):
             raise DataError(
-                f"data_dir: {view.name}/{name} has {len(row)} values in row {number} under {len(header)} headers: "
-                "which belongs to which cannot be told. Text that contains the separator must stand in quotes."
+                f"data_dir: {view.name}/{name} has {len(row)} values in row {number} under {len(header)} headers, so "
+                "it is unclear which belong together. Text that contains the separator must be in quotes."
             )
     return Table(name, header, rows, notes)
 
 
 def _read_lines(view, name, text, notes):
-    """JSON objects, one a line, as Hugging Face's `metadata.jsonl` has them."""
+    """A table of JSON objects, one per line, as in Hugging Face's `metadata.jsonl`."""
     rows = []
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
@@ -103,9 +103,9 @@ def _read_lines(view, name, text, notes):
         try:
             row = json.loads(line)
         except ValueError as error:
-            raise DataError(f"data_dir: {view.name}/{name}: line {number} is no JSON ({error}).") from None
+            raise DataError(f"data_dir: {view.name}/{name}: line {number} is not JSON ({error}).") from None
         if not isinstance(row, dict):
-            raise DataError(f"data_dir: {view.name}/{name}: line {number} holds no JSON object.")
+            raise DataError(f"data_dir: {view.name}/{name}: line {number} is not a JSON object.")
         rows.append(row)
     header = list(dict.fromkeys(key for row in rows for key in row))
     return Table(name, header, [[_text(row.get(key)) for key in header] for row in rows], notes) if rows else None
@@ -134,21 +134,19 @@ def _decode(view, name, content, encoding):
         return content.decode(encoding), []
     except UnicodeError:
         pass
-    import charset_normalizer  # here and not above: nearly all tables are UTF-8
+    import charset_normalizer  # here, not above: nearly all tables are UTF-8
 
     found = charset_normalizer.from_bytes(content, cp_isolation=_ENCODINGS).best()
     encoding = found.encoding if found else None
     if encoding in (None, "cp1250") and _is_western(content):
         encoding = "cp1252"
     if encoding is None:
-        raise DataError(
-            f"data_dir: {view.name}/{name} is in an encoding that was not recognized; name it: table_encoding."
-        )
+        raise DataError(f"data_dir: the encoding of {view.name}/{name} was not recognized; name it: table_encoding.")
     return content.decode(encoding), [f"{name} is read as {encoding} (table_encoding)"]
 
 
 def _is_western(content):
-    """Whether bytes above 127 are single letters between others, as in French or German, and none is a sign."""
+    """Whether all bytes above 127 are letters in Windows' Western encoding, as in French or German."""
     try:
         text = content.decode("cp1252")
     except UnicodeError:
@@ -157,7 +155,7 @@ def _is_western(content):
 
 
 def clean_label(text):
-    """A label as one writes it: Unicode composed, whole numbers without `.0`; None where it is missing."""
+    """A label in its usual form: Unicode composed, whole numbers without `.0`; None if it is missing."""
     text = unicodedata.normalize("NFC", text.strip())
     if text in _MISSING:
         return None
@@ -169,13 +167,13 @@ def clean_label(text):
 
 
 def clean_labels(values):
-    """`clean_label` of each value; numbers that are one class are written alike (`1` and `01` are not)."""
+    """`clean_label` of each value: `1` and `1.0` become the same label, `1` and `01` do not."""
     known = {value: clean_label(value) for value in set(values)}
     return [known[value] for value in values]
 
 
 def sort_labels(labels):
-    """Each label once: as numbers where all are, otherwise as text."""
+    """Each label once, sorted: as numbers if all are numbers, otherwise as text."""
     labels = set(labels)
     try:
         return sorted(labels, key=lambda label: (float(label), label))
@@ -187,7 +185,7 @@ def sort_labels(labels):
 
 
 def fold(path):
-    """A path as it is compared: case, the form of accents and backslashes do not count."""
+    """A path in the form for comparisons, which ignores case, the form of accents, and backslashes."""
     path = unicodedata.normalize("NFC", path.replace("\\", "/")).casefold()
     while path.startswith("./"):
         path = path[2:]
@@ -195,13 +193,12 @@ def fold(path):
 
 
 class Files:
-    """The images of a listing, to be found by what a table calls them: a file's name with or without its ending,
-    perhaps with folders before it.
+    """Finds the images of a listing by their names in a table: with or without the extension, with or without folders.
 
     Args:
-        names: Their paths.
-        part: `"train"`, `"val"` or `"test"` for a table about this part: images in folders that are called as another
-            part count only where the table names that folder. None for a table about all of them.
+        names: The images' paths.
+        part: `"train"`, `"val"` or `"test"` for a table about that part: images in the folder of a different part count
+            only if the table names that folder. None for a table about all of them.
     """
 
     def __init__(self, names, part=None):
@@ -209,8 +206,8 @@ class Files:
         self.part = part
 
     def match(self, columns):
-        """For each column `(images, endings)`: the number of the image that each row names, NONE or SEVERAL, int64;
-        and of how many rows it is called so but for its ending."""
+        """`{column: (images, endings)}`: for each row, int64, the number of the image that it names, NONE or SEVERAL;
+        and how many rows name it with a different extension."""
         columns = {column: [fold(value) for value in values] for column, values in columns.items()}
         shared = {column: _shared_folders(values) for column, values in columns.items()}
         wanted = {}
@@ -235,7 +232,7 @@ class Files:
         return {column: self._resolve(values, shared[column], wanted) for column, values in columns.items()}
 
     def _foreign(self, directory):
-        """The folder in a path that makes its images another part's, or None."""
+        """The folder in a path that makes its images those of a different part, or None."""
         for folder in directory.split("/"):
             part = part_of(folder) if is_plain_part(folder) else None
             if part not in (None, self.part):
@@ -243,8 +240,8 @@ class Files:
         return None
 
     def _foreign_folders(self):
-        """`{directory: folder that makes it another part's, or None}`. A table of test images goes with a folder of
-        validation images where there is no other, and the other way round."""
+        """`{directory: folder that makes it a different part's, or None}`. A table of test images is used for a folder
+        of validation images if there is no other, and the other way round."""
         directories = {path.rpartition("/")[0] for path in self.names}
         if self.part is None:
             return dict.fromkeys(directories)
@@ -257,7 +254,7 @@ class Files:
         return found
 
     def _resolve(self, values, shared, wanted):
-        """The spelling that finds most images, the same for the whole column."""
+        """The matches under the spelling that finds most images, the same for the whole column."""
         best, best_found, best_endings = None, -1, 0
         for stripped in range(shared + 1):
             images, endings, known = np.full(len(values), NONE, np.int64), 0, {}
@@ -272,7 +269,7 @@ class Files:
         return best, best_endings
 
     def _find(self, key, wanted):
-        """`(number of an image, NONE or SEVERAL; whether its ending is another one)`."""
+        """`(number of an image, NONE or SEVERAL; whether its extension differs)`."""
         stem, ending = os.path.splitext(key)
         for spelling in (key, stem) if ending in IMAGE_ENDINGS else (key,):
             found = [index for index, ours in wanted.get(spelling, ()) if ours]
@@ -289,7 +286,7 @@ def _names_folder(key, folder):
 
 
 def _shared_folders(values):
-    """How many folders all paths of a column begin with: those of the machine that it was written on."""
+    """How many leading folders all paths of a column share: those of the machine on which it was written."""
     heads = {value.rpartition("/")[0] for value in values if value}
     if not heads or "" in heads:
         return 0
@@ -316,7 +313,7 @@ def _spellings(value, shared):
 
 
 def likely_paths(table, names):
-    """Headers of the columns that may name images: in a sample, values that a file is called by."""
+    """Headers of the columns that may name images: those with file names in a sample of their values."""
     stems = set()
     for name in names:
         base = fold(name).rpartition("/")[2]
@@ -331,14 +328,14 @@ def likely_paths(table, names):
 
 
 def has_endings(values):
-    """Whether the values of a column are file names of images."""
+    """Whether most values of a column have the extension of an image."""
     named = sum(os.path.splitext(value)[1].lower() in IMAGE_ENDINGS for value in values[:_SAMPLE])
     return named > len(values[:_SAMPLE]) / 2
 
 
 def split_column(table):
-    """`(header, part of each row)` of a column that says which part a row belongs to, or None: one whose values are
-    words like train and test, or one called `is_valid` or `is_test`."""
+    """`(header, part of each row)` of a column that names the part of each row, or None. Its values are words like
+    train and test, or it is called `is_valid` or `is_test`."""
     for column, values in table.columns.items():
         distinct = set(values)
         if len(distinct) > 6:

@@ -1,6 +1,6 @@
-"""A folder or a zip, seen alike: what lies in it, and the images below. Nothing is ever extracted.
+"""A common view of folders and zips: their content, and the images below. Nothing is ever extracted.
 
-Names that come from data, a table's or a zip's, are compared with what is listed and never joined into a path.
+Names that come from data (from a table or a zip) are compared with the listing. They are never joined into a path.
 """
 
 import contextlib
@@ -21,19 +21,19 @@ from alexnet.data.listing import FileIndex, is_file, is_folder, is_hidden, list_
 from alexnet.data.packed_strings import PackedStrings
 from alexnet.data.source import ENDING, HIDDEN, EncodedReader
 
-# No image is as large as this; an archive that says so is damaged or made to fill the memory.
+# No image file is this large; an archive that claims so is damaged, or made to fill the memory.
 LARGEST = 256 * 2**20
 
 
 class DirectoryView:
-    """What lies in a folder, or in a folder of a zip. Detectors of layouts look at it.
+    """The content of a folder, or of a folder in a zip. Detectors of layouts use it.
 
     Attributes:
-        path: Where the folder lies; None in a zip.
-        name: The same as text, for messages.
-        folders: Names of the folders right in it, sorted, without hidden ones.
-        files: Names of the files.
-        cache: A folder that remembers long listings, or None.
+        path: The folder's path; None in a zip.
+        name: The path as text, for messages.
+        folders: Names of the folders directly in it, sorted, without hidden ones.
+        files: Names of the files directly in it, sorted, without hidden ones.
+        cache: A folder for long listings, or None.
         tables: Tables beside a zip that may be about its images: `(view, file name, name to show, part or None)`.
     """
 
@@ -46,15 +46,15 @@ class DirectoryView:
     _listed = None
 
     def sub(self, name: str) -> "DirectoryView":
-        """The view of a folder right in it."""
+        """The view of the folder `name` directly in it."""
         raise NotImplementedError
 
     def has(self, path: str) -> bool:
-        """Whether there is a folder of this relative path."""
+        """Whether there is a folder at this relative path."""
         raise NotImplementedError
 
     def read(self, name: str) -> bytes:
-        """The content of the file `name` right in it.
+        """The content of the file `name` directly in it.
 
         Raises:
             DataError: it cannot be read.
@@ -62,7 +62,7 @@ class DirectoryView:
         raise NotImplementedError
 
     def list_images(self) -> FileIndex:
-        """All images below; listed once.
+        """The `FileIndex` of all images below. They are listed only once.
 
         Raises:
             DataError: it cannot be listed.
@@ -75,7 +75,7 @@ class DirectoryView:
         raise NotImplementedError
 
     def reader(self, names: Iterable[str]) -> EncodedReader:
-        """The `ImageReader` of some images, by their paths as `list_images` has them."""
+        """The `ImageReader` of some images, given their paths in `list_images`."""
         raise NotImplementedError
 
 
@@ -129,7 +129,7 @@ class ZipView(DirectoryView):
         self._prefix = prefix
         self._hidden = hidden
         self.name = posixpath.join(archive, prefix).rstrip("/")
-        # The names are sorted, so those that begin alike lie together.
+        # The names are sorted, so those with the same prefix are next to each other.
         names = list(members)
         self._names = names[bisect_left(names, prefix) : bisect_left(names, prefix + "\U0010ffff")]
         inside = [name[len(prefix) :].partition("/") for name in self._names]
@@ -175,7 +175,7 @@ class ZipView(DirectoryView):
         inside = sorted((name for name in below if name.lower().endswith(EXTENSIONS)), key=posixpath.split)
         others = [name for name in below if not name.lower().endswith(EXTENSIONS)]
         hidden = [name[len(self._prefix) :] for name in self._hidden if name.startswith(self._prefix)]
-        # Every folder on the way, also those that hold no image of their own, as a folder of the file system has them.
+        # Include folders without images of their own, as `FolderView` does.
         directories = {""}
         for name in below:
             while name := posixpath.dirname(name):
@@ -199,8 +199,8 @@ class ZipView(DirectoryView):
 
 
 def _name(info):
-    """A member's name with slashes. Windows programs write backslashes; names that are UTF-8 but do not say so come out
-    of `zipfile` as code page 437."""
+    """A member's name with slashes. Windows programs write backslashes, and `zipfile` decodes names that are UTF-8 but
+    not marked as such from code page 437."""
     name = info.orig_filename
     if not info.flag_bits & 0x800 and not name.isascii():
         with contextlib.suppress(UnicodeError):
@@ -209,8 +209,8 @@ def _name(info):
 
 
 def _hidden_part(name):
-    """Up to where a zip's member is hidden, None if it is not. Absolute names and those that lead upwards, which no zip
-    should hold, count as hidden: their first part is empty or begins with a dot."""
+    """The part of a member's path that is hidden, None if none is. Absolute names and those that lead upwards, which no
+    zip should contain, count as hidden: they have a part that is empty or begins with a dot."""
     parts = name.split("/")
     for number, part in enumerate(parts):
         if not part or is_hidden(part):
@@ -251,7 +251,7 @@ class FolderReader(EncodedReader):
 
 
 class ZipReader(EncodedReader):
-    """Files in a zip, read in place by any number of threads: `zipfile` lists them, but would need a lock to read.
+    """Files in a zip, read in place by any number of threads. `zipfile` only lists them: to read, it needs a lock.
 
     Args:
         path: The zip.
@@ -279,32 +279,32 @@ class ZipReader(EncodedReader):
         if member.flag_bits & 1:
             raise OSError("it is encrypted")
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise OSError(f"it is compressed in a way that is not read, {member.compress_type}")
+            raise OSError(f"its compression method, {member.compress_type}, is not supported")
         if member.file_size > LARGEST:
-            raise OSError(f"it claims to have {member.file_size:,} bytes, more than an image has")
+            raise OSError(f"it claims {member.file_size:,} bytes, more than any image has")
         header = read_at(self._file, member.header_offset, 30)
         if header[:4] != b"PK\3\4":
-            raise OSError("the zip is damaged there")
+            raise OSError("the zip is damaged at this file")
         begin = member.header_offset + 30 + sum(struct.unpack("<26xHH", header))
         content = read_at(self._file, begin, member.compress_size)
         if member.compress_type == zipfile.ZIP_DEFLATED:
             try:
                 content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, max(1, member.file_size))
             except zlib.error as error:
-                raise OSError(f"the zip is damaged there: {error}") from None
+                raise OSError(f"the zip is damaged at this file: {error}") from None
         if zlib.crc32(content) != member.CRC:
-            raise OSError("the zip is damaged there: wrong checksum")
+            raise OSError("the zip is damaged at this file: wrong checksum")
         return content
 
 
 def read_at(file, offset, size):
-    """`size` bytes of an open file from `offset` on, without moving its position, so that threads may share it.
+    """`size` bytes of an open file from `offset`, without moving its position, so that threads may share it.
 
     Raises:
-        OSError: the file ends before, or nobody would want so much.
+        OSError: the file ends too early, or `size` is more than any image has.
     """
     if not 0 <= size <= LARGEST or offset < 0:
-        raise OSError(f"it claims to have {size:,} bytes")
+        raise OSError(f"it claims {size:,} bytes")
     content = os.pread(file.fileno(), size, offset)
     if len(content) < size:
         raise OSError(f"{file.name} ends too early")
@@ -312,6 +312,6 @@ def read_at(file, offset, size):
 
 
 def file_mark(file, offset, size):
-    """The size of a file that lies in `file`, and its end, in which compressed images differ."""
+    """`(size, last bytes)` of a file inside `file`. Compressed images nearly always differ in their last bytes."""
     end = min(size, 512)
     return size, read_at(file, offset + size - end, end)

@@ -1,4 +1,4 @@
-"""Validation images in one folder beside class folders: a table says their classes, in the words of the folders."""
+"""Validation images in one folder beside class folders, with a table that gives their classes by the folders' names."""
 
 from dataclasses import replace
 
@@ -11,14 +11,14 @@ from alexnet.data.readers.naming import LABEL_COLUMNS, plain
 
 
 def find(view, listing, training, readings, recipe):
-    """`(validation source or None, name of its table or None, notes)` by tables of flat parts.
+    """`(validation source or None, name of its table or None, notes)`, from the tables of flat parts.
 
     Args:
         training: The source of the class folders.
-        readings: `TableReading` of each CSV table; text files are looked for here.
+        readings: `TableReading` of each CSV table. This function looks for text files itself.
 
     Raises:
-        DataError: a table of a part has a column of classes that are not those of the folders.
+        DataError: the table of a part has a column of classes that the folders lack.
     """
     taken = np.zeros(len(listing.names), bool)
     taken[training.indices] = True
@@ -33,11 +33,11 @@ def find(view, listing, training, readings, recipe):
         elif reading.by_name and reading.question is None and recipe.classes_from != "folders":
             raise DataError(
                 f"data_dir: column {reading.label_column} of {reading.table.name} has classes "
-                f"({_shown(reading.labels)}) that the folders lack ({_shown(training.class_names)}); classes_from: "
-                "folders leaves that table out."
+                f"({_shown(reading.labels)}) that the folders lack ({_shown(training.class_names)}). To ignore the "
+                "table, set classes_from: folders."
             )
         elif not any(reading is other for other in readings):
-            notes.append(f"{reading.table.name} is not used: no column of it names the classes of the folders")
+            notes.append(f"{reading.table.name} is not used: none of its columns names the classes of the folders")
     if not found:
         return None, None, notes
     reading = max(found, key=lambda row: row[:2])[2]
@@ -51,18 +51,18 @@ def _shown(labels):
 
 
 def read_texts(view, listing, parts=("val", "test")):
-    """`TableReading` of text files without headers, like `val_annotations.txt`, that name images and say more of them.
-    What their columns mean is not decided.
+    """`TableReading` of text files without headers that describe images, like `val_annotations.txt`. What their other
+    columns mean is left open.
 
     Args:
-        parts: Which files are read, by their names.
+        parts: Which files to read, by the part that their names say.
     """
     for path, part in lists.find_files(listing).items():
         if not path.lower().endswith(".txt") or part not in parts:
             continue
         try:
             rows = lists.read_lines(view, path)
-        except DataError:  # it is no table either
+        except DataError:  # too large, so it is not a table either
             continue
         if not rows or len(rows[0]) < 2:
             continue
@@ -77,7 +77,7 @@ def read_texts(view, listing, parts=("val", "test")):
 
 
 def _fit(reading, class_names, recipe):
-    """The reading with labels that are names of classes, None where no column has such, or several do.
+    """The reading with names of classes as its labels; None if no column has them, or several do.
 
     A column of whole numbers counts only if its header says that it holds classes: a coordinate may look like one.
     """
@@ -102,7 +102,7 @@ def _fit(reading, class_names, recipe):
 
 
 def _translations(class_names):
-    """Functions from a label to the class that it means, or None: the name itself, the first word, the number."""
+    """Functions from a label to the class that it means, or None: by the whole name, the first word, or the number."""
     names = {name: name for name in class_names}
     yield names.get
     folded = {name.casefold(): name for name in class_names}
@@ -115,6 +115,6 @@ def _translations(class_names):
 
 
 def _before_boxes(label):
-    """The class in `n01440764 10 20 200 300 n01440764 5 6 7 8`, None in other text of several words."""
+    """The class in `n01440764 10 20 200 300 n01440764 5 6 7 8`; None for any other text of several words."""
     first, *others = label.split()
     return first if all(word == first or word.isdecimal() for word in others) else None

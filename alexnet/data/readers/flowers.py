@@ -1,4 +1,4 @@
-"""Oxford's flowers: images by number, their classes and parts in MATLAB's files."""
+"""Oxford's flowers: numbered images, with their classes and parts in MATLAB's files."""
 
 import os
 import re
@@ -20,7 +20,7 @@ def detect(view: DirectoryView, recipe: Recipe, test_only: bool = False) -> Part
     """`(training, validation or None)` of `image_00001.jpg`, ... beside `imagelabels.mat` and `setid.mat`, or None.
 
     Raises:
-        DataError: these files say something else than the images.
+        DataError: these files do not fit the images.
     """
     if LABELS not in view.files:
         return None
@@ -74,7 +74,7 @@ def detect(view: DirectoryView, recipe: Recipe, test_only: bool = False) -> Part
 
 
 def _arrays(view, name, *keys):
-    """`{key: whole numbers (n,)}` of one file."""
+    """`{key: whole numbers (n,)}` from one file."""
     found = load_mat(view, name, view.read(name))
     try:
         return {key: found[key].reshape(-1).astype(np.int64) for key in keys}

@@ -1,4 +1,4 @@
-"""Which folders of one part are classes, or which names of files tell them."""
+"""Finds which folders of one part are classes, or whether the names of its files tell the classes."""
 
 import os
 import re
@@ -28,13 +28,13 @@ class FolderReading:
     """What the folders of a data set say.
 
     Attributes:
-        classes: `{"train" or "val": {path of a folder: class}}`, a folder standing for all below it; the class is None
-            where file names say it.
+        classes: `{"train" or "val": {path of a folder: class}}`. A folder includes all below it. The class is None if
+            file names tell it.
         origins: `{"train" or "val": path}` of parts in folders of their own.
-        passed_over: `{path: reason}` of folders that hold something else.
+        passed_over: `{path: reason}` of folders that are not used.
         notes: Sentences on what was decided.
-        hint: A sentence for the case that nothing else says the classes, or "".
-        question: What must be decided first, a sentence that names the parameter; None where there is one reading.
+        hint: A sentence to show if nothing else tells the classes, or "".
+        question: A sentence on what the user must decide, with the parameter's name; None if there is only one reading.
     """
 
     classes: dict = field(default_factory=dict)
@@ -46,7 +46,7 @@ class FolderReading:
 
 
 class Question(Exception):
-    """Folders with two readings: the sentence that names the parameter which decides."""
+    """Folders can be read in two ways. The message names the parameter that decides."""
 
 
 class ClassFinder:
@@ -73,7 +73,7 @@ class ClassFinder:
             if len(inside) != 1 or inside[0].name in known:
                 break
             inner = inside[0]
-            again = inner.name == node.name  # test_set/test_set/<class>, as some zips unfold
+            again = inner.name == node.name  # test_set/test_set/<class>, as some zips contain it
             if is_plain_part(inner.name) and part_of(inner.name) != "other" and not again:
                 break
             if not (again or inner.filled() or holds_images(inner.name) or self.in_names(inner)):
@@ -82,7 +82,7 @@ class ClassFinder:
         return node
 
     def without_masks(self, nodes):
-        """Of folders side by side those that hold images, where others beside them hold masks of these."""
+        """The folders among `nodes` that hold images, without those that hold masks of these images."""
         masks = [node for node in nodes if holds_masks(node.name) and not holds_images(node.name)]
         images = [
             node for node in nodes if node not in masks and any(map(holds_images, [node.name, *words(node.name)]))
@@ -97,14 +97,14 @@ class ClassFinder:
         return [node for node in nodes if node not in masks]
 
     def _repeats(self, masks, others):
-        """Whether a folder called `segmentations` has the folders and files of one beside it, but for their endings."""
+        """Whether a folder called `segmentations` has the folders and files of one beside it, apart from extensions."""
         if any(word in ("mask", "masks") for word in words(masks.name)) or masks.own:
             return False
         known = {(node.name, stem) for other in others for node in other.below() for stem in self._stems(node)}
         return all((node.name, stem) in known for node in masks.below() for stem in self._stems(node))
 
     def add(self, part, node):
-        """The classes of one part, from the folders in `node` or the names of its files."""
+        """Add the classes of one part, from the folders in `node` or the names of its files."""
         found = self._classes(node)
         known = self.reading.classes.setdefault(part, {})
         known.update(found)
@@ -112,7 +112,7 @@ class ClassFinder:
             del self.reading.classes[part]
 
     def _classes(self, node):
-        """`{path: class}`; empty where nothing says what images show."""
+        """`{path: class}`; empty if nothing tells the classes."""
         how = self.recipe.classes_from
         children = self.without_masks(node.filled())
         if how == "table":
@@ -127,15 +127,15 @@ class ClassFinder:
             named = self.in_names(node)
             if named is None and how == "names":
                 raise DataError(
-                    f"data_dir: {self.view.name}: classes_from is names, but the names of the files tell no classes: "
-                    "cat.0.jpg and dog_1.jpg would."
+                    f"data_dir: {self.view.name}: classes_from is names, but the files have no names like cat.0.jpg "
+                    "and dog_1.jpg."
                 )
             return {} if named is None else {node.path: None}
         if node.own and len(children) == 1 and how is None:
             raise Question(
                 f"{os.path.join(self.view.name, node.path)} holds {node.own:,} images and one folder, "
-                f"{children[0].name}: the classes may be in folders, names or a table; say where: classes_from, "
-                "or training_dir."
+                f"{children[0].name}: the classes may come from folders, names or a table. Decide by classes_from or "
+                "training_dir."
             )
         if how is None:
             self._check(node, children)
@@ -158,10 +158,10 @@ class ClassFinder:
         return found
 
     def _check(self, node, children):
-        """Stop where the folders in `children` mean as much as they do themselves.
+        """Check that `children` are the classes, not the folders in them.
 
         Raises:
-            Question: two readings.
+            Question: both could be classes.
         """
         opened = {child: self.unwrapped(child) for child in children}  # set/set/train, beside other such sets
         inside = {c.name: [inner.name for inner in self.without_masks(node.filled())] for c, node in opened.items()}
@@ -195,7 +195,7 @@ class ClassFinder:
                 )
 
     def _same_names(self, masks, children):
-        """Whether masks are called as images in the other folders; strict names like `annotations` need no proof."""
+        """Whether masks have the names of images in the other folders. A clear name like `annotations` is enough."""
         if any(word not in ("mask", "masks") for node in masks for word in words(node.name) if holds_masks(word)):
             return True
         stems = [self._stems(child) for child in children if child not in masks]
@@ -206,7 +206,7 @@ class ClassFinder:
         return {os.path.splitext(os.path.basename(name))[0] for name in self._names(node)}
 
     def _names(self, node):
-        """Names of the images right in a folder."""
+        """Names of the images directly in a folder."""
         number = self._places.get(node.path)
         if number is None:
             return []
@@ -226,8 +226,11 @@ def shown(nodes):
 
 
 def in_names(names):
-    """The class in each file's name, None if these are no such names: they must tell two or more, mostly often, and
-    none of them may be what a camera writes or the name of a part (`IMG_1`, `Train_1`)."""
+    """The class in each file's name; None if the names tell no classes.
+
+    They must tell at least two classes, with two images each on average. None of the classes may be the prefix of a
+    camera or the name of a part (`IMG_1`, `Train_1`).
+    """
     stems = (os.path.splitext(os.path.basename(name))[0] for name in names)
     named = [match[1] if (match := _NUMBERED.fullmatch(stem)) else None for stem in stems]
     if None in named or not 1 < len(set(named)) <= len(named) / 2:

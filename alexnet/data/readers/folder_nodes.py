@@ -1,14 +1,14 @@
-"""The folders of a data set, and how many images each has."""
+"""The folders of a data set as a tree, with the number of images in each."""
 
 
 class FolderNode:
     """A folder and the images in it.
 
     Attributes:
-        path: Relative to the data set; "" for the whole.
-        own: How many images are right in it.
+        path: Relative to the data set; "" for its root.
+        own: How many images are directly in it.
         total: How many are in it and below.
-        children: `{name: FolderNode}`, also of empty folders.
+        children: `{name: FolderNode}`, including empty folders.
     """
 
     def __init__(self, path):
@@ -19,7 +19,7 @@ class FolderNode:
 
     @classmethod
     def of(cls, listing):
-        """The root of all folders of a `FileIndex`."""
+        """The root of the tree of a `FileIndex`."""
         nodes = {"": cls("")}
 
         def at(path):
@@ -36,7 +36,7 @@ class FolderNode:
         return nodes[""]
 
     def filled(self):
-        """The children that hold images, sorted by name."""
+        """The children with images in or below them, sorted by name."""
         return [self.children[name] for name in sorted(self.children) if self.children[name].total]
 
     def find(self, path):

@@ -1,4 +1,4 @@
-"""What the folders of a data set say: which are its parts, and the classes in them."""
+"""Reads the folders of a data set: which are its parts, and the classes in them."""
 
 from alexnet.data.errors import DataError
 from alexnet.data.readers.folder_classes import ClassFinder, Question, shown
@@ -8,10 +8,10 @@ from alexnet.data.source import MASKS, OTHER_SPLITS
 
 
 def read(view, listing, recipe):
-    """The `FolderReading` of a view; `classes` is empty where folders and names say nothing.
+    """The `FolderReading` of a view; `classes` is empty if folders and file names tell no classes.
 
     Raises:
-        DataError: a folder that the user names is not there.
+        DataError: a folder that the user names does not exist.
     """
     finder = _PartFinder(view, listing, recipe)
     try:
@@ -22,7 +22,7 @@ def read(view, listing, recipe):
 
 
 class _PartFinder:
-    """Finds the folders of training and validation images, and has their classes found."""
+    """Finds the folders of training and validation images, and their classes with a `ClassFinder`."""
 
     def __init__(self, view, listing, recipe):
         self.view, self.recipe = view, recipe
@@ -41,7 +41,7 @@ class _PartFinder:
         return None
 
     def _named(self, root):
-        """The parts that the user names: folders of the data set, or of each class folder."""
+        """Take the parts that the user names: folders of the data set, or of each class folder."""
         recipe, base = self.recipe, self.classes.unwrapped(root)
         named = {"train": recipe.training_dir, "val": recipe.validation_dir}
         named = {part: path for part, path in named.items() if path is not None}
@@ -50,7 +50,7 @@ class _PartFinder:
         if all(node and node.total for node in found.values()):
             used = set(map(id, found.values()))
             whole = self.classes.unwrapped(found.get("train", base))
-            if "val" not in found and _has_training(whole) and self._parts(whole):  # a set of several there
+            if "val" not in found and _has_training(whole) and self._parts(whole):  # one of several data sets
                 for node in base.filled():
                     if not any(id(below) in used for below in node.below()):
                         self.reading.passed_over[node.path] = OTHER_SPLITS
@@ -85,7 +85,7 @@ class _PartFinder:
             )
 
     def _rest(self, base, second):
-        """Training images are all but those in `second`: class folders beside it, or other shares of the set."""
+        """Take for training all images outside `second`: class folders beside it, or other shares of the set."""
         others = [child for child in base.filled() if not any(node is second for node in child.below())]
         classes = {child.name for child in self.classes.unwrapped(second).filled()}
         if others and all(classes & {inner.name for inner in child.filled()} for child in others):
@@ -109,7 +109,7 @@ class _PartFinder:
                 self.reading.classes.setdefault("train", {})[inner.path] = self.classes.class_name(child)
 
     def _parts(self, node):
-        """Whether folders like train/ and val/ were found and taken."""
+        """Take folders like train/ and val/; returns whether there are such."""
         children = node.filled()
         parts = {}
         for child in children:
@@ -125,11 +125,11 @@ class _PartFinder:
             return self._only_second(node, second, others)
         if len(first) > 1:
             raise Question(
-                f"{self.view.name} has several folders of training images: {shown(first)}; say which: training_dir."
+                f"{self.view.name} has several folders of training images: {shown(first)}; name one: training_dir."
             )
         train = self.classes.unwrapped(first[0])
         if not second and others and not self._says_classes(train):
-            # Beside aeroplanes and buses, a train is a class.
+            # Beside airplanes and buses, a train is a class.
             if len(others) >= 2 and is_plain_part(first[0].name) and train.own:
                 return False
             if not is_plain_part(first[0].name):
@@ -145,7 +145,7 @@ class _PartFinder:
         return True
 
     def _add_second(self, second, train):
-        """The validation part: `val` before `test`; one without classes is left out."""
+        """Take the validation part: `val` before `test`. A folder without classes is left out."""
         classes = {child.name for child in train.filled()}
         labeled = [child for child in second if self._says_classes(self.classes.unwrapped(child, classes), classes)]
         if self.recipe.classes_from == "table":
@@ -157,7 +157,7 @@ class _PartFinder:
             plain = [child for child in several if words(child.name) in ([best], ["valid"], ["validation"])]
             if len(plain) != 1:
                 raise Question(
-                    f"{self.view.name} has several folders of validation images: {shown(several)}; say which: "
+                    f"{self.view.name} has several folders of validation images: {shown(several)}; name one: "
                     "validation_dir."
                 )
             labeled = [child for child in labeled if child not in several or child in plain]
@@ -170,7 +170,8 @@ class _PartFinder:
             self.classes.add("val", self.classes.unwrapped(chosen, classes))
 
     def _only_second(self, node, second, others):
-        """Without a training folder: validation images only, class folders beside them, or classes called so."""
+        """Take parts without a training folder: validation images alone, or with class folders beside them. A folder
+        called `test` may also be a class."""
         if self.recipe.classes_from in ("folders", "subfolders"):
             return False
         if not others:
@@ -198,12 +199,12 @@ class _PartFinder:
         if all(holds_images(child.name) or holds_masks(child.name) for child in others):
             return False  # images/ beside test/: a table may say more
         raise Question(
-            f"{self.view.name} has the folders {shown(others + second)}, and {plain[0].name} is a part of a data set "
-            "or a class; say which: classes_from (folders: a class), or training_dir and validation_dir."
+            f"{self.view.name} has the folders {shown(others + second)}. {plain[0].name} may be a part of the data set "
+            "or a class. Decide by classes_from (folders: a class), or by training_dir and validation_dir."
         )
 
     def _says_classes(self, node, known=()):
-        """Whether the folders in a part, or the names of its files, tell classes."""
+        """Whether the folders in a part, or the names of its files, tell the classes."""
         inside = node.filled()
         if known and {child.name for child in inside} & set(known):
             return True

@@ -1,4 +1,4 @@
-"""Which images are held out for validation, where the data have no part for it, and which few are trained on."""
+"""Which images are held out if the data have no validation part, and which are chosen by `images_per_class`."""
 
 import hashlib
 from dataclasses import replace
@@ -11,14 +11,14 @@ from alexnet.recipe import Recipe
 
 
 def hold_out(source: LabeledImages, recipe: Recipe) -> tuple[LabeledImages, LabeledImages]:
-    """Hold out `validation_split` of each class, one image at least, and leave one at least for training."""
+    """`(training, validation)`: `validation_split` of each class is held out, with at least one image in each part."""
     choose = _by_name if recipe.split_by == "name" else _ByOrder(recipe.seed)
     held_out = np.zeros(len(source), bool)
     few = []
     for label, name in enumerate(source.class_names):
         members = np.flatnonzero(source.labels == label)
         if len(members) < 2:
-            raise DataError(f"data_dir: class {name} has one image; two are needed to hold one out for validation.")
+            raise DataError(f"data_dir: class {name} has only one image; two are needed, one of them for validation.")
         chosen, enough = choose(source, members, name, recipe)
         held_out[chosen] = True
         if not enough:
@@ -29,10 +29,10 @@ def hold_out(source: LabeledImages, recipe: Recipe) -> tuple[LabeledImages, Labe
 
 
 def take_few(source: LabeledImages, recipe: Recipe) -> LabeledImages:
-    """At most `images_per_class` of each class: those whose hashes are lowest.
+    """At most `images_per_class` images of each class: those with the lowest hashes.
 
-    Twenty of a class are among the forty of the same seed, and an image stays when others that are not chosen come or
-    go. Classes with fewer images keep them all.
+    The first twenty of a class are among the first forty of the same seed. An image that is chosen stays so when images
+    that are not chosen are added or removed. Classes with fewer images keep them all.
     """
     count = recipe.images_per_class
     if count is None:
@@ -47,8 +47,11 @@ def take_few(source: LabeledImages, recipe: Recipe) -> LabeledImages:
 
 
 def _by_name(source, members, class_name, recipe):
-    """Members that are held out by a hash of class and name, and whether the hash alone decided: an image stays where
-    it is when others come or go. Of a class so small that no hash is below the share, the lowest one is taken."""
+    """The members to hold out by a hash of class and name, and whether the hash alone decided.
+
+    An image stays in its part when others are added or removed. In a class so small that no hash is below the share,
+    the image with the lowest one is held out.
+    """
     hashes = np.array([_hash(recipe.seed, class_name, source.key(index)) for index in members.tolist()])
     chosen = hashes < recipe.validation_split
     if chosen.any() and not chosen.all():
@@ -65,7 +68,7 @@ def _hash(seed, class_name, key):
 
 
 class _ByOrder:
-    """Members drawn by their place in the list, as runs before `split_by` did: a new image moves others."""
+    """Members drawn by their position in the list, as before there was `split_by`: a new image moves others."""
 
     def __init__(self, seed):
         self._rng = np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""Data sets of Hugging Face: Arrow files as `save_to_disk` writes them, and Parquet files. Needs pyarrow."""
+"""Reads data sets of Hugging Face: Arrow files that `save_to_disk` wrote, and Parquet files. Needs pyarrow."""
 
 import json
 import os
@@ -18,10 +18,10 @@ from alexnet.data.source import ENDING, NO_LABEL, NO_ROW, OTHER_SPLITS, LabeledI
 from alexnet.recipe import Recipe
 
 SAVED = "a data set that Hugging Face saved"
-PARQUET = "Parquet files (packed first, they are read much faster: python -m alexnet pack)"
+PARQUET = "Parquet files (pack them to read much faster: python -m alexnet pack)"
 ARROW = "Arrow files"
 
-# --- What lies there
+# --- Detectors
 
 
 def detect_saved(view: DirectoryView, recipe: Recipe, test_only: bool = False) -> Parts | None:
@@ -42,7 +42,7 @@ def detect_saved(view: DirectoryView, recipe: Recipe, test_only: bool = False) -
     elif folders and (tables := _tables(view)[0]):
         raise DataError(
             f"data_dir: {view.name} holds data sets that Hugging Face saved ({some(folders)}) and other tables "
-            f"({some(tables)}). Give one of them as data_dir."
+            f"({some(tables)}). Choose one of them as data_dir."
         )
     if not folders:
         return None
@@ -54,7 +54,7 @@ def detect_saved(view: DirectoryView, recipe: Recipe, test_only: bool = False) -
 
 
 def _saved(view, split):
-    """The `SplitTable` in one folder that `save_to_disk` wrote."""
+    """The `SplitTable` of one folder that `save_to_disk` wrote."""
 
     def prepare(part):
         state, part.info = _json(view, "state.json"), _json(view, "dataset_info.json")
@@ -63,7 +63,7 @@ def _saved(view, split):
         listed = _listed(view, state, "_data_files")
         indices = _listed(view, state, "_indices_data_files") or _listed(view, state, "_indices_files") or []
         present = [name for name in view.files if name.lower().endswith(".arrow")]
-        if listed is None:  # it says nothing: the files that are called as data are
+        if listed is None:  # state.json lists nothing: take the files with names of data
             listed = [name for name in present if not name.startswith(("cache-", "indices"))]
             part.notes += check_complete(view.name, listed)
         if missing := [name for name in listed + indices if name not in view.files]:
@@ -82,7 +82,7 @@ def _saved(view, split):
 
 
 def _listed(view, state, key):
-    """File names under a key of `state.json`; None if it says nothing of them."""
+    """File names under a key of `state.json`; None if there is no such key."""
     entries = state.get(key)
     if entries is None:
         return None
@@ -92,18 +92,18 @@ def _listed(view, state, key):
         raise DataError(f"data_dir: {view.name}/state.json does not list its files.")
     if cut := [entry["filename"] for entry in entries if entry.get("skip") or entry.get("take")]:
         raise DataError(
-            f"data_dir: {view.name}/state.json takes some rows of {some(cut)} only; save the data set anew."
+            f"data_dir: {view.name}/state.json takes only some rows of {some(cut)}; save the data set again."
         )
     return names
 
 
 def _indices(part, shards):
-    """The rows of a data set that was selected or shuffled and not written anew, in their order."""
+    """The rows, in their order, of a data set that was selected or shuffled but not rewritten."""
     names, total = some(shard.name for shard in shards), sum(map(len, part.shards))
     columns = [shard.column(shard.schema.names[0]) for shard in shards]
     rows = np.array([value for column in columns for value in column.to_pylist()])
     if rows.dtype.kind not in "iu" or rows.min() < 0 or rows.max() >= total:
-        raise DataError(f"data_dir: {part.where}: {names} must name some of the {total:,} rows that there are.")
+        raise DataError(f"data_dir: {part.where}: {names} must hold row numbers from 0 to {total - 1:,}.")
     part.notes.append(f"{part.split.name}{names} picks {len(rows):,} of {total:,} rows")
     left = np.setdiff1d(np.arange(total), rows)
     part.passed_over += [(OTHER_SPLITS, part.row(row)) for row in left.tolist()]
@@ -111,7 +111,7 @@ def _indices(part, shards):
 
 
 def detect_tables(view: DirectoryView, recipe: Recipe, test_only: bool = False) -> Parts | None:
-    """Parquet or Arrow files, `train-00000-of-00002.parquet` or `train/0000.parquet`, perhaps in a folder of theirs."""
+    """Parquet or Arrow files, `train-00000-of-00002.parquet` or `train/0000.parquet`, perhaps in a subfolder."""
     if view.path is None:
         if any(name.lower().endswith(ENDINGS) for name in view.files) and not len(view.list_images().names):
             raise DataError(f"data_dir: {view.name} holds Parquet or Arrow files; unzip it once.")
@@ -127,7 +127,7 @@ def detect_tables(view: DirectoryView, recipe: Recipe, test_only: bool = False) 
         info = next(iter(info.values())) if len(info) == 1 else {}
     parts = [_part(view, split, infos, info) for split in group(files)]
     if not any(part.split.kind == "train" for part in parts) and len(parts) > 1:
-        # What holds no images is a table of something else.
+        # A table without images is about something else.
         tables = [part for part in parts if part.split.kind is None and not part.held()]
         if len(tables) < len(parts):
             others += [(ENDING, name) for part in tables for name in part.split.files]
@@ -140,14 +140,14 @@ def detect_tables(view: DirectoryView, recipe: Recipe, test_only: bool = False) 
 
 def _part(view, split, infos, info):
     paths = [view.path / name for name in split.files]
-    first = str(paths[0])  # training and validation have rows of the same numbers
+    first = str(paths[0])  # distinguishes the rows of training and validation, which have the same numbers
 
     def prepare(part):
         part.paths, part.info, part.info_name = paths, info if isinstance(info, dict) else {}, infos
         if len({os.path.splitext(path)[1].lower() for path in paths}) > 1:
             raise DataError(
-                f"data_dir: {view.name} holds the same split in several formats ({some(split.files)}): which is the "
-                "data? Leave only that one there."
+                f"data_dir: {view.name} holds the same split in several formats ({some(split.files)}). Keep only one "
+                "of them."
             )
         part.notes += check_complete(view.name, split.files)
 
@@ -155,7 +155,7 @@ def _part(view, split, infos, info):
 
 
 def _tables(view):
-    """`(paths of Parquet and Arrow files, (reason, path) of what lies beside them)`, in a view of few folders."""
+    """`(paths of Parquet and Arrow files, (reason, path) of the other files)`, in a view of few folders."""
     found, others, waiting = [], [], [("", view.files, view.folders)]
     while waiting:
         prefix, files, folders = waiting.pop()
@@ -176,7 +176,7 @@ def _tables(view):
 
 
 def _entries(path):
-    """`(files, folders)` in a folder; None if it is one of images, of which there may be many."""
+    """`(files, folders)` in a folder; None if it holds images, which may be many."""
     files, folders = [], []
     patient = kind_of(path.name) is not None or path.name == "data"
     try:
@@ -196,7 +196,7 @@ def _entries(path):
 
 
 def _require_one_reading(view, parts):
-    """Images that lie in folders beside the tables could be what is meant."""
+    """Check that there are no folders of images beside the tables, which could be meant instead."""
     held = next((part for part in parts if part.split.kind == "train"), parts[0]).held()
     listing = view.list_images()
     with_images = [name for name, count in zip(listing.directories, listing.counts, strict=True) if name and count]
@@ -205,14 +205,14 @@ def _require_one_reading(view, parts):
     if len(listing.names) and not held:
         part = parts[0]
         raise DataError(
-            f"data_dir: {view.name}/{part.split.files[0]} lies beside images and holds none (columns: "
-            f"{some(part.columns)}). Save it as CSV if it says what they show; if it does not, say what does: "
+            f"data_dir: {view.name}/{part.split.files[0]} is beside images and holds none (columns: "
+            f"{some(part.columns)}). If it gives their classes, save it as CSV. If not, say where they come from: "
             "classes_from folders, or names."
         )
     if folders and held:
         raise DataError(
             f"data_dir: {view.name} holds images in tables ({parts[0].split.name}) and in folders ({some(folders, 3)})"
-            "; say which are meant: classes_from table, or folders."
+            "; choose by classes_from table, or folders."
         )
 
 
@@ -220,9 +220,9 @@ def _json(view, name):
     try:
         found = json.loads(view.read(name))
     except (ValueError, RecursionError) as error:
-        raise DataError(f"data_dir: {view.name}/{name} is no JSON ({error}).") from None
+        raise DataError(f"data_dir: {view.name}/{name} is not JSON ({error}).") from None
     if not isinstance(found, dict):
-        raise DataError(f"data_dir: {view.name}/{name} holds no JSON object.")
+        raise DataError(f"data_dir: {view.name}/{name} is not a JSON object.")
     return found
 
 
@@ -230,7 +230,7 @@ def _json(view, name):
 
 
 def _sources(view, parts, layout, recipe, test_only, others):
-    """`(training, validation)` of the splits that there are, the one or the other None."""
+    """`(training, validation)` of some splits; one of them may be None."""
     asked = [recipe.training_dir, recipe.validation_dir]
     of = {id(part.split): part for part in parts}
     first, second = choose(view.name, [part.split for part in parts], *asked, test_only)
@@ -238,7 +238,7 @@ def _sources(view, parts, layout, recipe, test_only, others):
     others = others + [
         (OTHER_SPLITS, name) for part in parts if part not in (training, *second) for name in part.shown()
     ]
-    reader = training or second[0]  # what trains decides, so that it is the same column when only validation is read
+    reader = training or second[0]  # training decides, so that validation alone is read from the same column
     image = find_image(reader, recipe.image_column)
     label, notes = find_label(reader, image, recipe.label_column)
     require_columns(reader, image, label)
@@ -267,19 +267,19 @@ def _sources(view, parts, layout, recipe, test_only, others):
         raise DataError(f"data_dir: {view.name} has no labels.")
     for part in hidden:
         others += [*part.passed_over, *((NO_LABEL, part.row(row)) for row in part.all_rows())]
-    # What belongs to neither part is told with the first.
+    # What belongs to neither part is listed with the first.
     told = found or validation
     told = replace(told, passed_over=_by_reason(others, told.passed_over), notes=(*told.notes, *notes))
     return (told, validation) if found else (None, told)
 
 
 def _require_same_classes(training, part, label):
-    """Numbers are no classes of a training part whose classes have names."""
+    """Check that numbers of a part can be matched with the classes of the training part, which may have names."""
     numbers = any(isinstance(value, int) for value in part.codes(label)[0])
     if training.class_names(label) and not part.class_names(label) and numbers:
         raise DataError(
-            f"data_dir: {part.where}: column {label} holds numbers, and nothing says which of the classes of "
-            f"{training.where} they are."
+            f"data_dir: {part.where}: column {label} holds numbers, and nothing says which classes of "
+            f"{training.where} they mean."
         )
 
 
@@ -292,15 +292,15 @@ def _by_reason(pairs, known=()):
 
 
 def _split_rows(training, second, label):
-    """`(training, second, passed over)` where a column says which split each row belongs to."""
+    """`(training, second, passed over)`, divided by the column that names the split of each row, if there is one."""
     for part in (training, *second):
         column, kinds = split_column(part, label) or (None, None)
         if column is None or set(kinds) <= {part.split.kind}:
             continue
         if second or "train" not in kinds:
             raise DataError(
-                f"data_dir: {part.where}: column {column} puts rows into other splits than their file does; say which "
-                "file or folder to validate on: validation_dir."
+                f"data_dir: {part.where}: column {column} and the file put rows into different splits. Name the file "
+                "or folder to validate on: validation_dir."
             )
         kinds = {kind: part.take(np.flatnonzero(kinds == kind)) for kind in ("train", "val", "test", None)}
         for taken in kinds.values():
@@ -312,13 +312,13 @@ def _split_rows(training, second, label):
 
 
 def _minus_is_a_class(part, label):
-    """Whether -1, which otherwise says that there is no label, is one of the two classes -1 and 1."""
+    """Whether -1 is one of the two classes -1 and 1. Otherwise it means that there is no label."""
     values, _ = part.codes(label)
     return part.class_names(label) is None and set(values) == {-1, 1}
 
 
 def _source(part, image, label, signed, layout):
-    """The rows with a label: -1, or nothing, is how hidden ones are written. None where no row has any."""
+    """`LabeledImages` of the rows with a label; None if no row has one. A hidden label is -1 or missing."""
     names, (values, codes) = part.class_names(label), part.codes(label)
     used = [values[code] for code in np.unique(codes[codes >= 0])]
     used = [value for value in used if value != -1 or signed or isinstance(value, bool)]

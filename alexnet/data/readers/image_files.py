@@ -1,4 +1,4 @@
-"""Images as files in folders: their classes by folders, file names or tables, which must not contradict."""
+"""Images as files in folders. Their classes come from folders, file names or tables, which must not contradict."""
 
 import os
 from dataclasses import replace
@@ -19,13 +19,17 @@ from alexnet.recipe import Recipe
 
 LAYOUTS = (
     "class folders, train/ and val/ with class folders, images named by class and number (cat.0.jpg), images beside a "
-    "CSV, ImageNet as Kaggle or as ILSVRC ships it, an .npz with x_train and y_train, a data set of Hugging Face, "
-    "a packed set, or a .zip of one of these"
+    "CSV, ImageNet from Kaggle or in ILSVRC's tars, an .npz with x_train and y_train, a data set of Hugging Face, a "
+    "packed set, or a .zip of one of these"
 )
 
 
 def detect(view: DirectoryView, recipe: Recipe, test_only: bool = False) -> Parts | None:
-    """Files in folders; a detector, as `readers.DETECTORS` has them. Tables, folders and names must not contradict."""
+    """Image files in folders. A detector for `readers.DETECTORS`.
+
+    Raises:
+        DataError: nothing tells the classes, or tables, folders and names contradict each other.
+    """
     listing = view.list_images()
     if not len(listing.names):
         return None
@@ -41,8 +45,7 @@ def detect(view: DirectoryView, recipe: Recipe, test_only: bool = False) -> Part
     ):
         if not readings:
             raise DataError(
-                f"data_dir: {view.name}: classes_from is table, but no table there names its images. "
-                + "; ".join(remarks)
+                f"data_dir: {view.name}: classes_from is table, but no table names the images. " + "; ".join(remarks)
             )
         return _second_part(view, listing, recipe, *table_sources.to_sources(view, listing, readings, remarks))
     if by_folder.question:
@@ -54,12 +57,12 @@ def detect(view: DirectoryView, recipe: Recipe, test_only: bool = False) -> Part
         remarks += notes
     for reading in readings:
         if reading.table.name != used:
-            why = "no column of it names their classes" if reading.part in ("val", "test") else "they say the classes"
+            why = "no column names their classes" if reading.part in ("val", "test") else "they tell the classes"
             remarks.append(f"{reading.table.name} is not used beside the folders: {why}")
     source = training if training is not None else validation
     if source is None:
         raise DataError(
-            f"data_dir: {view.name} holds images, but nothing that says what they show; understood are {LAYOUTS}."
+            f"data_dir: {view.name} holds images, but nothing that tells their classes. Supported layouts: {LAYOUTS}."
             + by_folder.hint
             + "".join(f" {remark[0].upper()}{remark[1:]}." for remark in remarks)
         )
@@ -76,10 +79,10 @@ def detect(view: DirectoryView, recipe: Recipe, test_only: bool = False) -> Part
 
 
 def _second_part(view, listing, recipe, training, validation):
-    """The same, with a validation part where the user or lists of parts say one and nothing else did.
+    """`(training, validation)`. If there is no validation part yet, it comes from the user or from lists of parts.
 
     Raises:
-        DataError: nothing says what the images show that the user names.
+        DataError: the images that the user names have no classes, or they are all images.
     """
     if training is None or validation is not None:
         return training, validation
@@ -88,7 +91,7 @@ def _second_part(view, listing, recipe, training, validation):
         inside = np.array([folder in f"/{listing.names[index]}" for index in training.indices.tolist()])
         if inside.all() or not inside.any():
             raise DataError(
-                f"data_dir: validation_dir: nothing says what images in {recipe.validation_dir} show, or it holds all."
+                f"data_dir: validation_dir: {recipe.validation_dir} holds no images with classes, or all of them."
             )
         validation = replace(training.take(np.flatnonzero(inside)), origin=folder[1:], passed_over=(), notes=())
         return training.take(np.flatnonzero(~inside)), validation
@@ -97,17 +100,17 @@ def _second_part(view, listing, recipe, training, validation):
 
 
 def _without(source, names):
-    """A source that does not count some files as passed over, since they serve."""
+    """The source without `names` among the files that are passed over, because they are used."""
     names = set(names)
     passed_over = [(reason, [name for name in found if name not in names]) for reason, found in source.passed_over]
     return replace(source, passed_over=merge_passed_over(passed_over))
 
 
 def _table_counts(by_folder, readings, listing):
-    """Whether tables say the classes and not folders.
+    """Whether tables tell the classes, and not folders.
 
     Raises:
-        DataError: both do, and not the same.
+        DataError: both do, and they differ.
     """
     clear = [reading for reading in readings if reading.question is None]
     if by_folder.question:
@@ -129,15 +132,17 @@ def _table_counts(by_folder, readings, listing):
             (differ, common) = compared[reading.label_column]
             if reading.by_name or 2 * common > len(by_image):
                 raise DataError(
-                    f"data_dir: the folders and column {reading.label_column} of {reading.table.name} say different "
-                    f"classes, of {differ:,} of {common:,} images; say which count: classes_from (folders or table)."
+                    f"data_dir: the folders and column {reading.label_column} of {reading.table.name} give different "
+                    f"classes for {differ:,} of {common:,} images. Decide by classes_from (folders or table)."
                 )
     return splits and "val" not in by_folder.classes
 
 
 def _tables(view, listing, recipe):
-    """`(view, file, name to show, part or None)` of the tables that may be about a view's images: around the images'
-    folders, beside them, in the folders of parts and in the one that the user trains on."""
+    """`(view, file, name to show, part or None)` of the tables that may be about a view's images.
+
+    They are around the images' folders, beside them, in the folders of parts, or in the one that the user trains on.
+    """
     root, found, prefix = FolderNode.of(listing), [], ""
 
     def add(view, prefix, part):
@@ -174,7 +179,7 @@ def _tables(view, listing, recipe):
 
 
 def from_class_folders(view):
-    """The images of a view whose folders are the classes, whatever they are called."""
+    """The images of a view whose folders are the classes, whatever their names."""
     listing = view.list_images()
     if not len(listing.names):
         raise DataError(f"data_dir: {view.name} holds no images.")
@@ -187,7 +192,7 @@ def from_class_folders(view):
 
 
 def _from_folders(view, listing, by_folder):
-    """`(training or None, validation or None, passed_over)` of a `FolderReading` that says classes."""
+    """`(training or None, validation or None, passed_over)` of a `FolderReading` with classes."""
     labels = np.full(len(listing.names), -1, np.int64)
     part_of_image = np.zeros(len(listing.names), np.int8)
     reasons = np.zeros(len(listing.names), np.int8)
@@ -240,7 +245,7 @@ def _from_folders(view, listing, by_folder):
 
 
 def _class_by_image(listing, by_folder):
-    """`{number of an image: its class}` of a `FolderReading`, by folders only."""
+    """`{number of an image: its class}` of a `FolderReading`, without classes from file names."""
     found, first = {}, 0
     paths = {path: name for part in by_folder.classes.values() for path, name in part.items() if name is not None}
     for directory, count in zip(listing.directories, listing.counts.tolist(), strict=True):
@@ -252,7 +257,7 @@ def _class_by_image(listing, by_folder):
 
 
 def _left_out(listing, left, reasons, kinds):
-    """`passed_over` of the images that `left` marks, by the number of their reason."""
+    """`passed_over` of the images in the mask `left`, given the index of each one's reason in `kinds`."""
     found = []
     for number, kind in enumerate(kinds):
         if len(indices := np.flatnonzero(left & (reasons == number))):
@@ -261,7 +266,7 @@ def _left_out(listing, left, reasons, kinds):
 
 
 def _above(directory, paths):
-    """The longest of `paths` that is `directory` or above it, None if none is."""
+    """The longest of `paths` that is `directory` or a folder above it; None if there is none."""
     path = directory
     while True:
         if path in paths:

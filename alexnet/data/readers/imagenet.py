@@ -1,4 +1,4 @@
-"""ImageNet's challenge of 2012: as Kaggle ships it, and as its own tar files."""
+"""Reads ImageNet's challenge of 2012: as Kaggle distributes it, and from its original tar files."""
 
 import csv
 import io
@@ -23,7 +23,7 @@ META, TRUTH = "meta.mat", "ILSVRC2012_validation_ground_truth.txt"
 
 
 def detect_kaggle(view: DirectoryView, recipe: Recipe, test_only: bool = False) -> Parts | None:
-    """`train/<wnid>/*.JPEG`, and validation images in one folder with their classes in a table."""
+    """`train/<wnid>/*.JPEG`, and validation images in one folder whose classes are in a table."""
     if MAPPING not in view.files or not view.has(IMAGES):
         return None
     layout, images = "ImageNet as Kaggle ships it", view.sub(IMAGES)
@@ -54,9 +54,9 @@ def detect_kaggle(view: DirectoryView, recipe: Recipe, test_only: bool = False) 
 
 
 def detect_tars(view: DirectoryView, recipe: Recipe, test_only: bool = False) -> Parts | None:
-    """The tar files of image-net.org, read in place: a tar of a thousand tars, and one of validation images.
+    """The tar files of image-net.org, read in place: one with a thousand tars, and one of validation images.
 
-    What the latter show stands in the development kit, as a folder or a `.tar.gz`.
+    The classes of validation images are in the development kit, a folder or a `.tar.gz`.
     """
     names = [name for name in (TRAINING_TAR, VALIDATION_TAR) if name in view.files]
     if not names or view.path is None:
@@ -64,7 +64,7 @@ def detect_tars(view: DirectoryView, recipe: Recipe, test_only: bool = False) ->
     try:
         return _find_tars(view, test_only)
     except (tarfile.TarError, EOFError, zlib.error, struct.error) as error:
-        raise DataError(f"data_dir: {view.name}: a tar is damaged or not whole ({error}).") from None
+        raise DataError(f"data_dir: {view.name}: a tar is damaged or incomplete ({error}).") from None
     except OSError as error:
         raise DataError(
             f"data_dir: {error.filename or view.name} cannot be read ({error.strerror or error})."
@@ -92,12 +92,12 @@ def _find_tars(view, test_only):
         if validation is not None:
             training = training.relabeled(classes)
     if training is None and validation is None:
-        raise DataError(f"data_dir: {view.name} holds {VALIDATION_TAR}, but no {DEVKIT}, which says what it shows.")
+        raise DataError(f"data_dir: {view.name} holds {VALIDATION_TAR}, but not {DEVKIT}, which has its classes.")
     return training, validation
 
 
 def _devkit(view):
-    """`(class ids, labels of the validation images in the order of their names)`, or None without a kit."""
+    """`(class ids, labels of the validation images in the order of their names)`; None without a development kit."""
     if DEVKIT in view.folders:
         kit = view.sub(DEVKIT)
         kit = kit.sub("data") if "data" in kit.folders else kit
@@ -109,11 +109,11 @@ def _devkit(view):
                 if member.isreg() and os.path.basename(member.name) in (META, TRUTH):
                     wanted[os.path.basename(member.name)] = kit.extractfile(member).read()
         if len(wanted) < 2:
-            raise DataError(f"data_dir: {DEVKIT}.tar.gz holds no {META} or no {TRUTH}.")
+            raise DataError(f"data_dir: {DEVKIT}.tar.gz lacks {META} or {TRUTH}.")
         meta, truth = wanted[META], wanted[TRUTH]
     else:
         return None
-    from scipy.io import loadmat  # here and not above: it takes a moment
+    from scipy.io import loadmat  # here, not above: it takes a moment
 
     try:
         synsets = np.atleast_1d(loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"])
@@ -121,5 +121,5 @@ def _devkit(view):
         classes = sorted(wnids.values())
         number = {key: classes.index(wnid) for key, wnid in wnids.items()}
         return classes, [number[int(line)] for line in truth.split()]
-    except Exception as error:  # scipy raises whatever it stumbles over
+    except Exception as error:  # on damaged files SciPy raises many kinds
         raise DataError(f"data_dir: {META} or {TRUTH} of {DEVKIT} cannot be used ({type(error).__name__}).") from None

@@ -1,4 +1,4 @@
-"""Text, JSON and MATLAB files that name images and so say which part they belong to: `train.txt`, `test_list.mat`."""
+"""Text, JSON and MATLAB files that list the images of a part: `train.txt`, `test_list.mat`."""
 
 import csv
 import io
@@ -16,18 +16,18 @@ from alexnet.data.source import ENDING, NO_LIST, OTHER_SPLITS
 from alexnet.packages import install, optional
 
 ENDINGS = (".txt", ".lst", ".json", ".mat")
-_MOST = 40  # files in one folder; where there are more, each is about one image
+_MOST = 40  # files in one folder; if there are more, each is probably about one image
 _LARGEST = 64 * 2**20
 _SPLITS = {"train", "test"}, {"train", "val"}, {"train", "val", "test"}
 
 
 @dataclass
 class NameList:
-    """A file that names images.
+    """A file that lists images.
 
     Attributes:
-        path: Relative to the data set.
-        images: Numbers of the images that it names, sorted, int64.
+        path: The file, relative to the data set.
+        images: Numbers of the listed images, sorted, int64.
     """
 
     path: str
@@ -35,8 +35,8 @@ class NameList:
 
 
 def find_files(listing):
-    """`{path: part}` of the files that are called as lists of parts are: `"train"`, `"val"`, `"test"`, `"trainval"`,
-    or `"split"` for one about several parts."""
+    """`{path: part}` of the files with names of lists of parts. The part is `"train"`, `"val"`, `"test"`, `"trainval"`,
+    or `"split"` for a file about several parts."""
     folders = {}
     for reason, names in listing.passed_over:
         for name in names if reason == ENDING else ():
@@ -58,8 +58,8 @@ def _part(path):
 
 
 def read_lines(view, path):
-    """The rows of a text file, each a list of its fields; lines that begin with # are none. Empty where the lines do
-    not have equally many."""
+    """The rows of a text file, each a list of its fields, without lines that begin with #. An empty list if the rows
+    do not all have the same number of fields."""
     text = _read(view, path).decode("utf-8", errors="replace")
     lines = [line for line in text.removeprefix("\ufeff").splitlines() if line.strip() and not line.startswith("#")]
     if not lines:
@@ -85,22 +85,22 @@ def _read(view, path):
 
 
 def load_mat(view, name, content):
-    """The variables in a file of MATLAB's.
+    """The variables in one of MATLAB's files.
 
     Raises:
-        DataError: it cannot be read, or SciPy is not there.
+        DataError: it cannot be read, or SciPy is not installed.
     """
     loader = optional("scipy.io")
     if loader is None:
         raise DataError(f"data_dir: {view.name} holds .mat files, which need SciPy. {install('scipy')}")
     try:
         return loader.loadmat(io.BytesIO(content), squeeze_me=True)
-    except Exception as error:  # SciPy raises whatever it stumbles over
+    except Exception as error:  # on damaged files SciPy raises many kinds
         raise DataError(f"data_dir: {view.name}/{name} cannot be read ({type(error).__name__}: {error}).") from None
 
 
 def _columns(view, path):
-    """`{any name: values}` of what may be a list of images in a file."""
+    """`{any key: values}` of all columns in a file that may list images."""
     ending = os.path.splitext(path)[1].lower()
     if ending == ".mat":
         arrays = load_mat(view, path, _read(view, path)).items()
@@ -120,7 +120,7 @@ def _columns(view, path):
 
 
 def _texts(value):
-    """All text in lists; of objects the values."""
+    """All text in nested lists, and in the values of objects."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, (list, dict)):
@@ -129,12 +129,12 @@ def _texts(value):
 
 
 def _numbered(view, path):
-    """`{part: names}` of a file of numbers of images with 1 for training, and `images.txt` beside it, which says whose
-    numbers they are."""
+    """`{part: names}` of a file with an image's number and a flag in each line, 1 for training. `images.txt` beside it
+    has the names for the numbers."""
     rows = read_lines(view, path)
     try:
         names = dict(read_lines(view, os.path.join(os.path.dirname(path), "images.txt")))
-    except (DataError, ValueError, OSError):  # there is none, or one of another form
+    except (DataError, ValueError, OSError):  # it is missing, or has a different form
         return {}
     if not rows or len(rows[0]) != 2 or {flag for _, flag in rows} - {"0", "1"}:
         return {}
@@ -145,13 +145,13 @@ _FLAGS = ("train", "1"), ("test", "0")
 
 
 def read_lists(view, listing, indices):
-    """`({part: [NameList]}, notes)` of the lists that name images of a listing; a note on each that names other files.
+    """`({part: [NameList]}, notes)` of the lists of a listing's images, with a note on each that names other files.
 
     Args:
-        view, listing: Of the data set.
+        view, listing: Those of the data set.
         indices: Which of its images count.
     """
-    columns = {}  # of all files, as matching them goes through all images
+    columns = {}  # collected from all files, because each matching goes through all images
     found, notes = {}, []
     for path, part in find_files(listing).items():
         try:
@@ -173,16 +173,16 @@ def read_lists(view, listing, indices):
             found.setdefault(part, []).append(NameList(path, indices[np.unique(images[images >= 0])]))
             if left := [columns[best][row] for row in np.flatnonzero(images < 0).tolist()]:
                 absent = int((csv_labels.Files(listing.names).match({"": left})[""][0] == csv_labels.NONE).sum())
-                notes += [f"{path} names {absent:,} images that are not there"] * bool(absent)
+                notes += [f"{path} names {absent:,} images that do not exist"] * bool(absent)
         elif (images != csv_labels.NONE).any():
-            notes.append(f"{path} is not used: {named:,} of its {len(images):,} lines name one image")
+            notes.append(f"{path} is not used: only {named:,} of its {len(images):,} lines name one image")
     return found, notes
 
 
 def split(view, listing, source):
-    """`(training, validation or None, paths of the lists)` of a source, by the lists of parts that lie there.
+    """`(training, validation or None, paths of the lists)`: a source, divided by the data set's lists of parts.
 
-    Lists that contradict each other are not used; a note says so.
+    Lists that contradict each other are not used, and a note says so.
     """
     found, notes = read_lists(view, listing, source.indices)
     if {"train", "val"} <= set(found):

@@ -1,4 +1,4 @@
-"""What names of folders, files and columns say: which split of a data set they hold, classes, masks, or nothing."""
+"""What the names of folders, files and columns say: a split of a data set, classes, masks, or nothing."""
 
 import re
 
@@ -7,30 +7,30 @@ def _set(text):
     return frozenset(text.split())
 
 
-# What splits are called, in one word; everywhere: folders, files, rows of tables, keys of arrays.
+# The words for splits, in the names of folders, files and keys of arrays, and in the rows of tables.
 SPLITS = {
     "train": ("train", "training", "trn"),
     "val": ("val", "valid", "validation", "dev", "holdout", "heldout"),
     "test": ("test", "testing", "tst", "eval", "evaluation"),
 }
-# Images that nobody trains or validates on.
+# Words for images that are for neither training nor validation.
 _OTHERS = _set("pred prediction predictions unlabeled unlabelled extra submission submissions sample")
 SPLIT_OF = {word: split for split, words in SPLITS.items() for word in words}
 PART_OF = SPLIT_OF | dict.fromkeys(_OTHERS, "other")
 SHOWN_AS = {"train": "training", "val": "validation", "test": "test"}  # in messages
-# Columns that say of each row which split it belongs to, and those that say whether it belongs to one.
+# Columns that name the split of each row, and columns that say whether a row belongs to one split.
 SPLIT_COLUMNS = ("split", "subset", "partition", "set", "phase")
 FLAG_COLUMNS = {"isvalid": "val", "isval": "val", "isvalidation": "val", "istest": "test"}
-# Columns of classes, names before numbers; as `plain` makes them.
+# Headers of columns of classes, in the form of `plain`; names come before numbers.
 LABEL_COLUMNS = ("classname", "labelname", "categoryname", "classlabel", "label", "labels", "class", "classes",
                  "category", "target", "classid", "labelid", "categoryid", "classindex")  # fmt: skip
-# Words beside which a part's name is still one: train_images, seg_train, Final_Training, asl_alphabet_test.
+# Words that a part's name may contain: train_images, seg_train, Final_Training.
 _NEUTRAL = _set(
     "image images img imgs jpg jpeg png pic pics picture pictures photo photos frames data dataset datasets "
     "set folder folders dir input inputs raw final seg split splits part parts labels label files all new the "
     "of and for"
 )
-# Of folders that hold a share of the images: images_001, part_2, fold3.
+# Words for folders that hold a share of the images: images_001, part_2, fold3.
 _CONTAINERS = _set(
     "image images img imgs jpg jpeg png pic pics pictures photos frames data dataset part parts fold folds "
     "split splits batch batches set subset folder folders dir chunk shard archive volume disk cv kfold"
@@ -40,7 +40,7 @@ _MASKS = _set(
     "mask masks annotation annotations annot annots trimap trimaps segmentation segmentations "
     "segmentationclass segmentationobject groundtruth gt bbox bboxes xml xmls landmarks contours"
 )
-# What cameras, scanners and programs call their files.
+# Words that cameras, scanners and programs use for their files.
 _CAMERAS = _set(
     "img image images imgs dsc dscf dscn dcim pic pics picture photo photos pxl vid video frame frames scan "
     "scans scanned file untitled screenshot sam mvi gopr capture snapshot page copy isic whatsapp fb signal "
@@ -49,7 +49,7 @@ _CAMERAS = _set(
 
 
 def plain(text):
-    """Letters and digits of a name in lower case: case, spaces and underscores do not count."""
+    """The letters and digits of a name in lower case, so that case, spaces and underscores do not count."""
     return "".join(letter for letter in text.lower() if letter.isalnum())
 
 
@@ -70,12 +70,12 @@ def part_of(name):
 
 
 def is_plain_part(name):
-    """Whether a name says nothing but a part: `train`, `Test set`, `train_images`; not `bullet_train`."""
+    """Whether a name means only a part: `train`, `Test set`, `train_images`; not `bullet_train`."""
     return part_of(name) is not None and all(word in PART_OF or word in _NEUTRAL for word in words(name))
 
 
 def holds_images(name):
-    """Whether a folder of this name is just where the images are: `images`, `jpg`."""
+    """Whether a folder's name says only that it holds images: `images`, `jpg`."""
     found = words(name)
     return bool(found) and all(word in _IMAGES for word in found)
 
@@ -86,20 +86,20 @@ def holds_masks(name):
 
 
 def are_containers(names):
-    """Whether folders are numbered shares of one set, which say nothing about classes: `images_001`, `images_002`."""
+    """Whether folders are numbered shares of one set, which are not classes: `images_001`, `images_002`."""
     stems = {tuple(words(name)) for name in names}
     numbered = all(re.search(r"\d|[ _-][a-e]$", name, re.IGNORECASE) for name in names)
     return len(stems) == 1 and numbered and any(word in _CONTAINERS for word in stems.pop())
 
 
 def is_camera(prefix):
-    """Whether a file name's text before its number says nothing about what is seen: `IMG`, `frame`, `train`."""
+    """Whether the text before a file name's number says nothing about the image: `IMG`, `frame`, `train`."""
     found = words(prefix)
     return not found or all(word in _CAMERAS or word in PART_OF or word in _NEUTRAL for word in found)
 
 
 def folder_part(path):
-    """Which part the folders above a file say that it is in, or None."""
+    """The part that a file is in, by the folders above it; None if they do not say."""
     for folder in path.split("/")[:-1]:
         if is_plain_part(folder) and (part := part_of(folder)):
             return part

@@ -1,4 +1,4 @@
-"""A packed set: images decoded once and kept in a few large files, which training reads at random."""
+"""Reads a packed set: images decoded once and stored in a few large files, with random access."""
 
 import bisect
 import hashlib
@@ -21,14 +21,14 @@ from alexnet.progress import progress
 from alexnet.recipe import Recipe
 
 VERSION = 1
-# What is packed, when it is whole, and while it is not: the names of files and keys are those of version 1.
+# Describe the packed images when packing is complete, and before that. The names of files and keys are of version 1.
 MANIFEST, SPEC = "packed.json", "plan.json"
 # Each image can be read alone.
 _READ_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
 
 
 def detect(view: DirectoryView, recipe: Recipe, test_only: bool = False) -> Parts | None:
-    """A folder that `python -m alexnet pack` wrote; a detector, as `readers.DETECTORS` has them."""
+    """A folder that `python -m alexnet pack` wrote. A detector for `readers.DETECTORS`."""
     return load_packed(view.path) if view.path and is_packed(view.path) else None
 
 
@@ -36,9 +36,9 @@ class PackedReader(ImageReader):
     """One part of a packed folder. Any number of threads may read it.
 
     Args:
-        folder: Where it lies.
-        shards: `(file name, images)` of each shard.
-        names: `PackedStrings` that the images had.
+        folder: The folder's path.
+        shards: `(file name, number of images)` of each shard.
+        names: `PackedStrings`, the images' original names.
         size: Side of the squares in pixels.
         encoding: `"raw"` or `"jpeg"`.
         pixel_stats: `PixelStats` of all training images.
@@ -63,13 +63,15 @@ class PackedReader(ImageReader):
         return os.path.join(self.folder, self.names[index])
 
     def image(self, index, size):
-        """As `ImageReader.image`.
+        """See `ImageReader.image`.
 
         Raises:
             DataError: `size` is larger than that of the squares.
         """
         if size > self.size:
-            raise DataError(f"data_dir: {self.folder} is packed at {self.size} pixels; resize {size} asks for more.")
+            raise DataError(
+                f"data_dir: {self.folder} is packed at {self.size} pixels, but resize {size} asks for more."
+            )
         record = self._read(index)
         if self.encoding == "jpeg":
             return decoding.decode_image(record, size, self.name(index))
@@ -82,7 +84,7 @@ class PackedReader(ImageReader):
         shard = bisect.bisect_right(self._ends, index)
         place = int(index - (self._ends[shard - 1] if shard else 0))
         try:
-            # One by one: that spreads over threads, and a damaged record spoils no other.
+            # One record at a time: this spreads over threads, and a damaged record does not affect others.
             return self._reader(shard).read([place])[0]
         except (RuntimeError, IndexError) as error:
             reason = str(error).partition(";")[0]
@@ -119,7 +121,7 @@ def array_record_module():
 
 
 def is_packed(folder: str | os.PathLike) -> bool:
-    """Whether a folder holds packed images, finished or not."""
+    """Whether a folder holds a packed set, complete or not."""
     return any((Path(folder) / name).is_file() for name in (MANIFEST, SPEC))
 
 
@@ -127,7 +129,7 @@ def load_packed(folder: str | os.PathLike) -> tuple[LabeledImages | None, Labele
     """`(training, validation)` sources of a packed folder; one of them may be None.
 
     Raises:
-        DataError: it is unfinished, of another version or not whole.
+        DataError: it is unfinished, damaged or of a different version.
     """
     folder = Path(folder)
     array_record_module()
@@ -136,8 +138,8 @@ def load_packed(folder: str | os.PathLike) -> tuple[LabeledImages | None, Labele
     if damaged:
         more = f" and {len(damaged) - 3} more" if len(damaged) > 3 else ""
         raise DataError(
-            f"data_dir: {folder}: {', '.join(damaged[:3])}{more} {'is' if len(damaged) == 1 else 'are'} missing or cut "
-            "off; the same pack command writes only what is missing."
+            f"data_dir: {folder}: {', '.join(damaged[:3])}{more} {'is' if len(damaged) == 1 else 'are'} missing or "
+            "truncated. Run the same pack command again: it writes only what is missing."
         )
     pixel_stats = PixelStats.from_json(manifest["colors"]) if manifest["colors"] else None
     size, encoding = manifest["plan"]["size"], manifest["plan"]["encoding"]
@@ -147,7 +149,7 @@ def load_packed(folder: str | os.PathLike) -> tuple[LabeledImages | None, Labele
         try:
             with np.load(folder / files["labels"]["file"], allow_pickle=False) as arrays:
                 labels, names = arrays["labels"], PackedStrings(arrays["text"].tobytes(), arrays["ends"])
-        except Exception as error:  # zipfile, zlib and NumPy have their own
+        except Exception as error:  # zipfile, zlib and NumPy raise their own kinds
             raise DataError(f"data_dir: {folder / files['labels']['file']} cannot be read ({error}).") from None
         shards = [(shard["file"], shard["images"]) for shard in files["shards"] if shard["images"]]
         reader = PackedReader(folder, shards, names, size, encoding, pixel_stats)
@@ -156,10 +158,10 @@ def load_packed(folder: str | os.PathLike) -> tuple[LabeledImages | None, Labele
 
 
 def verify(folder: str | os.PathLike) -> list[tuple[str, str]]:
-    """`(file name, what is wrong)` of each damaged file of a packed folder, found by reading all of them.
+    """`(file name, what is wrong)` of each damaged file of a packed folder. Reads all files.
 
     Raises:
-        DataError: it is unfinished or of another version.
+        DataError: it is unfinished, or of a different version.
     """
     folder = Path(folder)
     files = list(_files(read_manifest(folder)))
@@ -169,13 +171,13 @@ def verify(folder: str | os.PathLike) -> list[tuple[str, str]]:
         if size != file["bytes"]:
             damaged.append((file["file"], "is missing" if size is None else f"has {size:,} bytes of {file['bytes']:,}"))
         elif sha256_of(folder / file["file"]) != file["sha256"]:
-            damaged.append((file["file"], "has another checksum"))
+            damaged.append((file["file"], "has a different checksum"))
     return damaged
 
 
 def read_manifest(folder):
     if not (folder / MANIFEST).is_file():
-        raise DataError(f"data_dir: {folder} is not packed to its end; the same pack command continues.")
+        raise DataError(f"data_dir: {folder} is not packed completely. Run the same pack command again to continue.")
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         version = manifest["plan"]["version"]

@@ -1,4 +1,4 @@
-"""Arrow and Parquet files: their columns, and the images in them. Needs pyarrow."""
+"""Reads Arrow and Parquet files: their columns, and the images in them. Needs pyarrow."""
 
 import os
 import threading
@@ -16,11 +16,11 @@ ENDINGS = (".parquet", ".pq", ".arrow", ".feather")
 
 
 class ColumnReader(EncodedReader):
-    """A column of images in several pieces, each with as many rows as `lengths` says.
+    """A column of images in several pieces.
 
     Args:
-        name: What images are called in messages, with their number.
-        lengths: Rows of each piece.
+        name: The name of images in messages, where the row's number follows it.
+        lengths: How many rows each piece has.
     """
 
     def __init__(self, name, lengths):
@@ -34,11 +34,11 @@ class ColumnReader(EncodedReader):
         return f"{self._name} row {index}"
 
     def pieces(self, indices):
-        """In which piece each row lies."""
+        """The number of the piece that holds each row."""
         return np.searchsorted(self._ends, indices, side="right")
 
     def piece(self, number):
-        """The column's part `number`, an Arrow array."""
+        """The column's piece `number`, an Arrow array."""
         raise NotImplementedError
 
     def read(self, index):
@@ -46,7 +46,7 @@ class ColumnReader(EncodedReader):
         row = int(index) - (int(self._ends[number - 1]) if number else 0)
         value = self.piece(number)[row].as_py()
         content = value.get("bytes") if isinstance(value, dict) else value
-        if content is None:  # perhaps with a path to the file; whatever lies there is not the data set's
+        if content is None:  # there may be a path to a file, but that file is not part of the data set
             raise OSError("it holds no bytes")
         if len(content) > LARGEST:
             raise OSError(f"it has {len(content):,} bytes")
@@ -54,7 +54,7 @@ class ColumnReader(EncodedReader):
 
 
 class ArrowReader(ColumnReader):
-    """Memory-mapped Arrow arrays: reading copies the image and nothing else."""
+    """Memory-mapped Arrow arrays: reading copies only the image."""
 
     def __init__(self, name, chunks):
         super().__init__(name, [len(chunk) for chunk in chunks])
@@ -65,8 +65,8 @@ class ArrowReader(ColumnReader):
 
 
 class ParquetReader(ColumnReader):
-    """Row groups of Parquet files, or batches of compressed Arrow files. One can only be read whole, so the last few
-    are kept.
+    """Row groups of Parquet files, or batches of compressed Arrow files. Each can only be read whole, so the last few
+    stay in memory.
 
     Args:
         groups: `(rows, function that reads the column)` of each.
@@ -83,7 +83,7 @@ class ParquetReader(ColumnReader):
     def piece(self, number):
         import pyarrow
 
-        with self._lock:  # two threads that need the same group shall not read it twice
+        with self._lock:  # so that two threads that need the same group do not both read it
             if number not in self._kept:
                 try:
                     self._kept[number] = self._groups[number][1]()
@@ -95,7 +95,7 @@ class ParquetReader(ColumnReader):
             return self._kept[number]
 
     def images(self, indices, size):
-        order = np.argsort(self.pieces(indices), kind="stable")  # each group once for a batch
+        order = np.argsort(self.pieces(indices), kind="stable")  # reads each group once per batch
         found = super().images(np.asarray(indices)[order], size)
         return [found[place] for place in np.argsort(order)]
 
@@ -104,9 +104,9 @@ class Shard:
     """One file of a table.
 
     Attributes:
-        path: Where it lies.
-        name: The file's own name.
-        schema: Arrow's, of its columns.
+        path: The file's path.
+        name: The file's name, without folders.
+        schema: Arrow's schema of its columns.
     """
 
     def __init__(self, path, schema):
@@ -150,7 +150,7 @@ class ParquetShard(Shard):
         try:
             batches = self._file.iter_batches(batch_size=count, row_groups=groups, columns=[name])
             return next((batch.column(name).to_pylist() for batch in batches), [])
-        except (OSError, pyarrow.ArrowException):  # a damaged group costs the images in it, not those of the others
+        except (OSError, pyarrow.ArrowException):  # a damaged group affects only its own images
             return []
 
     def groups(self, name):
@@ -163,7 +163,7 @@ class ParquetShard(Shard):
 
 
 class StreamShard(Shard):
-    """What `datasets` writes; mapped into memory, never read as a whole."""
+    """Arrow's stream format, which `datasets` writes. It is mapped into memory and never read as a whole."""
 
     def __init__(self, path, table):
         super().__init__(path, table.schema)
@@ -180,12 +180,12 @@ class StreamShard(Shard):
 
 
 class FeatherShard(Shard):
-    """What other programs write: Arrow's file format, Feather. It may be compressed, so batches are read one by one."""
+    """Arrow's file format (Feather), which other programs write. It may be compressed: batches are read one by one."""
 
     def __init__(self, path, mapped):
         self._mapped = mapped
         super().__init__(path, self._open().schema)
-        # Rows are counted in a column that is small: one of images would have to be decompressed.
+        # Rows are counted in a small column: one of images would have to be decompressed.
         widths = [_is_wide(field.type) for field in self.schema]
         reader = self._open([int(np.argmin(widths))] if widths else None)
         self._lengths = [reader.get_batch(i).num_rows for i in range(reader.num_record_batches)]
@@ -228,7 +228,7 @@ def _checked(column):
 
 
 def _valid(array):
-    """The array, if its offsets lie inside of it: a damaged file could lead the reader anywhere."""
+    """The array, after checking its offsets: those of a damaged file could point anywhere in memory."""
     from pyarrow import types
 
     if types.is_struct(array.type):
@@ -250,7 +250,7 @@ def is_binary(kind):
 
 
 def has_bytes(kind):
-    """Whether a column of an Arrow type could be one of images: bytes, or Hugging Face's bytes and path."""
+    """Whether a column of this Arrow type could hold images: bytes, or Hugging Face's struct of bytes and path."""
     from pyarrow import types
 
     if types.is_struct(kind):
@@ -284,7 +284,7 @@ def open_shard(path):
 
 @contextmanager
 def reading(shard):
-    """Errors of pyarrow while a `Shard`, or the file at a path, is read become a `DataError`."""
+    """Turns pyarrow's errors while reading a `Shard`, or the file at a path, into a `DataError`."""
     import pyarrow
 
     try:
@@ -294,5 +294,5 @@ def reading(shard):
 
 
 def reason(error):
-    """The first line of an error of pyarrow."""
+    """The first line of one of pyarrow's errors."""
     return str(error).partition("\n")[0].rstrip(".")

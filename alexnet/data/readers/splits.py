@@ -1,4 +1,4 @@
-"""Which split of a data set a file belongs to, by its name, and which splits are trained and validated on."""
+"""Which split of a data set a file belongs to, by its name, and which splits are for training and validation."""
 
 import itertools
 import posixpath
@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from alexnet.data.errors import DataError
 from alexnet.data.readers.naming import SHOWN_AS, SPLIT_OF
 
-# A set that is called so is the data, whatever lies beside it.
+# A split with such a name is the data to train on, whatever is beside it.
 _NEUTRAL = frozenset(("data", "dataset", "images", "image", "all", "full", "default"))
-# How programs number the files of one table: train-00000-of-00002-<hash>, part-00000-<uuid>-c000.snappy.
+# Programs number the files of one table like this: train-00000-of-00002-<hash>, part-00000-<uuid>-c000.snappy.
 _OF = re.compile(r"(?<![^\W_])(\d{1,9})-of-(\d{1,9})(?![^\W_])")
 _HASH = re.compile(
     r"(?<![a-z0-9])(?:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|(?=[a-f]*\d)[0-9a-f]{8,}|c\d{3})(?![a-z0-9])"
@@ -25,10 +25,10 @@ class Split:
     """A split of a data set.
 
     Attributes:
-        name: As it is shown: a folder, or a file and how many more.
-        key: The words that it is called by: "train", "train extra".
+        name: The name to show: a folder, or a file and how many more there are.
+        key: The words of its name: "train", "train extra".
         kind: "train", "val", "test" or None.
-        place: The folders above it that do not say which split it is.
+        place: The folders above it, without the one that names the split.
         files: Its files, relative to the data set.
     """
 
@@ -45,13 +45,13 @@ class Split:
 
 
 def words(name):
-    """The words of a name, without what only numbers it."""
+    """The words of a name, without numbers, hashes and words for pieces."""
     found = re.split(r"[-._=\s\d]+", _HASH.sub(" ", name.lower()))
     return [word for word in found if word and word not in _PIECES]
 
 
 def kind_of(name):
-    """Which kind of split a name says it is; None if it says none, or several."""
+    """The kind of split that a name says; None if it says none, or several."""
     found = _kinds(name)
     return found.pop() if len(found) == 1 else None
 
@@ -61,7 +61,7 @@ def _kinds(name):
 
 
 def group(paths):
-    """The splits of a set of files: by the file's own name, or by the nearest folder's that says one."""
+    """The splits that some files belong to: by the file's own name, or by the nearest folder that names a split."""
     parents = [posixpath.dirname(path).split("/") for path in paths]
     shared = len(list(itertools.takewhile(lambda level: len(set(level)) == 1, zip(*parents, strict=False))))
     found = {}
@@ -86,16 +86,16 @@ def group(paths):
 
 
 def choose(where, splits, training=None, validation=None, test_only=False):
-    """`(training or None, splits to validate on, the best first)` of some splits.
+    """`(training or None, splits to validate on, the best one first)`.
 
     Args:
         where: The data set, for messages.
-        training: What the user calls the split to train on; None leaves it to their names.
-        validation: The same of the split to validate on.
-        test_only: Whether one to validate on is enough.
+        training: The user's name for the split to train on; None to decide by the splits' names.
+        validation: The user's name for the split to validate on; None as above.
+        test_only: Whether a split to validate on is enough.
 
     Raises:
-        DataError: several could be meant.
+        DataError: there are several candidates.
     """
     left = list(splits)
     if validation is not None:
@@ -105,12 +105,12 @@ def choose(where, splits, training=None, validation=None, test_only=False):
         first = _called(where, left, training, "training_dir")
         left.remove(first)
     if validation is None:
-        second = _only(where, left, "val", "say which: validation_dir")
+        second = _only(where, left, "val", "name one: validation_dir")
         if not second or sum(split.kind == "test" for split in left) == 1:
-            second = second + _only(where, left, "test", "say which: validation_dir")
+            second = second + _only(where, left, "test", "name one: validation_dir")
     if training is not None:
         return first, second
-    if first := _only(where, left, "train", "say which: training_dir"):
+    if first := _only(where, left, "train", "name one: training_dir"):
         return first[0], second
     unknown = [split for split in left if split.kind is None]
     likely = unknown
@@ -120,8 +120,8 @@ def choose(where, splits, training=None, validation=None, test_only=False):
         return likely[0], second
     if unknown and not (test_only and second):
         raise DataError(
-            f"data_dir: {where} has several splits and none that is called train: {_names(splits)}. Say which to "
-            "train on, and perhaps to validate on: training_dir, validation_dir."
+            f"data_dir: {where} has several splits, and none is called train: {_names(splits)}. Name the one to train "
+            "on, and perhaps the one to validate on: training_dir, validation_dir."
         )
     return None, second
 
@@ -135,13 +135,13 @@ def _called(where, splits, name, parameter):
 
 
 def _only(where, splits, kind, how):
-    """The one split of a kind as a list, `[]` if there is none. `train` goes before `train_extra` beside it."""
+    """A list with the only split of a kind; `[]` if there is none. `train` is preferred to `train_extra` beside it."""
     found = [split for split in splits if split.kind == kind]
     if len(found) > 1 and len({split.place for split in found}) == 1:
         plain = [split for split in found if split.key in SPLIT_OF]
         found = plain if len(plain) == 1 else found
     if len(found) > 1:
-        raise DataError(f"data_dir: {where} has several sets of {SHOWN_AS[kind]} images: {_names(found)}; {how}.")
+        raise DataError(f"data_dir: {where} has several splits of {SHOWN_AS[kind]} images: {_names(found)}; {how}.")
     return found
 
 
@@ -150,7 +150,7 @@ def _names(splits):
 
 
 def some(names, most=8):
-    """The first few of some names."""
+    """The first few names as text, and how many more there are."""
     names = list(map(str, names))
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
@@ -159,15 +159,15 @@ def check_complete(where, files):
     """Sentences on what may be missing among the files of one split.
 
     Raises:
-        DataError: something is missing, or there twice, by what the files are called.
+        DataError: by their names, a file is missing or there are two of one.
     """
     stems = {path: posixpath.basename(path) for path in files}
     counted = {path: matches[-1] for path, stem in stems.items() if (matches := list(_OF.finditer(stem)))}
     plain = [path for path in files if path not in counted]
     if counted and plain:
         raise DataError(
-            f"data_dir: {where} holds {plain[0]} beside numbered shards of the same split ({next(iter(counted))}): "
-            "which are the data? Leave only those there."
+            f"data_dir: {where} holds {plain[0]} beside numbered shards of the same split ({next(iter(counted))}). "
+            "Keep only one of these."
         )
     series = {}
     for path, match in counted.items():
@@ -176,8 +176,8 @@ def check_complete(where, files):
         counts = {int(match[2]): path for path, match in matches.items()}
         if len(counts) > 1:
             raise DataError(
-                f"data_dir: {where} holds shards of several saves ({some(counts.values())}): which are the data? Leave "
-                "only those there."
+                f"data_dir: {where} holds shards of several saves ({some(counts.values())}). Keep only those of one "
+                "save."
             )
         (count,) = counts
         found = {}
@@ -207,5 +207,5 @@ def _gaps(files):
         found.sort()
         for (number, path), (after, other) in itertools.pairwise(found):
             if after - number > 1:
-                notes.append(f"between {path} and {other} a number is left out; a file may be missing")
+                notes.append(f"a number is missing between {path} and {other}; a file may be missing")
     return notes[:5]

@@ -1,4 +1,4 @@
-"""Which column of a table says what images show, and which says which images."""
+"""Which column of a table holds the classes, and which one names the images."""
 
 import os
 from collections import Counter
@@ -14,23 +14,23 @@ from alexnet.recipe import nearest
 
 # Tables of published sets whose columns do not say which of them holds the classes.
 _PUBLISHED = ((frozenset(("lesion_id", "image_id", "dx", "dx_type")), "dx"),)
-_FEW = 20  # rows among which classes need not come back
+_FEW = 20  # a table with fewer rows may have each class only once
 
 
 @dataclass
 class TableReading:
-    """What a table says of the images.
+    """What a table says about the images.
 
     Attributes:
-        table: `Table`.
+        table: The `Table`.
         part: `"train"`, `"val"`, `"test"` or None, by the table's name.
         image_column, label_column: Headers; `label_column` names several for one-hot columns.
         images: For each row the number of its image, NONE or SEVERAL.
-        labels: For each row its class, None where it has none.
-        question: What must be decided first, a sentence that names the parameter, or None.
+        labels: For each row its class, None if it has none.
+        question: A sentence on what the user must decide, with the parameter's name; or None.
         candidates: `{header: labels}` of columns that could be the classes.
-        splits: `(header, part of each row)` where a column says it, or None.
-        endings: How many files have another ending than in the table.
+        splits: `(header, part of each row)` if a column names the parts, or None.
+        endings: How many files have a different extension in the table.
     """
 
     table: Table
@@ -49,7 +49,7 @@ class TableReading:
 
     @property
     def found(self):
-        """How many rows lead to one image."""
+        """How many rows name exactly one image."""
         return int((self.images >= 0).sum())
 
 
@@ -60,7 +60,7 @@ def read_all(found, listing, recipe):
         found: `(view, file name, name to show, part or None)` of each table.
 
     Raises:
-        DataError: a table or column that the user names is not there, or a table cannot be read.
+        DataError: a table or column that the user names does not exist, or a table cannot be read.
     """
     if recipe.table is not None:
         names = [shown for _, _, shown, _ in found]
@@ -75,7 +75,7 @@ def read_all(found, listing, recipe):
     for view, name, shown, part in found:
         if part == "other":
             if recipe.table is None and not _is_share(shown):
-                remarks.append(f"{shown} is a sample of a submission by its name and not used")
+                remarks.append(f"{shown} is not used: its name is that of a sample submission")
                 continue
             part = None
         table = csv_labels.read(view, name, recipe.table_encoding)
@@ -100,7 +100,7 @@ def read_all(found, listing, recipe):
 
 
 def _is_share(path):
-    """Whether a table called `sample` is about a share of the images, and no form to fill in: `sample_labels.csv`."""
+    """Whether a table called `sample` is about a share of the images, not a sample submission: `sample_labels.csv`."""
     stem = words(os.path.splitext(os.path.basename(path))[0])
     others = {word for word in words(path) if PART_OF.get(word) == "other"}
     return others == {"sample"} and ("sample" not in stem or bool({"label", "labels", "metadata"} & set(stem)))
@@ -138,7 +138,7 @@ def _read(listing, table, part, recipe, alone):
     images, endings = matches[column]
     if question is None and (name := _doubtful(table.columns[column], images, listing)) is not None:
         question = (
-            f"data_dir: {table.name} has {name} more than once, and files of several parts are called so. Write the "
+            f"data_dir: {table.name} has {name} more than once, and files of several parts have this name. Write the "
             "folder before each name, or give each part a table of its own."
         )
     reading = TableReading(table, part, column, images, question=question, endings=endings)
@@ -149,7 +149,7 @@ def _read(listing, table, part, recipe, alone):
 
 
 def _match(table, columns, listing, part):
-    """`Files.match`; a table about all parts may lead into the folder of any, if no name is in several of them."""
+    """`Files.match`. A table about all parts may name images in the folder of any, if no name is in several of them."""
     chosen = {column: table.columns[column] for column in columns}
     matches = Files(listing.names, part).match(chosen)
     if part is None:
@@ -161,7 +161,7 @@ def _match(table, columns, listing, part):
 
 
 def _doubtful(values, images, listing):
-    """A name that a table has twice, where files of several parts are called so: it may be about each. None if not."""
+    """A name that is twice in a table and belongs to files of several parts, so each row may mean either. Or None."""
     counts = Counter(values)
     rows = [row for row in np.flatnonzero(images >= 0).tolist() if counts[values[row]] > 1]
     if not rows:
@@ -175,12 +175,12 @@ def _doubtful(values, images, listing):
 
 
 def _choose_images(table, matches):
-    """`(header, question)`: the column that matches the files; a question where two lead to different ones."""
+    """`(header, question)`: the column that matches the files; a question if two columns name different files."""
     named = list(matches)
     for fits in (
         lambda column: csv_labels.has_endings(table.columns[column]),
         lambda column: not holds_masks(column),
-        lambda column: 2 * len(set(table.columns[column])) > len(table),  # classes may be numbers that files have, too
+        lambda column: 2 * len(set(table.columns[column])) > len(table),  # classes may match file names, too
         lambda column: plain(column) not in LABEL_COLUMNS,
     ):
         named = [column for column in named if fits(column)] or named
@@ -194,14 +194,14 @@ def _choose_images(table, matches):
         complete = found[best] == rows[best] and found[column] < rows[column]
         if differ and not complete:
             return best, (
-                f"data_dir: columns {best} and {column} of {table.name} both name images, and {differ:,} rows "
-                "different ones; say which column counts: image_column."
+                f"data_dir: columns {best} and {column} of {table.name} name different images in {differ:,} rows. "
+                "Name the column to use: image_column."
             )
     return best, None
 
 
 def choose_labels(reading, recipe):
-    """Fill in a `TableReading` what the classes are, or the question that decides it."""
+    """Fill in the classes of a `TableReading`, or the question that the user must decide."""
     if recipe.label_column is not None:
         _take_named(reading, recipe.label_column)
         return
@@ -233,7 +233,7 @@ def choose_labels(reading, recipe):
             reading.one_hot = tuple(columns)
             return
     if fit and not several and all(_same(others[fit[0]], others[column], rows) for column in fit[1:]):
-        # One reading under several names; text says more than a number.
+        # These columns hold the same classes; text says more than a number.
         text = [column for column in fit if not all(_is_number(label) for label in set(others[column]) - {None})]
         column = (text or fit)[0]
         _take(reading, column, others[column], by_name=bool(named))
@@ -242,7 +242,7 @@ def choose_labels(reading, recipe):
 
 
 def _take_named(reading, asked):
-    """The column that the user names; rows with several classes are left out."""
+    """Take the column that the user names. Rows with several classes are left out."""
     table, column = reading.table, reading.table.find(asked)
     if column is None:
         reading.question = f"data_dir: {table.name} has no column {asked} (label_column). It has {_columns(table)}."
@@ -255,11 +255,11 @@ def _take_named(reading, asked):
 
 
 def _called_classes(table, kinds):
-    """`(columns, question or None)`: those whose names say that they hold classes, and whose values may be such."""
+    """`(columns, question or None)`: the columns whose names mean classes, and whose values could be classes."""
     named = [column for label in LABEL_COLUMNS for column in kinds if plain(column) == label]
     if named and all(kinds[column] == "empty" for column in named):
         where = f"data_dir: {table.name}"
-        return [], f"{where} gives no image a label: column {named[0]} is empty. Name another: label_column."
+        return [], f"{where} gives no image a label: column {named[0]} is empty. Name a different one: label_column."
     named = [column for column in named if kinds[column] != "empty"]
     for columns, column in _PUBLISHED:
         if columns <= set(table.columns):
@@ -271,8 +271,8 @@ def _called_classes(table, kinds):
 
 
 def _name_another(table, column, kind):
-    or_left_out = ", or this one, so that images with several are left out" if kind == "several" else ""
-    return f"data_dir: {table.name}: column {column} {_UNFIT[kind]}; name another one: label_column{or_left_out}."
+    or_left_out = ", or this one to leave out images with several classes" if kind == "several" else ""
+    return f"data_dir: {table.name}: column {column} {_UNFIT[kind]}. Name a different one: label_column{or_left_out}."
 
 
 def _which_column(reading, several, fit):
@@ -282,19 +282,19 @@ def _which_column(reading, several, fit):
         columns = [*several, *fit]
         return (
             f"data_dir: {table.name}: several columns could hold the classes: {', '.join(columns[:6])}"
-            f"{', ...' if len(columns) > 6 else ''}; say which: label_column."
+            f"{', ...' if len(columns) > 6 else ''}; name one: label_column."
         )
     if several:
         return _name_another(table, several[0], "several")
     return (
         f"data_dir: {table.name} names {reading.found:,} images, but none of its columns looks like classes "
-        f"({_columns(table)}); say which one is: label_column."
+        f"({_columns(table)}). Name the one that holds them: label_column."
     )
 
 
 _UNFIT = {
-    "numbers": "holds measured numbers, no classes",
-    "unique": "holds another value in nearly every row, no classes",
+    "numbers": "holds measured numbers, not classes",
+    "unique": "holds a different value in nearly every row, not classes",
     "several": "names several classes for one image",
 }
 
@@ -304,7 +304,7 @@ def _take(reading, column, labels, by_name):
 
 
 def _kind(labels):
-    """What the values of a column are: `empty`, `constant`, `numbers`, `several`, `unique` or `classes`."""
+    """The kind of a column's values: `empty`, `constant`, `numbers`, `several`, `unique` or `classes`."""
     present = [label for label in labels if label is not None]
     distinct = set(present)
     if not distinct:
@@ -321,9 +321,10 @@ def _kind(labels):
 
 
 def _separator(labels):
-    """What stands between several classes of one image; None where each label is one class.
+    """The separator between several classes of one image; None if each label is one class.
 
-    `|` does where classes come back in other company; what also stands in names, only between labels of other images.
+    `|` is a separator if a class occurs in more than one combination. Characters that names may contain are separators
+    only if every part is the label of some other image.
     """
     labels = set(labels) - {None}
     parts = [part.strip() for label in labels for part in label.split("|")]
@@ -349,7 +350,7 @@ def _is_whole(label):
 
 
 def one_hot_columns(columns, rows):
-    """`(headers, class of each row)` of columns of 0 and 1 with one 1 in a row, or None."""
+    """`(headers, class of each row)` of columns of 0 and 1 with at most one 1 in each row, or None."""
     chosen = {
         column: labels
         for column, labels in columns.items()
@@ -366,13 +367,14 @@ def one_hot_columns(columns, rows):
 
 
 def _same(first, second, rows):
-    """Whether two columns cut the rows into the same classes."""
+    """Whether two columns divide the rows into the same classes."""
     pairs = {(a, b) for a, b, row in zip(first, second, rows, strict=True) if row and a is not None and b is not None}
     return len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs})
 
 
 def agrees(labels, images, by_image):
-    """In how many of a table's rows the class is another than `by_image` says, but for its name; and of how many."""
+    """`(differ, common)`: in how many of a table's rows the class differs from that in `by_image`, and how many rows
+    were compared. Classes may have different names."""
     pairs = {}
     for label, image in zip(labels, images.tolist(), strict=True):
         if image >= 0 and label is not None and image in by_image:

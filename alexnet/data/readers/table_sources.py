@@ -1,4 +1,4 @@
-"""From what tables say to labeled images of each part."""
+"""From the readings of tables to labeled images of each part."""
 
 import os
 from dataclasses import replace
@@ -25,17 +25,17 @@ from alexnet.data.source import (
 
 
 def to_sources(view, listing, readings, remarks, test_only=False):
-    """`(training, validation or None)` of the readings that count.
+    """`(training, validation or None)` from the readings of tables.
 
     Raises:
-        DataError: a question is open, tables contradict or share images, or give no image a label.
+        DataError: a question is open, or tables contradict each other, share images, or give no image a label.
     """
     training, others = _choose_tables(readings)
     shares, remarks = _shares(training, listing), list(remarks)
     for other in others:
         reading = _like(training, other)
         if reading is None:
-            remarks.append(f"{other.table.name} is not used: it gives no labels by {training.label_column}")
+            remarks.append(f"{other.table.name} is not used: it has no labels in {training.label_column}")
             continue
         for part, share in _shares(reading, listing).items():
             part = reading.part if part in ("train", None) else part
@@ -47,8 +47,9 @@ def to_sources(view, listing, readings, remarks, test_only=False):
         for image in reading.images[rows].tolist():
             if image >= 0 and used.setdefault(image, reading) is not reading:
                 raise DataError(
-                    f"data_dir: {used[image].table.name} and {reading.table.name} share images, {listing.names[image]} "
-                    "among them: training on what is validated on says nothing. Name the table that counts: table."
+                    f"data_dir: {used[image].table.name} and {reading.table.name} share images, such as "
+                    f"{listing.names[image]}, and no image may be in both training and validation. Name the table to "
+                    "use: table."
                 )
     parts = {part: to_source(view, listing, *share, part) for part, share in shares.items()}
     first = parts.get("train") or parts.get(None)
@@ -66,8 +67,8 @@ def to_sources(view, listing, readings, remarks, test_only=False):
 
 
 def _like(training, reading):
-    """The `TableReading` of another part by the same columns as `training`; None where they are missing and no header
-    says which others hold classes."""
+    """The `TableReading` of a different part by the same columns as `training`. None if it lacks them, and no other
+    header says that its column holds classes."""
     columns = training.one_hot or (training.label_column,)
     if reading.question is None and (reading.label_column == training.label_column or reading.by_name):
         same = reading
@@ -85,7 +86,7 @@ def _like(training, reading):
 
 
 def _choose_tables(readings):
-    """`(the one of the training images, those of other parts)`."""
+    """`(the reading of the training images, those of other parts)`."""
     first = [reading for reading in readings if reading.part in ("train", None)]
     others = [reading for reading in readings if reading.part in ("val", "test")]
     if not first:
@@ -108,13 +109,13 @@ def _choose_tables(readings):
         if differ or common < labeled:
             raise DataError(
                 f"data_dir: {best.table.name} (column {best.label_column}) and {reading.table.name} (column "
-                f"{reading.label_column}) both say what images show, and not the same; say which counts: table."
+                f"{reading.label_column}) give images different classes. Name the table to use: table."
             )
     return best, others
 
 
 def _shares(reading, listing):
-    """`{part: (rows, reading)}` by a column that says it, or by the folders of the images."""
+    """`{part: (rows, reading)}`, by a column that names the part, or by the folders of the images."""
     if reading.splits:
         parts = np.array(reading.splits[1])
     else:
@@ -122,12 +123,12 @@ def _shares(reading, listing):
         parts = np.array(
             [(ours and i >= 0 and folder_part(listing.names[i])) or named for i in reading.images.tolist()]
         )
-        parts[parts == "other"] = named  # a table says more than a folder called sample
+        parts[parts == "other"] = named  # the table counts more than a folder called sample
     return {str(part): (np.flatnonzero(parts == part), reading) for part in dict.fromkeys(parts.tolist())}
 
 
 def to_source(view, listing, rows, reading, part):
-    """The images that rows name; None if no row has a label. What is wrong with a row is its own matter."""
+    """`LabeledImages` that some rows name; None if no row has a label. A faulty row affects only its own image."""
     table, column = reading.table.name, reading.table.columns[reading.image_column]
     labels, unreadable, no_label, several, no_file, duplicates = {}, dict(listing.unreadable), [], [], [], []
     broken = set()
@@ -141,7 +142,7 @@ def to_source(view, listing, rows, reading, part):
             unreadable[name] = f"is in {table}, but there is no such file"
             no_file.append(name)
         elif image == SEVERAL:
-            unreadable[name] = f"is in {table}, but several files are called so"
+            unreadable[name] = f"is in {table}, but several files have this name"
             no_file.append(name)
         elif image not in labels:
             labels[image] = label
@@ -159,9 +160,9 @@ def to_source(view, listing, rows, reading, part):
     indices = np.array(sorted(labels), np.int64)
     found = np.array([number[labels[index]] for index in indices.tolist()], np.int32)
     passed_over = ((NO_LABEL, no_label), (SEVERAL_LABELS, several), (NO_FILE, no_file), (DUPLICATES, duplicates))
-    notes = [f"{reading.endings:,} files have another ending than in {table}"] if reading.endings else []
+    notes = [f"{reading.endings:,} files have a different extension in {table}"] if reading.endings else []
     if folded := _alike(classes):
-        notes.append(f"classes that differ in case only: {' and '.join(folded)}")
+        notes.append(f"classes that differ only in case: {' and '.join(folded)}")
     origin = table if not reading.splits else f"column {reading.splits[0]} of {table}"
     return LabeledImages(
         view.reader(listing.names),
@@ -187,7 +188,7 @@ def _alike(classes):
 
 
 def _left(listing, used, names_of_tables):
-    """What else lies there, but for the tables; images that no row names by what their folders say."""
+    """`passed_over` of the other files, without the tables. Images that no row names have a reason by their folders."""
     groups = {}
     for index, path in enumerate(listing.names):
         if index not in used:

@@ -1,4 +1,4 @@
-"""Tar files, read in place: what lies in one, and in the tars inside it."""
+"""Reads tar files in place, including the tars inside them."""
 
 import os
 import tarfile
@@ -13,12 +13,12 @@ from alexnet.data.source import EncodedReader
 
 
 class TarReader(EncodedReader):
-    """Files that lie one after the other in a large one, as in a tar.
+    """Files that are stored one after the other in a large one, as in a tar.
 
     Args:
         path: The large file.
         names: `PackedStrings` of the files in it.
-        offsets: Where each begins, int64 `(n,)`.
+        offsets: The first byte of each, int64 `(n,)`.
         sizes: How many bytes each has, int64 `(n,)`.
     """
 
@@ -49,12 +49,12 @@ def list_tar(
 ) -> tuple[TarReader, np.ndarray, list[str], tuple]:
     """`(TarReader, group of each file, group names, unreadable)` of the regular files in an uncompressed tar.
 
-    A member that is a tar itself is a group, named as it is without its ending, and its files are listed in its
-    place; files of the outer tar belong to the group "".
+    A member that is itself a tar is a group, named after the tar without its extension, and its files are listed.
+    Files of the outer tar belong to the group "".
 
     Raises:
         OSError: the tar cannot be read.
-        tarfile.TarError: it is none, or its end is missing.
+        tarfile.TarError: the file is not a tar, or its end is missing.
     """
     path = os.path.abspath(path)
     status = os.stat(path)

@@ -11,6 +11,7 @@ from alexnet.cli.evaluation import evaluate, predict
 from alexnet.cli.hosting import kaggle
 from alexnet.cli.inspection import FIELDS as INSPECTION_FIELDS
 from alexnet.cli.inspection import inspect
+from alexnet.cli.launching import launch
 from alexnet.cli.packing import FIELDS, pack
 from alexnet.cli.training import batch, train
 from alexnet.recipe import DATA_FIELDS, Recipe, describe_field, grouped_fields, nearest
@@ -42,7 +43,7 @@ def build_parser():
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for add in (
         *(_add_train, _add_evaluate, _add_predict, _add_convert, _add_fetch),
-        *(_add_inspect, _add_pack, _add_batch, _add_parity, _add_kaggle),
+        *(_add_inspect, _add_pack, _add_batch, _add_parity, _add_kaggle, _add_launch),
     ):
         add(commands)
     return parser
@@ -280,3 +281,22 @@ def _add_kaggle(commands):
     ):
         text = f"attach {what}; may be repeated"
         parser.add_argument(f"--{kind}", action="append", default=[], metavar=shown, help=text)
+
+
+def _add_launch(commands):
+    parser = _add_command(
+        commands,
+        "launch",
+        launch,
+        "start the processes of one machine that train together",
+        "Start a command in several processes of this machine that train together, one for each GPU, with the "
+        "environment that PyTorch or JAX expects. Each line of their output begins with the rank. When one fails, the "
+        "others are ended, and the exit status is its own; it is 124 after the time limit.",
+        "launch -n 2 -- train --backend torch --distribute data",
+    )
+    parser.add_argument("-n", "--processes", type=int, required=True, metavar="N", help="how many")
+    parser.add_argument("--timeout", type=float, metavar="SECONDS", help="end all of them after this time")
+    text = "time to save after SIGTERM, before SIGKILL (default 30)"
+    parser.add_argument("--grace", type=float, default=30, metavar="SECONDS", help=text)
+    parser.add_argument("--port", type=int, metavar="PORT", help="of rank 0, on 127.0.0.1 (default: a free one)")
+    parser.add_argument("arguments", nargs="...", metavar="-- COMMAND", help="the command, and its own flags")

@@ -18,7 +18,8 @@ _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 _PORT_TRIES = 3
 _PORT_SECONDS = 120  # a process that finds its port taken says so while it starts
 _LONGEST_LINE = 1 << 16
-_PORT_TAKEN = re.compile(rb"address already in use|EADDRINUSE", re.IGNORECASE)
+# As PyTorch and JAX say it.
+_PORT_TAKEN = re.compile(rb"address already in use|EADDRINUSE|failed to add port to server", re.IGNORECASE)
 # Reads the groups that run, +ID and -ID, and kills those that are left when the launcher is no more.
 _WATCHER = """
 import os, signal, sys

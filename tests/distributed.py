@@ -1,15 +1,18 @@
 """Trains on several devices, for the tests: in one process, or as one of a group of processes.
 
-    python tests/distributed.py JOBS.json OUT.json [--devices N]
+    python tests/distributed.py JOBS.json OUT.json [--devices N] [--processes N] [--kill RANK STEP]
 
 JOBS.json is a list of recipes. One that is named `collectives` is not trained: what its devices exchange is listed. A
-processor is divided into N devices. In a group of processes each writes its own file, OUT.json.0, OUT.json.1 and so on.
+processor is divided into N devices. Of a group of processes each writes its own file, OUT.json.0, OUT.json.1 and so on;
+one of them may kill itself after a step.
 """
 
 import argparse
 import json
 import os
 import re
+import signal
+import sys
 from pathlib import Path
 
 BACKEND = os.environ["KERAS_BACKEND"]
@@ -26,7 +29,12 @@ def divide_processor(devices):
         tf.config.set_logical_device_configuration(processor, [tf.config.LogicalDeviceConfiguration()] * devices)
 
 
-def train(recipe):
+def rank():
+    """The number of this process, as text; nothing where there is one only."""
+    return os.environ.get({"torch": "RANK", "jax": "KERAS_DISTRIBUTION_PROCESS_ID"}.get(BACKEND, ""), "")
+
+
+def train(recipe, kill=None):
     """What a run makes: the loss after each step, the history without its times, the sum of each weight."""
     import keras
     import numpy as np
@@ -38,6 +46,8 @@ def train(recipe):
     class Losses(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
             losses.append(float(keras.ops.convert_to_numpy(logs["loss"])))
+            if kill == [rank(), str(len(losses))]:
+                os.kill(os.getpid(), signal.SIGKILL)
 
     run = alexnet.train(recipe, [Losses()], verbose=0)
     return {
@@ -89,7 +99,15 @@ def main():
     parser.add_argument("jobs", type=Path)
     parser.add_argument("out")
     parser.add_argument("--devices", type=int, default=0)
+    parser.add_argument("--processes", type=int, default=0)
+    parser.add_argument("--kill", nargs=2)
     options = parser.parse_args()
+    if options.processes:
+        from alexnet.launching import launch_on_loopback
+
+        command = [sys.executable, __file__, str(options.jobs), options.out]
+        command += ["--kill", *options.kill] if options.kill else []
+        return launch_on_loopback(command, BACKEND, options.processes, timeout=200, grace=10)
     if options.devices:
         divide_processor(options.devices)
     import alexnet
@@ -97,10 +115,10 @@ def main():
     alexnet.import_keras()
     alexnet.tune_process()
     recipes = [alexnet.Recipe(**values) for values in json.loads(options.jobs.read_text())]
-    found = [collectives(recipe) if recipe.name == "collectives" else train(recipe) for recipe in recipes]
-    rank = {"torch": "RANK", "jax": "KERAS_DISTRIBUTION_PROCESS_ID"}.get(BACKEND, "")
-    Path(options.out + (f".{os.environ[rank]}" if rank in os.environ else "")).write_text(json.dumps(found))
+    found = [collectives(each) if each.name == "collectives" else train(each, options.kill) for each in recipes]
+    Path(".".join(filter(None, [options.out, rank()]))).write_text(json.dumps(found))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -28,6 +28,8 @@ def train(options):
         return fail(error, BAD_USAGE)
     except (RunError, ImageError, OSError) as error:
         return fail(error, FAILED)
+    if not run.is_chief:
+        return 0
     try:
         from alexnet import plotting
     except ModuleNotFoundError as error:

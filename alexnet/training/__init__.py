@@ -138,7 +138,7 @@ def _train(recipe, folder, users, verbose, distribution, stack):
         model = build_model(recipe, len(training.class_names), training.pixel_stats)
         training_model = compile_model(model, recipe)
         distribution.start(training_model)
-        run = Run(folder, recipe, model, training=training, validation=validation)
+        run = Run(folder, recipe, model, training=training, validation=validation, is_chief=distribution.is_chief)
         schedule = ReduceLROnPlateau(recipe.patience, len(validation))
         run_dir = RunDir(run, TrainState(run, training_model, schedule, data, distribution), lock)
     run_dir.start(checkpoint)

@@ -52,6 +52,7 @@ class Run:
         history: A dictionary for each epoch, with the names in `HISTORY_FIELDS`.
         metrics: The content of `metrics.json`.
         training, validation: The images.
+        is_chief: Whether this process writes the record; of several processes that train together, one does.
 
     Examples:
         With a folder of images for each class in `photos`:
@@ -69,6 +70,7 @@ class Run:
     metrics: dict[str, Any] = field(default_factory=dict)
     training: Any = None
     validation: Any = None
+    is_chief: bool = True
 
     @property
     def class_names(self) -> list[str]:

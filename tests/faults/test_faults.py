@@ -26,6 +26,7 @@ def train_here(folder, data_dir, name, **values):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(BACKEND == "jax", reason="tests/test_distribution.py kills one of two processes there")
 def test_a_killed_run_ends_with_the_same_weights(tmp_path, data_dir):
     train_here(tmp_path, data_dir, "whole", epochs=3)
     found = run_with_kills(BACKEND, 2, seed=0, folder=tmp_path, data_dir=data_dir, epochs=3)

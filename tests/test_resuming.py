@@ -66,7 +66,7 @@ def test_a_run_stopped_while_it_validates(tiny, monkeypatch):
     """All steps of the epoch were made, so after a signal the run resumes with the validation."""
     recipe = Recipe(**tiny)
     whole = train(recipe.replace(name="whole"), verbose=0)
-    real, count = training.callbacks.evaluate, []
+    real, count = training.distribution.base.evaluate, []
 
     def evaluate(*arguments, **options):
         count.append(1)
@@ -75,7 +75,7 @@ def test_a_run_stopped_while_it_validates(tiny, monkeypatch):
         return real(*arguments, **options)
 
     with monkeypatch.context() as patch, pytest.raises(training.Interrupted) as stopped:
-        patch.setattr(training.callbacks, "evaluate", evaluate)
+        patch.setattr(training.distribution.base, "evaluate", evaluate)
         train(recipe, verbose=0)
     assert stopped.value.status == 143
     save = CheckpointManager(recipe.run_folder / BACKEND).newest()

@@ -196,19 +196,23 @@ class RunDir:
                 name: last[name] for name in HISTORY_FIELDS[: HISTORY_FIELDS.index("learning_rate")]
             }
             run.metrics["times"] = self._times()
-            rows = ([f"{epoch[name]:.6g}" if name in epoch else "" for name in HISTORY_FIELDS] for epoch in run.history)
-            write_csv(self.folder / "history.csv", HISTORY_FIELDS, rows)
         run.metrics["peak_memory_bytes"] = peak_memory()
         run.metrics["skipped_images"] = len(run.training.skipped)
         if self.lock is None:
             return
         self._keep_lock()
+        if run.history:
+            rows = ([f"{epoch[name]:.6g}" if name in epoch else "" for name in HISTORY_FIELDS] for epoch in run.history)
+            write_csv(self.folder / "history.csv", HISTORY_FIELDS, rows)
         run.training.skipped.write(self.folder / "skipped.csv")
         write_text(self.folder / "metrics.json", json.dumps(run.metrics, indent=2) + "\n")
 
     def end_epoch(self, values: Mapping[str, float]) -> None:
         """An epoch has ended, with values of the names in `HISTORY_FIELDS`. A full disk does not end the run."""
         self.state.end_epoch({name: values[name] for name in HISTORY_FIELDS})
+        skipped = self.run.training.skipped.reasons
+        for of_process in self.state.distribution.gather(skipped):  # each knows those of its share
+            skipped.update(of_process)
         try:
             self.write()
         except OSError as error:

@@ -1,9 +1,12 @@
 """The backend of the process is KERAS_BACKEND; on each, the references are torch, TensorFlow and onnxruntime."""
 
 import os
+import signal
 
 import torch  # noqa: F401  before TensorFlow: the other order crashes in some builds
 
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # what a shell starts in the background ignores Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("MPLBACKEND", "agg")
 

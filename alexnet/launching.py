@@ -12,6 +12,8 @@ import threading
 import time
 from pathlib import Path
 
+from alexnet.runtime import cores
+
 TIMED_OUT = 124  # as the command `timeout` says it
 HOST = "127.0.0.1"
 _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
@@ -101,7 +103,7 @@ def process_environment(backend, rank, processes, port):
         values |= {"MASTER_ADDR": HOST, "MASTER_PORT": str(port), "RANK": str(rank), "LOCAL_RANK": str(rank)}
         values |= {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
         if "OMP_NUM_THREADS" not in os.environ:
-            values["OMP_NUM_THREADS"] = str(max(1, _count_cores() // processes))
+            values["OMP_NUM_THREADS"] = str(max(1, cores() // processes))
     elif backend == "jax":
         values["KERAS_DISTRIBUTION_JOB_ADDRESSES"] = f"{HOST}:{port}"
         values["JAX_COORDINATOR_BIND_ADDRESS"] = f"{HOST}:{port}"  # it would listen on all addresses
@@ -329,10 +331,6 @@ def _is_free(port):
                 raise LaunchError(f"--port {port} cannot be used ({error.strerror}).") from error
             return False
     return True
-
-
-def _count_cores():
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _signal_name(number):

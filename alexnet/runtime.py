@@ -110,6 +110,17 @@ class _Absent:
 # --- The process
 
 
+def cores():
+    """How many processor cores this process may use.
+
+    Examples:
+        >>> from alexnet.runtime import cores
+        >>> cores() > 0
+        True
+    """
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def group_of_processes(backend):
     """How many processes the environment says that this one works with, in the variables that `torchrun` sets, or those
     that Keras reads for JAX; 1 where it says nothing.

@@ -195,11 +195,21 @@ class Answers(Group):
 def test_networks_that_drift_apart_are_not_saved():
     arrays = {"m0": np.ones((2, 3), np.float32), "o0": np.float32(3)}
     Answers().check_replicas(arrays)
+    digests = []
 
-    with pytest.raises(RunError, match="process 1 of 2 has different weights from process 0"):
-        group = Answers()
-        group.gather = lambda value: ["0" * 32, value]
-        group.check_replicas(arrays)
+    class Other(Answers):
+        """Its first process has the arrays whose digest was noted first."""
+
+        def gather(self, value):
+            digests.append(value)
+            return [digests[0], value]
+
+    Other().check_replicas(arrays)
+    Other().check_replicas({name: array.copy() for name, array in arrays.items()})
+    last_digit = {**arrays, "m0": np.nextafter(arrays["m0"], 2, dtype=np.float32)}
+    for different in (last_digit, {**arrays, "o0": np.float32(4)}):
+        with pytest.raises(RunError, match="process 1 of 2 has different weights from process 0"):
+            Other().check_replicas(different)
 
 
 @pytest.mark.once

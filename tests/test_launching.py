@@ -168,7 +168,7 @@ def test_output_that_cannot_be_written_ends_the_processes(capfd):
 
 def test_environment_of_pytorch_is_that_of_torchrun(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(launching, "_count_cores", lambda: 7)
+    monkeypatch.setattr(launching, "cores", lambda: 7)
     assert process_environment("torch", 1, 2, 2345) == {
         "KERAS_BACKEND": "torch",
         "PYTHONUNBUFFERED": "1",

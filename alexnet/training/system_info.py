@@ -12,6 +12,7 @@ import keras
 
 import alexnet
 from alexnet.ops import convolution_library
+from alexnet.runtime import cores
 
 LIBRARIES: tuple[str, ...] = ("keras", "tensorflow", "jax", "torch", "numpy", "grain", "pillow", "simplejpeg")
 LIBRARIES += ("opencv-python-headless", "array-record")
@@ -86,11 +87,6 @@ def _devices():
 
         return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] or ["cpu:0"]
     return list(keras.distribution.list_devices())
-
-
-def cores() -> int:
-    """How many processor cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def threads() -> int:

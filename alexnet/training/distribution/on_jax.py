@@ -47,7 +47,7 @@ class JaxData(Group):
         self.keras = self._keras_distribution()
         self.replicas = self.keras.num_model_replicas
         self._mesh = self.keras.device_mesh.backend_mesh
-        self._pending, self._replicas = None, {}
+        self._pending, self._evaluable = None, {}
 
     def _keras_distribution(self):
         return keras.distribution.DataParallel(auto_shard_dataset=False)
@@ -83,9 +83,9 @@ class JaxData(Group):
         return np.asarray(multihost_utils.process_allgather(array))
 
     def evaluable(self, network):
-        if id(network) not in self._replicas:
-            self._replicas[id(network)] = _Replica(network, self._evaluation_mesh())
-        return self._replicas[id(network)]
+        if id(network) not in self._evaluable:
+            self._evaluable[id(network)] = _Replica(network, self._evaluation_mesh())
+        return self._evaluable[id(network)]
 
     def _evaluation_mesh(self):
         return Mesh(np.array(jax.local_devices()), ("batch",))

@@ -66,8 +66,6 @@ class TorchData(Group):
         return inputs * mask[len(inputs) * self.rank : len(inputs) * (self.rank + 1)]
 
     def any(self, *flags):
-        if self.processes == 1:
-            return flags
         before = self._pending
         given = torch.tensor(flags, dtype=torch.int32, device=self._device)
         self._pending = given, dist.all_reduce(given, async_op=True)
@@ -111,7 +109,6 @@ class _Averaged:
     def __init__(self, apply, parameters, processes):
         self._apply, self._processes = apply, processes
         self._buckets = _buckets([parameter.nbytes for parameter in parameters])
-        self._bucket_of = {place: number for number, bucket in enumerate(self._buckets) for place in bucket}
         self._forget()
         for place, parameter in enumerate(parameters):
             parameter.register_post_accumulate_grad_hook(functools.partial(self._arrived, place))

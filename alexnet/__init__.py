@@ -25,6 +25,7 @@ _LAZY_ATTRS = {
     "LocalResponseNormalization": "layers",
     "WithinChannelLRN": "layers",
     "BackendError": "runtime",
+    "divide_processor": "runtime",
     "import_keras": "runtime",
     "restore_process": "runtime",
     "tune_process": "runtime",

@@ -23,6 +23,7 @@ from alexnet.recipe import Recipe as Recipe
 from alexnet.recipe import RecipeError as RecipeError
 from alexnet.recipe import check_parameters as check_parameters
 from alexnet.runtime import BackendError as BackendError
+from alexnet.runtime import divide_processor as divide_processor
 from alexnet.runtime import import_keras as import_keras
 from alexnet.runtime import restore_process as restore_process
 from alexnet.runtime import tune_process as tune_process

@@ -143,6 +143,43 @@ def _join_processes():
             sys.modules["keras"].distribution.initialize()
 
 
+def divide_processor(devices):
+    """Let this process compute on its processor alone, divided into so many virtual devices: to try out what runs on
+    several. They share its cores, so nothing gets faster.
+
+    Call it after `import_keras` and before anything is computed. PyTorch has no such devices.
+
+    Raises:
+        BackendError: PyTorch; or the backend has computed something already.
+
+    Examples:
+        >>> alexnet.divide_processor(2)  # doctest: +SKIP
+    """
+    backend = import_keras().backend.backend()
+    if backend == "torch":
+        raise BackendError(
+            "PyTorch has one device for the whole processor. Start several processes instead: "
+            "python -m alexnet launch -n 2 -- train --backend torch --distribute data"
+        )
+    try:
+        if backend == "jax":
+            import jax
+
+            jax.config.update("jax_platforms", "cpu")
+            jax.config.update("jax_num_cpu_devices", devices)
+        else:
+            import tensorflow as tf
+
+            tf.config.set_visible_devices([], "GPU")
+            (processor,) = tf.config.list_physical_devices("CPU")
+            tf.config.set_logical_device_configuration(processor, [tf.config.LogicalDeviceConfiguration()] * devices)
+    except RuntimeError as error:
+        raise BackendError(
+            f"{backend} has computed something already, and its devices are chosen: call divide_processor before "
+            "anything is built, in a new process or a restarted notebook."
+        ) from error
+
+
 _tuned = False
 
 

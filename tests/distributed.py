@@ -2,31 +2,20 @@
 
     python tests/distributed.py JOBS.json OUT.json [--devices N] [--processes N] [--kill RANK STEP]
 
-JOBS.json is a list of recipes. One that is named `collectives` is not trained: what its devices exchange is listed. A
+JOBS.json is a list of recipes. One that is named `exchanges` is not trained: what its devices exchange is listed. A
 processor is divided into N devices. Of a group of processes each writes its own file, OUT.json.0, OUT.json.1 and so on;
 one of them may kill itself after a step.
 """
 
 import argparse
+import dataclasses
 import json
 import os
-import re
 import signal
 import sys
 from pathlib import Path
 
 BACKEND = os.environ["KERAS_BACKEND"]
-
-
-def divide_processor(devices):
-    """Make several devices of the processor, before the backend starts."""
-    if BACKEND == "jax":
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
-    elif BACKEND == "tensorflow":
-        import tensorflow as tf
-
-        (processor,) = tf.config.list_physical_devices("CPU")
-        tf.config.set_logical_device_configuration(processor, [tf.config.LogicalDeviceConfiguration()] * devices)
 
 
 def rank():
@@ -58,13 +47,8 @@ def train(recipe, kill=None):
     }
 
 
-def collectives(recipe, classes=3):
-    """What the devices of JAX exchange in the gradient of a step: pairs of the operation and where it comes from, of
-    arrays with more than one number."""
-    import jax
-    import keras
-    import numpy as np
-
+def exchanges(recipe, classes=3):
+    """What the devices of JAX exchange in the gradient of a step: the fields of each `Exchange`."""
     from alexnet.training import build_model, compile_model
     from alexnet.training.distribution import find_distribution
 
@@ -72,26 +56,7 @@ def collectives(recipe, classes=3):
     with distribution.scope():
         model = compile_model(build_model(recipe, classes), recipe)
         distribution.start(model)
-
-        def loss(trained, others, images, labels):
-            logits, _ = model.stateless_call(trained, others, images, training=True)
-            return keras.ops.mean(keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True))
-
-        trained, others = (
-            [v.value for v in some] for some in (model.trainable_variables, model.non_trainable_variables)
-        )
-        layout = distribution.keras.get_data_layout
-        shape = (recipe.batch_size, recipe.image_size, recipe.image_size, 3)
-        images = jax.device_put(np.zeros(shape, np.uint8), layout(shape).backend_layout)
-        labels = jax.device_put(np.zeros(shape[0], np.int32), layout(shape[:1]).backend_layout)
-        gradient = jax.jit(jax.grad(loss), out_shardings=[value.sharding for value in trained])
-        text = gradient.lower(trained, others, images, labels).compile().as_text()
-    found = re.findall(r'= (\(?\S.*?) (all-\w+|collective-\w+|reduce-scatter)(?:-start)?\(.*?op_name="([^"]*)"', text)
-    sizes = [
-        [np.prod([int(n) for n in dims.split(",") if n]) for dims in re.findall(r"\[([\d,]*)\]", shapes)]
-        for shapes, _, _ in found
-    ]
-    return [(name, origin) for (_, name, origin), size in zip(found, sizes, strict=True) if max(size) > 1]
+    return [dataclasses.asdict(each) for each in distribution.exchanges(model, recipe.batch_size)]
 
 
 def main():
@@ -108,14 +73,14 @@ def main():
         command = [sys.executable, __file__, str(options.jobs), options.out]
         command += ["--kill", *options.kill] if options.kill else []
         return launch_on_loopback(command, BACKEND, options.processes, timeout=200, grace=10)
-    if options.devices:
-        divide_processor(options.devices)
     import alexnet
 
     alexnet.import_keras()
+    if options.devices:
+        alexnet.divide_processor(options.devices)
     alexnet.tune_process()
     recipes = [alexnet.Recipe(**values) for values in json.loads(options.jobs.read_text())]
-    found = [collectives(each) if each.name == "collectives" else train(each, options.kill) for each in recipes]
+    found = [exchanges(each) if each.name == "exchanges" else train(each, options.kill) for each in recipes]
     Path(".".join(filter(None, [options.out, rank()]))).write_text(json.dumps(found))
     return 0
 

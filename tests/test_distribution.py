@@ -91,21 +91,21 @@ def test_several_devices_train_as_one(tiny, tmp_path, alone):
     kinds = [
         recipe_of(tiny, name="data", distribute="data"),
         recipe_of(tiny, name="columns", distribute="two_columns"),
-        recipe_of(tiny, name="collectives", distribute="data"),
-        recipe_of(tiny, name="collectives", distribute="two_columns", network="krizhevsky2012"),
+        recipe_of(tiny, name="exchanges", distribute="data"),
+        recipe_of(tiny, name="exchanges", distribute="two_columns", network="krizhevsky2012"),
     ]
     data, columns, of_data, of_columns = run_jobs(tmp_path, *kinds, devices=4)
     assert data["distribution"] == columns["distribution"] == {"devices": 4, "processes": 1}
     assert_same(data, alone)
     assert_same(columns, alone)
     # Every device has its images; the gradients are summed once, at the end.
-    assert {name for name, _ in of_data} == {"all-reduce"} and len(of_data) == 1
+    (summed,) = of_data
+    assert summed["operation"] == "all-reduce" and summed["backward"]
     # The columns of the paper's program meet in conv3 and in the fully connected layers, and nowhere else. Gradients
     # are summed over the two pairs of devices.
-    met = {name: {origin.split("/")[1] for kind, origin in of_columns if kind == name} for name, _ in of_columns}
-    assert met.keys() == {"all-gather", "all-reduce"}
-    layers = {"".join(filter(str.isalnum, place.split("jvp(")[-1])) for place in met["all-gather"]}
-    assert layers == {"conv3", "fc6", "fc7"}
+    assert {each["operation"] for each in of_columns} == {"all-gather", "all-reduce"}
+    met = [each["layers"] for each in of_columns if each["operation"] == "all-gather"]
+    assert {layer for layers in met for layer in layers} == {"conv3", "fc6", "fc7"}
 
 
 @pytest.mark.slow
@@ -150,6 +150,12 @@ def test_what_cannot_be_is_refused(tiny, monkeypatch):
         monkeypatch.setenv("WORLD_SIZE" if BACKEND == "torch" else "KERAS_DISTRIBUTION_NUM_PROCESSES", "2")
         with pytest.raises(DistributionError, match="one of 2 processes, and distribute is none"):
             find_distribution(Recipe(**tiny))
+
+
+def test_the_processor_is_divided_before_anything_is_computed():
+    alexnet.AlexNet(width=1 / 16)
+    with pytest.raises(alexnet.BackendError, match="several processes" if BACKEND == "torch" else "before anything"):
+        alexnet.divide_processor(3)
 
 
 def test_the_batch_is_shared_in_equal_parts(tiny, monkeypatch):

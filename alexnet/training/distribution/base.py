@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -15,6 +16,26 @@ from alexnet.training.stopping import RunError
 
 class DistributionError(RunError):
     """`distribute` asks for what this backend or this machine cannot do; the message says what can."""
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """One exchange of the devices in a training step, as the compiled program has it.
+
+    Attributes:
+        operation: What XLA calls it: `"all-gather"` (each device gets the parts of all), `"all-reduce"` (each gets the
+            sum), `"collective-permute"` (each sends to one other).
+        layers: The layers for which it happens.
+        backward: Whether it belongs to the backward pass.
+        shapes: The shapes of its results on each device.
+        bytes: Their size.
+    """
+
+    operation: str
+    layers: tuple[str, ...]
+    backward: bool
+    shapes: tuple[tuple[int, ...], ...]
+    bytes: int
 
 
 class Distribution:
@@ -106,6 +127,20 @@ class Distribution:
                 f"The networks have drifted apart: process {', '.join(different)} of {self.processes} has different "
                 "weights from process 0. Nothing was saved; start again from the last saved state."
             )
+
+    def parts(self, model: keras.Model) -> dict[str, tuple[int, ...]]:
+        """The shape of what one device holds of each variable, by its path: all of it, unless it is divided."""
+        return {variable.path: tuple(variable.shape) for variable in model.variables}
+
+    def exchanges(self, training_model: keras.Model, batch_size: int) -> list[Exchange]:
+        """What the devices exchange to compute the gradients of a batch: read from the compiled program.
+
+        Raises:
+            DistributionError: the backend's program cannot be read.
+        """
+        if self.devices == 1:
+            return []
+        raise DistributionError("Only JAX's compiled program says what the devices exchange.")
 
     def describe(self) -> dict[str, int]:
         """How many devices and processes, for a run's record."""

@@ -2,14 +2,17 @@
 
 import contextlib
 import functools
+import math
+import re
 
 import jax
 import keras
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from alexnet.networks.specs import Conv, Dense, Flatten, Network
-from alexnet.training.distribution.base import DistributionError, Group
+from alexnet.networks.specs import Conv, Network
+from alexnet.training.distribution.base import DistributionError, Exchange, Group
+from alexnet.training.distribution.columns import column_layouts
 
 
 def find(recipe, processes):
@@ -81,6 +84,25 @@ class JaxData(Group):
         from jax.experimental import multihost_utils
 
         return np.asarray(multihost_utils.process_allgather(array))
+
+    def parts(self, model):
+        return {v.path: tuple(v.value.addressable_shards[0].data.shape) for v in model.variables}
+
+    def exchanges(self, training_model, batch_size):
+        def loss(trained, others, images, labels):
+            logits, _ = training_model.stateless_call(trained, others, images, training=True)
+            return training_model.loss(labels, logits)
+
+        with self.scope():
+            variables = training_model.trainable_variables, training_model.non_trainable_variables
+            trained, others = ([variable.value for variable in some] for some in variables)
+            shape = (batch_size, *training_model.input_shape[1:])
+            images, labels = (
+                jax.device_put(zeros, self.keras.get_data_layout(zeros.shape).backend_layout)
+                for zeros in (np.zeros(shape, np.uint8), np.zeros(batch_size, np.int32))
+            )
+            gradient = jax.jit(jax.grad(loss), out_shardings=[value.sharding for value in trained])
+            return read_exchanges(gradient.lower(trained, others, images, labels).compile().as_text())
 
     def evaluable(self, network):
         if id(network) not in self._evaluable:
@@ -165,29 +187,35 @@ class JaxColumns(JaxData):
         return self._mesh
 
 
-def column_layouts(network: Network) -> dict[str, tuple[str | None, ...]]:
-    """How a network with two columns lies on two devices: by the path of a variable or of a layer's output, the names
-    of the mesh's axes over which it is divided.
+_EXCHANGE = re.compile(r"= (\(.*?\)|\S+) (all-\w+|collective-\w+|reduce-scatter)(-start)?\(")
+_ARRAY = re.compile(r"[a-z]+(\d+)\[([\d,]*)\]")  # as in bf16[5,5,48,128]
+_EACH_ALONE = re.compile(r"replica_groups=\{(\{\d+\},?)+\}")
+
+
+def read_exchanges(program: str) -> list[Exchange]:
+    """The exchanges in the text of a compiled program of XLA, except those of single numbers.
 
     Examples:
-        >>> from alexnet.networks import NETWORKS
-        >>> layouts = column_layouts(NETWORKS["paper"])
-        >>> layouts["conv2/kernel"], layouts["fc6/kernel"], layouts["fc8/kernel"]
-        ((None, None, None, 'column'), (None, 'column'), ('column', None))
-        >>> layouts["norm1/output"]
-        ('batch', None, None, 'column')
+        >>> line = '%x = f32[4,64]{0,1} all-gather(%y), replica_groups={{0,1}}, metadata={op_name="f/jvp(fc6)/dot"}'
+        >>> read_exchanges(line)
+        [Exchange(operation='all-gather', layers=('fc6',), backward=False, shapes=((4, 64),), bytes=1024)]
     """
-    found: dict[str, tuple[str | None, ...]] = {}
-    flat = False
-    last = network.weighted[-1].name
-    for layer in network.layers:
-        flat = flat or isinstance(layer, Flatten)
-        if layer.name == last:
-            found[f"{last}/kernel"] = ("column", None)
+    found = []
+    for line in program.splitlines():
+        exchange = _EXCHANGE.search(line)
+        if not exchange or _EACH_ALONE.search(line):
             continue
-        if isinstance(layer, Conv | Dense):
-            found[f"{layer.name}/kernel"] = (None,) * (1 if flat else 3) + ("column",)
-            found[f"{layer.name}/bias"] = ("column",)
-        if not isinstance(layer, Flatten):
-            found[f"{layer.name}/output"] = ("batch", "column") if flat else ("batch", None, None, "column")
+        results, operation, starts = exchange.groups()
+        arrays = [
+            (int(bits), tuple(map(int, filter(None, sides.split(","))))) for bits, sides in _ARRAY.findall(results)
+        ]
+        if starts and operation != "all-reduce":  # what goes in comes first, and then what comes out
+            arrays = [array for array in arrays if array[1]]
+            arrays = arrays[len(arrays) // 2 :]
+        shapes = tuple(shape for _, shape in arrays)
+        if max(map(math.prod, shapes), default=0) > 1:
+            origin = (re.search(r'op_name="([^"]*)"', line) or [""])[0]
+            layers = tuple(dict.fromkeys(re.findall(r"jvp\((\w+)\)", origin)))
+            size = sum(bits * math.prod(shape) // 8 for bits, shape in arrays)
+            found.append(Exchange(operation, layers, "transpose(" in origin, shapes, size))
     return found

@@ -17,8 +17,8 @@ def find(recipe, processes):
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
     if len(devices) == 1:
         raise DistributionError(
-            f"distribute: data needs several devices, and TensorFlow has one here, {devices[0].name}. "
-            "tf.config.set_logical_device_configuration divides it to try things out; otherwise set distribute to none."
+            f"distribute: data needs several devices, and TensorFlow has one here, {devices[0].name}. To try it on a "
+            "processor, call alexnet.divide_processor(2) first; otherwise set distribute to none."
         )
     return TensorFlowData(devices)
 

@@ -1,7 +1,9 @@
-"""Runs the example of each public name."""
+"""Runs the example of each public name, which must have one, and the other examples in the package."""
 
 import doctest
+import importlib
 import inspect
+import pkgutil
 
 import keras
 import numpy as np
@@ -45,3 +47,22 @@ def test_the_example_is_true(name, given, as_it_was):
     said = []
     result = doctest.DocTestRunner(optionflags=FLAGS).run(examples[0], out=said.append)
     assert result.attempted and not result.failed, "".join(said)
+
+
+def modules():
+    """Those that can be imported on this backend."""
+    others = {"tensorflow", "jax", "torch"} - {keras.backend.backend()}
+    foreign = {f"on_{other}" for other in others} | {f"{other}_ops" for other in others} | {"__main__"}
+    names = [found.name for found in pkgutil.walk_packages(alexnet.__path__, "alexnet.")]
+    return [importlib.import_module(name) for name in names if name.rpartition(".")[2] not in foreign]
+
+
+def test_the_other_examples_are_true(given, as_it_was):
+    count, said = 0, []
+    for module in modules():
+        for example in doctest.DocTestFinder().find(module, globs={**vars(module), **given}):
+            if example.examples and example.name.rpartition(".")[2] not in alexnet.__all__:
+                result = doctest.DocTestRunner(optionflags=FLAGS).run(example, out=said.append)
+                count += 1
+                assert result.attempted and not result.failed, "".join(said)
+    assert count >= 8

@@ -35,8 +35,11 @@ def inspect(recipe: Recipe, decode_all: bool = False, verbose: int | None = None
     Raises:
         DataError: nothing in `data_dir` is recognized.
 
-    Example:
-        >>> print(inspect(Recipe(data_dir="pets")))
+    Examples:
+        With a folder of images for each class in `photos`:
+
+        >>> inspect(Recipe(data_dir=photos, validation_split=0.2)).problem is None
+        True
     """
     sources, problem = find_parts(recipe)
     sample = _sample(sources, None if decode_all else SAMPLE, recipe.seed)

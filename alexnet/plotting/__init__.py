@@ -1,6 +1,6 @@
 """Every picture and table of the notebooks and reports. A picture is returned as a matplotlib figure."""
 
-from alexnet.plotting.diagram import network
+from alexnet.plotting.diagram import network, two_devices
 from alexnet.plotting.ideas import activations, dropout, normalized_map, pooling
 from alexnet.plotting.images import confusion, gallery, neighbors, occlusion, predictions
 from alexnet.plotting.networks import filters, normalization, shares
@@ -29,4 +29,5 @@ __all__ = [
     "scaling",
     "shares",
     "table",
+    "two_devices",
 ]

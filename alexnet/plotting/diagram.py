@@ -1,13 +1,14 @@
-"""The picture of a whole network, as figure 2 of the paper draws it."""
+"""The picture of a whole network, as figure 2 of the paper draws it, and of the devices that hold its parts."""
 
 import math
 
 import matplotlib.pyplot as plt
 from matplotlib.patches import Rectangle
 
-from alexnet.plotting.style import ACCENT, INK, LAYER_COLORS, SOFT, bare, styled
+from alexnet.plotting.style import ACCENT, DEVICE_COLORS, INK, LAYER_COLORS, SOFT, bare, styled
 
 _GAP, _STRIP = 0.5, 0.16  # between two layers, and the width of one without feature maps of its own
+_LANES = (1.35, -1.35)  # heights of the two columns
 
 
 @styled
@@ -26,18 +27,12 @@ def network(model):
     figure, axes = plt.subplots(figsize=(11, 1.55 * high + 0.35))
     bare(axes)
     x, previous = 0.0, None
-    for layer in layers:
-        lanes = (1.35, -1.35) if two and layer not in (layers[0], layers[-1]) else (0.0,)
-        width, height = _size(layer, high)
-        for lane in lanes:
-            corner = (x, lane - height / 2)
-            axes.add_patch(
-                Rectangle(corner, width, height, facecolor=LAYER_COLORS[_kind(layer)], edgecolor=INK, lw=0.8)
-            )
+    for layer, before in zip(layers, [None, *layers], strict=False):
+        lanes = _LANES if two and layer not in (layers[0], layers[-1]) else (0.0,)
+        width = _draw(axes, layer, x, lanes, high, before)
         if previous:
             _connect(axes, previous, (x, lanes), _sees_all(layer))
         above, below = _words(layer, len(lanes))
-        axes.text(x + width / 2, high + 0.42, layer.name, ha="center", fontweight="bold", fontsize=10)
         axes.text(x + width / 2, high + 0.02, above, ha="center", fontsize=9.5)
         axes.text(x + width / 2, 0.1 - high, below, ha="center", va="top", fontsize=9.5)
         previous = (x + width, lanes)
@@ -45,6 +40,62 @@ def network(model):
     axes.set_xlim(-0.35, x - _GAP + 0.35)
     axes.set_ylim(-high - 0.8, high + 0.8)
     return figure
+
+
+@styled
+def two_devices(model, parts, received):
+    """A network on two devices: what each holds, and what it receives from the other one in a training step.
+
+    Args:
+        model: The network.
+        parts: The shape of one device's part of each variable, by its path, as `Distribution.parts` returns it.
+        received: By a layer's name, the megabytes that each device receives for it, in the forward and in the backward
+            pass.
+    """
+    layers = [layer for layer in model.layers if _kind(layer)]
+    held = {}
+    for path, shape in parts.items():
+        name = path.partition("/")[0]
+        held[name] = held.get(name, 0) + math.prod(shape)
+    high = 2.75
+    figure, axes = plt.subplots(figsize=(11, 1.55 * high + 0.5))
+    bare(axes)
+    x, previous = 0.0, None
+    for layer, before in zip(layers, [None, *layers], strict=False):
+        width = _draw(axes, layer, x, _LANES, high, before)
+        meets = layer.name in received
+        if previous:
+            _connect(axes, (previous, _LANES), (x, _LANES), meets)
+        if meets:
+            place = (previous + x) / 2 if _kind(layer) == "conv" else x - _GAP / 2
+            megabytes = "\n".join(f"{size:.1f}" if size else "–" for size in received[layer.name])
+            box = {"facecolor": "white", "edgecolor": ACCENT, "boxstyle": "round,pad=0.25", "linewidth": 0.8}
+            axes.text(place, 0, megabytes, ha="center", va="center", fontsize=8.5, color=ACCENT, bbox=box)
+        if layer.name in held:
+            axes.text(x + width / 2, -high - 0.1, f"{held[layer.name] / 1e6:.2f}", ha="center", va="top", fontsize=9.5)
+        previous = x + width
+        x += width + _GAP
+    for lane, color in zip(_LANES, DEVICE_COLORS, strict=True):
+        axes.axhspan(lane - 1.33, lane + 1.33, facecolor=color, zorder=-1)
+    for number, lane in enumerate(_LANES):
+        axes.text(-0.45, lane, f"device {number}", rotation=90, va="center", ha="center", fontweight="bold")
+    axes.text(-0.3, -high - 0.1, "million\nnumbers", ha="right", va="top", fontsize=9.5, linespacing=0.95)
+    axes.set_xlim(-1.05, x - _GAP + 0.35)
+    axes.set_ylim(-high - 0.75, high + 1.1)
+    return figure
+
+
+def _draw(axes, layer, x, lanes, high, before=None):
+    """A layer's boxes and its name, which stands higher if there is no room beside that of the layer `before`; returns
+    the width."""
+    width, height = _size(layer, high)
+    height = min(height, high * (2 if len(lanes) == 1 else 0.9))
+    lifted = 0.4 if before is not None and _kind(layer) == _kind(before) == "norm" else 0
+    for lane in lanes:
+        corner = (x, lane - height / 2)
+        axes.add_patch(Rectangle(corner, width, height, facecolor=LAYER_COLORS[_kind(layer)], edgecolor=INK, lw=0.8))
+    axes.text(x + width / 2, high + 0.42 + lifted, layer.name, ha="center", fontweight="bold", fontsize=10)
+    return width
 
 
 def _kind(layer):

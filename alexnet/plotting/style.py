@@ -16,6 +16,7 @@ RIGHT_MARK, WRONG_MARK = "✓", "✗"
 BACKEND_COLORS = {"tensorflow": "#d55e00", "jax": "#0072b2", "torch": "#009e73"}
 BACKEND_MARKERS = {"tensorflow": "s", "jax": "o", "torch": "^"}
 LAYER_COLORS = {"pixels": "#ffffff", "conv": "#8ab8e0", "norm": "#e0a899", "pool": "#fff2b3", "dense": "#f0a840"}
+DEVICE_COLORS = ("#e8f0f8", "#fbeedd")  # behind everything, with the devices' names beside it
 SHARPNESS = 2  # pixels of a picture for each pixel of its place on the page
 
 STYLE = {

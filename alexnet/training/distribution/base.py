@@ -37,6 +37,11 @@ class Exchange:
     shapes: tuple[tuple[int, ...], ...]
     bytes: int
 
+    def received(self, devices: int = 2) -> float:
+        """Bytes that each of so many devices receives, if they pass the parts round in a ring."""
+        share = {"all-gather": 1, "all-reduce": 2, "collective-permute": devices / (devices - 1)}.get(self.operation, 1)
+        return share * (devices - 1) / devices * self.bytes
+
 
 class Distribution:
     """One device and one process.

@@ -1,6 +1,9 @@
 """How a network with two columns lies on two devices (section 3.2 of the paper)."""
 
-from alexnet.networks.specs import Conv, Dense, Flatten, Network
+from collections.abc import Iterable
+
+from alexnet.networks.specs import LRN, Conv, Dense, Flatten, Network
+from alexnet.training.distribution.base import Exchange
 
 
 def column_layouts(network: Network) -> dict[str, tuple[str | None, ...]]:
@@ -29,3 +32,22 @@ def column_layouts(network: Network) -> dict[str, tuple[str | None, ...]]:
         if not isinstance(layer, Flatten):
             found[f"{layer.name}/output"] = ("batch", "column") if flat else ("batch", None, None, "column")
     return found
+
+
+def received_by_layer(network: Network, exchanges: Iterable[Exchange]) -> dict[str, tuple[float, float]]:
+    """Megabytes that each of two devices receives in a step, in the forward and in the backward pass: by the layer that
+    reads what the other device has computed, in the order of the layers.
+
+    Examples:
+        >>> from alexnet.networks import NETWORKS
+        >>> gathered = Exchange("all-gather", ("flatten",), False, ((128, 6, 6, 256),), 4718592)
+        >>> received_by_layer(NETWORKS["paper"], [gathered])
+        {'fc6': (2.359296, 0.0)}
+    """
+    found: dict[str, list[float]] = {layer.name: [0.0, 0.0] for layer in network.layers}
+    names = list(found)
+    for exchange in exchanges:
+        first = names.index(exchange.layers[0])
+        reader = next(layer for layer in network.layers[first:] if isinstance(layer, LRN) or layer in network.weighted)
+        found[reader.name][exchange.backward] += exchange.received() / 1e6
+    return {name: (forward, backward) for name, (forward, backward) in found.items() if forward or backward}

@@ -50,14 +50,14 @@ test-jax test-tensorflow: ONLY := -m "not once"
 # threads of PyTorch would take the processor from the other one, unless they sleep.
 PYTEST := OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest tests --ignore=tests/notebooks -n 2 --dist worksteal
 NBVAL := $(BIN)/python -m pytest -c tests/notebooks/nbval.ini --nbval --nbval-kernel-name python3
-# 01 and 02 are compared on every backend, 03 and 05 on one each; 03 goes on with the run of 02. 04 trains a dozen
+# 01 and 02 are compared on every backend, 03, 05 and 06 on one each; 03 goes on with the run of 02. 04 trains a dozen
 # networks: tests/notebooks has a short run of it, and `make test-notebooks` compares it and its solutions.
 NOTEBOOKS_torch := 01_architecture 02_train 05_backends
-NOTEBOOKS_jax := 01_architecture 02_train 03_evaluate
+NOTEBOOKS_jax := 01_architecture 02_train 03_evaluate 06_two_gpus
 NOTEBOOKS_tensorflow := 01_architecture 02_train
 # The solutions of a notebook's exercises, on one backend.
 SOLUTIONS_torch := 01_architecture 05_backends
-SOLUTIONS_jax := 03_evaluate
+SOLUTIONS_jax := 03_evaluate 06_two_gpus
 SOLUTIONS_tensorflow := 02_train
 # XLA would compile the same small networks again and again; a test finds what an earlier one compiled.
 test-jax quick: export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/$(VENV)/compiled

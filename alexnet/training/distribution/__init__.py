@@ -11,9 +11,18 @@ import keras
 
 from alexnet.recipe import Recipe
 from alexnet.runtime import group_of_processes
-from alexnet.training.distribution.base import Distribution, DistributionError
+from alexnet.training.distribution.base import Distribution, DistributionError, Exchange
+from alexnet.training.distribution.columns import column_layouts, received_by_layer
 
-__all__ = ["Distribution", "DistributionError", "find_distribution"]
+__all__ = [
+    "CAN",
+    "Distribution",
+    "DistributionError",
+    "Exchange",
+    "column_layouts",
+    "find_distribution",
+    "received_by_layer",
+]
 
 # What each backend can do.
 CAN = {"jax": ("data", "two_columns"), "tensorflow": ("data",), "torch": ("data",)}

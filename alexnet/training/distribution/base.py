@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -15,6 +15,15 @@ from alexnet.training.stopping import RunError
 
 class DistributionError(RunError):
     """`distribute` asks for what this backend or this machine cannot do; the message says what can."""
+
+
+def digest_of(arrays: Mapping[str, np.ndarray]) -> str:
+    """A digest of arrays and of their names."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, array in arrays.items():
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(array).view(np.uint8).data)
+    return digest.hexdigest()
 
 
 class Distribution:
@@ -95,17 +104,24 @@ class Distribution:
         """
         if self.processes == 1:
             return
-        digest = hashlib.blake2b(digest_size=16)
-        for name, array in arrays.items():
-            digest.update(name.encode())
-            digest.update(np.ascontiguousarray(array).view(np.uint8).data)
-        digests = self.gather(digest.hexdigest())
+        digests = self.gather(digest_of(arrays))
         different = [str(rank) for rank, other in enumerate(digests) if other != digests[0]]
         if different:
             raise RunError(
                 f"The networks have drifted apart: process {', '.join(different)} of {self.processes} has different "
                 "weights from process 0. Nothing was saved; start again from the last saved state."
             )
+
+    def copies(self, variable: keras.Variable) -> list[np.ndarray]:
+        """The value of a variable on each device of this process."""
+        return [keras.ops.convert_to_numpy(variable)]
+
+    def replica_digests(self, variables: Sequence[keras.Variable]) -> list[str]:
+        """For each replica, in all processes together, the digest of some variables; all are equal unless the replicas
+        have drifted apart."""
+        replicas = zip(*map(self.copies, variables), strict=True)
+        own = [digest_of({str(i): array for i, array in enumerate(arrays)}) for arrays in replicas]
+        return [digest for of_process in self.gather(own) for digest in of_process]
 
     def describe(self) -> dict[str, int]:
         """How many devices and processes, for a run's record."""

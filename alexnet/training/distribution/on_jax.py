@@ -82,6 +82,9 @@ class JaxData(Group):
 
         return np.asarray(multihost_utils.process_allgather(array))
 
+    def copies(self, variable):
+        return [np.asarray(part.data) for part in variable.value.addressable_shards]
+
     def evaluable(self, network):
         if id(network) not in self._evaluable:
             self._evaluable[id(network)] = _Replica(network, self._evaluation_mesh())

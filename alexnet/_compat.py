@@ -169,6 +169,16 @@ def choose_xla_fusions():
             os.environ["XLA_FLAGS"] = given
 
 
+def virtual_devices(count):
+    """The environment in which a process that is started sees the CPU as several devices of JAX.
+
+    A flag of XLA; since JAX 0.5 there is `jax_num_cpu_devices` too, which needs JAX imported first. Where the flag is
+    gone, XLA ends the process and says so.
+    """
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={count}"
+    return {"XLA_FLAGS": flags.strip()}
+
+
 def uses_ynnpack(program):
     """Whether a program compiled by XLA uses YNNPACK, judged by the names in its text."""
     return "ynn_fusion" in program.as_text()

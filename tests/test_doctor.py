@@ -1,8 +1,11 @@
 """`python -m alexnet doctor`: what is well is ok, and what is broken is a finding with its reason."""
 
+import importlib.metadata
 import json
 import math
 import os
+import re
+import runpy
 import signal
 import subprocess
 import sys
@@ -17,7 +20,7 @@ import pytest
 
 from alexnet import doctor
 from alexnet.cli import main
-from alexnet.doctor import backends, installed, machine
+from alexnet.doctor import backends, installed, machine, processes
 from alexnet.doctor.backends import examine_backends, judge_replicas
 from alexnet.doctor.installed import Package, examine_installed, release
 from alexnet.doctor.processes import Answer
@@ -200,7 +203,7 @@ def test_no_backend_and_no_keras(stand_in, tmp_path, capsys):
     stand_in({}, present=("keras",))
     assert by_name(examine_backends((), tmp_path, 9))["backends", "installed"].status == "problem"
     assert main(["doctor", "--run_dir", str(tmp_path)]) == 1
-    assert "no backend is installed" in " ".join(capsys.readouterr().out.split())
+    assert "none of tensorflow, jax, torch, and Keras needs one" in " ".join(capsys.readouterr().out.split())
     asked = by_name(examine_backends(["jax"], tmp_path, 9))["JAX", "devices"]
     assert asked.status == "problem" and "alexnet-keras[jax]" in asked.advice
     stand_in({}, present=())
@@ -283,6 +286,19 @@ def test_versions_are_compared_by_their_numbers():
     assert release("4.9") < release("4.14.0.94")
 
 
+@pytest.mark.once
+def test_the_table_of_packages_is_made_of_the_project_and_its_lock():
+    """That the file is up to date is tested with the descriptions of parameters."""
+    write = runpy.run_path(str(ROOT / "docs" / "write_parameters.py"))["packages"]
+    project, lock = ((ROOT / name).read_text(encoding="utf-8") for name in ("pyproject.toml", "requirements.txt"))
+    assert write(project, lock) == installed.TABLE.read_text(encoding="utf-8")
+    (keras_row,) = (row for row in installed.packages() if row.name == "keras")
+    changed = write(project.replace('"keras>=3.12"', '"keras>=3.99"'), lock.replace("keras==", "keras==9"))
+    assert f"\nkeras,,3.99,9{keras_row.tested}," in changed
+    declared = {re.match(r"[\w-]+", text)[0] for text in importlib.metadata.requires("alexnet-keras") or ()}
+    assert {row.name for row in installed.packages()} <= declared | {"python"}
+
+
 # --- The rest
 
 
@@ -344,6 +360,21 @@ def test_ctrl_c_ends_the_processes_and_leaves_nothing(broken, tmp_path):
         process.kill()
     assert (process.returncode, said.strip()) == (130, "Interrupted.")
     assert not list((tmp_path / "temporary").iterdir())
+
+
+@pytest.mark.once
+def test_settings_of_others_stay_where_they_are(tmp_path, monkeypatch):
+    """Keras's file and matplotlib's are written beside the findings, unless the user has some."""
+    for name in ("KERAS_HOME", "MPLCONFIGDIR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert dict(processes._kept_out_of_home(tmp_path / "x")) == dict.fromkeys(
+        ["KERAS_HOME", "MPLCONFIGDIR"], str(tmp_path / "x")
+    )
+    (tmp_path / ".cache" / "matplotlib").mkdir(parents=True)
+    (tmp_path / ".keras").mkdir()
+    (tmp_path / ".keras" / "keras.json").touch()
+    assert not dict(processes._kept_out_of_home(tmp_path / "x"))
 
 
 @pytest.mark.once

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+from alexnet._compat import virtual_devices
 from alexnet.doctor.installed import installed_version
 from alexnet.doctor.processes import Answer, ask
 from alexnet.doctor.report import Check
@@ -47,8 +48,8 @@ def examine_backends(asked: Sequence[str], folder: Path, timeout: float) -> Iter
         if name not in present:
             yield _absent(name, bool(asked))
     if not present:
-        sentence = "no backend is installed, and Keras needs one"
-        yield Check("backends", "installed", "problem", sentence, " ".join(install(name) for name in BACKENDS[1:2]))
+        sentence = f"none of {', '.join(backends)}, and Keras needs one"
+        yield Check("backends", "installed", "problem", sentence, install("jax"))
     looked = {}
     for name in present:
         looked[name] = _Look(name, folder, timeout, alone=len(present) == 1)
@@ -164,8 +165,7 @@ def _replicas(look: _Look, folder: Path, timeout: float) -> Check:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES") or "0,1"
         more["CUDA_VISIBLE_DEVICES"] = ",".join(visible.split(",")[:REPLICAS])
     elif look.name == "jax":
-        flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={REPLICAS}"
-        more["XLA_FLAGS"] = flags.strip()
+        more = virtual_devices(REPLICAS)
     answer = ask("train_replicas", folder=folder, timeout=timeout, backend=look.name, on_cpu=on_cpu, **more)
     found = None if answer.failure else answer.read("replicas")
     (folder / "replicas.json").unlink(missing_ok=True)

@@ -55,7 +55,7 @@ class Report:
         return (f"{', '.join(words)}." if words else "All is well.") + untried
 
     def to_json(self) -> dict[str, Any]:
-        """As `--json` prints it; docs/devices.md lists the keys."""
+        """As `--json` prints it; docs/library.md lists the keys."""
         return {
             "alexnet": alexnet.__version__,
             "system": f"{platform.system()} {platform.machine()}",

@@ -6,7 +6,8 @@
 #   make quick      the tests of one backend that take no time, BACKEND=torch or another; pytest --lf works
 #   make test-notebooks  every notebook on every backend, as they are committed; `make test` shares out what takes long
 #   make notebooks  execute the notebooks and store them as they are committed
-#   make params     write what Recipe says of its parameters into params, docs and the notebooks; badges, see docs/hosted.md
+#   make params     write what Recipe says of its parameters into params, docs and the notebooks, and what pyproject.toml
+#                   and requirements.txt say of packages into a table of the package; badges, see docs/hosted.md
 #   make bench      our network beside hand-written ones in each framework, into benchmarks/results
 #   make docs       the pages of docs/ and a reference of the public names, into site/
 #   make pages      every notebook as HTML and PDF to print, with formulas that need no internet, into build/pages

@@ -174,17 +174,22 @@ def uses_ynnpack(program):
     return "ynn_fusion" in program.as_text()
 
 
-def xla_keeps_matrices():
+def xla_keeps_matrices(version=None):
     """Whether XLA may multiply by values that a matrix had before.
+
+    Args:
+        version: Of jaxlib; None for the one that is installed.
 
     On a CPU, jaxlib 0.7.1 to 0.8 give large products to XNNPACK, which packs a matrix that a program receives, and uses
     what it packed again when a matrix lies at the same address: after a step of training, the old weights. Nothing is
     said. Only matrices that the program itself computes are safe; `--xla_cpu_use_xnnpack=false` avoids it too, but
     only before JAX computes anything.
     """
-    import jaxlib
+    if version is None:
+        import jaxlib
 
-    return (0, 7, 1) <= tuple(int(part) for part in re.findall(r"\d+", jaxlib.__version__)[:3]) < (0, 9)
+        version = jaxlib.__version__
+    return (0, 7, 1) <= tuple(int(part) for part in re.findall(r"\d+", version)[:3]) < (0, 9)
 
 
 # --- PyTorch

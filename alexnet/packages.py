@@ -65,6 +65,17 @@ def install(module):
     return f"Install it with: {command}" + (f", or its extra: pip install 'alexnet-keras[{extra}]'" if extra else "")
 
 
+def module_of(package):
+    """The name to import of a package's name to install.
+
+    Examples:
+        >>> module_of("opencv-python-headless"), module_of("array-record")
+        ('cv2', 'array_record')
+    """
+    modules = {installed: module for module, installed in _INSTALLED_AS.items()}
+    return modules.get(package, package.replace("-", "_"))
+
+
 def _package(module):
     module = module.partition(".")[0]
     return _INSTALLED_AS.get(module, module.replace("_", "-"))

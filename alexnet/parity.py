@@ -19,6 +19,8 @@ from alexnet.progress import progress
 from alexnet.recipe import BACKENDS
 
 IMAGES, STEPS, CLASSES = 3, 5, 1000
+# What `difference` may be at most where two backends compute the same.
+BOUNDS = {"logits": 1e-4, "gradients": 1e-3, "training": 1e-3}
 WORKER = """
 import json, sys, alexnet
 alexnet.import_keras()

@@ -1,14 +1,19 @@
-"""Write the descriptions of parameters in `alexnet.Recipe` to the other files that describe them.
+"""Write what is said in one file into the others that say it, too.
 
-These are params/default.yaml, the tables of docs/parameters.md and the comments in the notebooks' parameters cells.
+The descriptions of parameters in `alexnet.Recipe` go into params/default.yaml, the tables of docs/parameters.md and the
+comments in the notebooks' parameters cells; the packages of pyproject.toml, with the versions of requirements.txt, into
+alexnet/doctor/packages.csv, because neither file is in an installed package.
 
 make params
 python docs/write_parameters.py --check    writes nothing; the exit status is 1 if a file would change
 """
 
+import csv
+import io
 import json
 import re
 import sys
+import tomllib
 from pathlib import Path
 
 import yaml
@@ -18,6 +23,8 @@ from alexnet.recipe import Recipe, grouped_fields
 ROOT = Path(__file__).resolve().parents[1]
 DEFAULT_YAML = ROOT / "params" / "default.yaml"
 PAGE = ROOT / "docs" / "parameters.md"
+PACKAGES = ROOT / "alexnet" / "doctor" / "packages.csv"
+NOT_FOR_USERS = ("dev", "docs")  # extras
 
 GROUPS = {name: title for title, names in grouped_fields().items() for name in names}
 DESCRIPTIONS = {name: field.description for name, field in Recipe.model_fields.items()}
@@ -95,12 +102,34 @@ def parameters_cell(source, descriptions):
     return "\n".join(written)
 
 
+def packages(pyproject, lock):
+    """The table of what the package needs: Python, then each package with its extra, its versions and its purpose.
+
+    Args:
+        pyproject: The text of pyproject.toml, whose comments are the purposes.
+        lock: The text of requirements.txt.
+    """
+    project = tomllib.loads(pyproject)["project"]
+    tested = dict(re.findall(r"^([\w-]+)==([^\s#]+)", lock, flags=re.MULTILINE))
+    purposes = dict(re.findall(r'"([\w-]+)>=[^"]+"[],]*\s*# (.*)$', pyproject, flags=re.MULTILINE))
+    optional = project["optional-dependencies"].items()
+    groups = {"": project["dependencies"], **{extra: each for extra, each in optional if extra not in NOT_FOR_USERS}}
+    rows = [("python", "", project["requires-python"].removeprefix(">="), "", "")]
+    for extra, requirements in groups.items():
+        own = [each.partition(">=") for each in requirements if not each.startswith(f"{project['name']}[")]
+        rows += [(name, extra, lowest, tested[name], purposes[name]) for name, _, lowest in own]
+    written = io.StringIO()
+    csv.writer(written, lineterminator="\n").writerows([("name", "extra", "lowest", "tested", "purpose"), *rows])
+    return written.getvalue()
+
+
 def outdated():
     """`{path: new text}` of each file that is out of date."""
     texts = {DEFAULT_YAML: default_yaml(), PAGE: page(PAGE.read_text(encoding="utf-8"))}
+    texts[PACKAGES] = packages((ROOT / "pyproject.toml").read_text(), (ROOT / "requirements.txt").read_text())
     for path in sorted((ROOT / "notebooks").rglob("[0-9]*.ipynb")):
         texts[path] = notebook(path.read_text(encoding="utf-8"), path.stem)
-    return {path: text for path, text in texts.items() if path.read_text(encoding="utf-8") != text}
+    return {path: text for path, text in texts.items() if not path.exists() or path.read_text(encoding="utf-8") != text}
 
 
 def main(check):

@@ -16,6 +16,7 @@ from alexnet.data import load_data
 from alexnet.locking import FolderLock
 from alexnet.model import AlexNet
 from alexnet.networks import PUBLISHED
+from alexnet.parity import BOUNDS
 from alexnet.recipe import Recipe
 from alexnet.saving import save_checkpoint
 from alexnet.training import train
@@ -258,7 +259,7 @@ def test_parity(tmp_path):
     record = json.loads((tmp_path / "parity.json").read_text())
     (row,) = record["rows"]
     assert row["network"] == "krizhevsky2012"
-    assert 0 < row["logits"] < 1e-4 and 0 < row["gradients"] < 1e-3 and 0 < row["training"] < 1e-3, row
+    assert all(0 < row[name] < bound for name, bound in BOUNDS.items()), row
     assert found.stdout.splitlines()[2].startswith("krizhevsky2012")
 
 
@@ -269,7 +270,7 @@ def test_the_recorded_parity_holds():
     assert (record["width"], record["image_size"]) == (1.0, None)
     assert [row["network"] for row in record["rows"]] == list(PUBLISHED)
     for row in record["rows"]:
-        assert row["logits"] < 1e-4 and row["gradients"] < 1e-3 and row["training"] < 1e-3, row
+        assert all(row[name] < bound for name, bound in BOUNDS.items()), row
 
 
 @pytest.mark.once

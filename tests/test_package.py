@@ -31,7 +31,7 @@ ORDER = [
     "ops",
 ]
 ORDER += ["layers", "weights", "model", "saving", "data", "evaluation", "training", "parity", "profiling"]
-ORDER += ["plotting", "studies", "hosting", "cli"]
+ORDER += ["plotting", "studies", "hosting", "doctor", "cli"]
 
 
 def imported(path):

@@ -7,6 +7,7 @@ from pathlib import Path
 import alexnet
 from alexnet.cli.checkpoints import convert, fetch, parity
 from alexnet.cli.common import BAD_USAGE
+from alexnet.cli.doctor import doctor
 from alexnet.cli.evaluation import evaluate, predict
 from alexnet.cli.hosting import kaggle
 from alexnet.cli.inspection import FIELDS as INSPECTION_FIELDS
@@ -43,7 +44,7 @@ def build_parser():
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for add in (
         *(_add_train, _add_evaluate, _add_predict, _add_convert, _add_fetch),
-        *(_add_inspect, _add_pack, _add_batch, _add_parity, _add_kaggle, _add_launch),
+        *(_add_inspect, _add_pack, _add_batch, _add_parity, _add_kaggle, _add_launch, _add_doctor),
     ):
         add(commands)
     return parser
@@ -300,3 +301,22 @@ def _add_launch(commands):
     parser.add_argument("--grace", type=float, default=30, metavar="SECONDS", help=text)
     parser.add_argument("--port", type=int, metavar="PORT", help="of rank 0, on 127.0.0.1 (default: a free one)")
     parser.add_argument("arguments", nargs="...", metavar="-- COMMAND", help="the command, and its own flags")
+
+
+def _add_doctor(commands):
+    parser = _add_command(
+        commands,
+        "doctor",
+        doctor,
+        "whether this installation is right: packages, backends, devices, disk and memory",
+        "Show what is installed and what it was tested with; for each backend its devices, a training step beside the "
+        "other backends', and training on several devices beside one; disk and memory. It takes about a minute and "
+        "writes temporary files only. The exit status is 1 where there is a problem.",
+        "doctor --backends jax",
+    )
+    text = "those that must be there: tensorflow, jax, torch; default: all that are installed"
+    parser.add_argument("--backends", nargs="+", metavar="BACKEND", help=text)
+    text = "end a process that takes longer, and call it a problem (default 120)"
+    parser.add_argument("--timeout", type=float, default=120, metavar="SECONDS", help=text)
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead")
+    _add_fields(parser, "run_dir")

@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +41,15 @@ class Exchange:
         """Bytes that each of so many devices receives, if they pass the parts round in a ring."""
         share = {"all-gather": 1, "all-reduce": 2, "collective-permute": devices / (devices - 1)}.get(self.operation, 1)
         return share * (devices - 1) / devices * self.bytes
+
+
+def digest_of(arrays: Mapping[str, np.ndarray]) -> str:
+    """A digest of arrays and of their names."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, array in arrays.items():
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(array).view(np.uint8).data)
+    return digest.hexdigest()
 
 
 class Distribution:
@@ -121,11 +130,7 @@ class Distribution:
         """
         if self.processes == 1:
             return
-        digest = hashlib.blake2b(digest_size=16)
-        for name, array in arrays.items():
-            digest.update(name.encode())
-            digest.update(np.ascontiguousarray(array).view(np.uint8).data)
-        digests = self.gather(digest.hexdigest())
+        digests = self.gather(digest_of(arrays))
         different = [str(rank) for rank, other in enumerate(digests) if other != digests[0]]
         if different:
             raise RunError(
@@ -146,6 +151,17 @@ class Distribution:
         if self.devices == 1:
             return []
         raise DistributionError("Only JAX's compiled program says what the devices exchange.")
+
+    def copies(self, variable: keras.Variable) -> list[np.ndarray]:
+        """The value of a variable on each device of this process."""
+        return [keras.ops.convert_to_numpy(variable)]
+
+    def replica_digests(self, variables: Sequence[keras.Variable]) -> list[str]:
+        """For each replica, in all processes together, the digest of some variables; all are equal unless the replicas
+        have drifted apart."""
+        replicas = zip(*map(self.copies, variables), strict=True)
+        own = [digest_of({str(i): array for i, array in enumerate(arrays)}) for arrays in replicas]
+        return [digest for of_process in self.gather(own) for digest in of_process]
 
     def describe(self) -> dict[str, int]:
         """How many devices and processes, for a run's record."""

@@ -39,6 +39,9 @@ class TensorFlowData(Distribution):
     def scope(self):
         return self._strategy.scope()
 
+    def copies(self, variable):
+        return [value.numpy() for value in self._strategy.experimental_local_results(variable.value)]
+
     def evaluable(self, network):
         return _Mirrored(network, self._strategy)
 

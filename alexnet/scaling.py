@@ -155,7 +155,7 @@ class Transfer:
         local = max(1, min(self.devices, hardware.devices_per_host // self.stride))
         hosts = self.devices // local
         groups = min(self.stride, hardware.devices_per_host)
-        link = hardware.link_bandwidth / (local * groups if hardware.shared else 1)
+        link = hardware.link_bandwidth / (hardware.devices_per_host if hardware.shared else 1)
         once = (local - 1) / local * self.bytes / link + (local - 1) * hardware.link_latency
         if hosts > 1:
             once += (hosts - 1) / hosts * self.bytes * groups / hardware.network_bandwidth
@@ -347,13 +347,15 @@ def training_step(
         >>> round(step.images_per_second), step.limit
         (226, 'compute')
     """
+    if hardware.shared:  # among those that work
+        hardware = replace(hardware, devices_per_host=min(devices, hardware.devices_per_host))
     per_host = hardware.devices_per_host
     if devices > per_host and devices % per_host:
         raise ValueError(f"devices: received {devices}; allowed: a multiple of {per_host}, the devices of a host.")
     sizes: dict[str, Any] = {"image_size": image_size, "width": width, "classes": classes}
     exchanged = transfers(network, strategy, devices, batch_size, **sizes)
     costs = layer_costs(network, **sizes)
-    share = min(devices, per_host) if hardware.shared else 1  # of one processor
+    share = per_host if hardware.shared else 1  # of one processor
     images = batch_size / devices
 
     def compute(macs):

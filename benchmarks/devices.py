@@ -261,7 +261,7 @@ def predicted(arrangement, found):
         "exchange": step.exchange,
         "exchanged_bytes": exchanged,
         "flops": flops,
-        "memory_bandwidth": memory_bandwidth,
+        "memory_bandwidth": memory_bandwidth if update else None,
         **link,
     }
 
@@ -302,7 +302,7 @@ def show(rows):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--output", default=str(RESULTS), help="the file that is written")
     parser.add_argument("--worker", nargs=4, help=argparse.SUPPRESS)
     parser.add_argument("--launch", nargs=4, help=argparse.SUPPRESS)

@@ -2,7 +2,10 @@
 
 import dataclasses
 import doctest
+import json
 import math
+import runpy
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +17,7 @@ from benchmarks import devices as measured
 
 pytestmark = pytest.mark.once
 
+ROOT = Path(__file__).resolve().parents[1]
 NETWORK = NETWORKS["krizhevsky2012"]
 PARAMETERS = 60_965_224
 DENSE = 37_752_832 + 16_781_312 + 4_097_000
@@ -172,6 +176,10 @@ def test_virtual_devices_make_nothing_faster():
     assert [each.update / steps[0].update for each in steps] == pytest.approx([1, 2, 4])  # each updates its copy
     assert steps[1].exchange == pytest.approx(2 * 4 * PARAMETERS / 1e9)  # two devices send over one bus
     assert steps[0].seconds < steps[1].seconds < steps[2].seconds
+    # Two pairs with half of the images each take as long over the same bus as one pair.
+    one, two = (step("two_columns", devices, 128, machine) for devices in (2, 4))
+    weights = sum(each.seconds(machine) for each in transfers(NETWORK, "two_columns", 4, 128) if each.stride == 2)
+    assert two.exchange - weights == pytest.approx(one.exchange)
 
 
 def test_the_papers_time_and_its_one_gpu_network():
@@ -228,6 +236,24 @@ def test_learning_rates():
     warming = [scaling.learning_rate(1024, epoch=epoch) for epoch in (0, 1, 4, 5, 20)]
     assert warming == pytest.approx([0.01, 0.024, 0.066, 0.08, 0.08])
     assert scaling.learning_rate(64, epoch=0) == 0.005  # nothing to warm up to
+
+
+def test_the_page_has_these_numbers(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT)
+    written = runpy.run_path(str(ROOT / "docs" / "write_scaling.py"))
+    assert written["main"](check=True) == 0, "run python docs/write_scaling.py"
+    text = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
+    assert written["page"](text.replace("| 256 |", "| 255 |")) == text  # the check sees a change
+
+
+def test_the_record_is_of_this_model():
+    record = json.loads((ROOT / "benchmarks" / "results" / "devices.json").read_text(encoding="utf-8"))
+    sized = {"image_size": record["settings"]["image_size"], "width": record["settings"]["width"], "classes": 10}
+    rows = {row["arrangement"]: row for row in record["rows"]}
+    for row in rows.values():
+        strategy = "data" if row["distribute"] == "none" else row["distribute"]
+        found = transfers(NETWORK, strategy, row["devices"], record["settings"]["batch_size"], **sized)
+        assert sum(each.bytes for each in found) == row["predicted"]["exchanged_bytes"], row["arrangement"]
 
 
 def test_picture():

@@ -153,7 +153,7 @@ def _convolution(spec, x, build):
     fan_in = spec.kernel**2 * x.shape[-1] // spec.groups
     x, padding = _padded(spec, x, build)
     return GroupedConv2D(
-        scale_width(spec.filters, build.width, build.network.groups),
+        specs.scale_width(spec.filters, build.width, build.network.groups),
         spec.kernel,
         strides=spec.stride,
         padding=padding,
@@ -168,7 +168,7 @@ def _locally_connected(spec, x, build):
     fan_in = spec.kernel**2 * x.shape[-1]
     x, padding = _padded(spec, x, build)
     return LocallyConnected2D(
-        scale_width(spec.filters, build.width, build.network.groups),
+        specs.scale_width(spec.filters, build.width, build.network.groups),
         spec.kernel,
         strides=spec.stride,
         padding=padding,
@@ -189,7 +189,7 @@ def _padded(spec, x, build):
 
 def _dense(spec, x, build):
     return Dense(
-        build.classes if spec.units is None else scale_width(spec.units, build.width),
+        build.classes if spec.units is None else specs.scale_width(spec.units, build.width),
         **_initializers(spec, build, x.shape[-1]),
         dtype="float32" if spec.units is None else None,
         name=spec.name,
@@ -300,11 +300,6 @@ def summarize_layers(model):
             }
         )
     return rows
-
-
-def scale_width(size, width, columns=1):
-    """`size` filters or units times `width`, a multiple of `columns`, at least one in each."""
-    return max(1, round(size * width / columns)) * columns
 
 
 def logits_layer(model):

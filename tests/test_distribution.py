@@ -14,6 +14,7 @@ from runs_helpers import BACKEND
 import alexnet
 from alexnet.data import load_data
 from alexnet.recipe import Recipe, RecipeError
+from alexnet.scaling import transfers
 from alexnet.training import DistributionError, train
 from alexnet.training.distribution import Distribution, find_distribution
 from alexnet.training.distribution.base import Group
@@ -104,8 +105,14 @@ def test_several_devices_train_as_one(tiny, tmp_path, alone):
     # The columns of the paper's program meet in conv3 and in the fully connected layers, and nowhere else. Gradients
     # are summed over the two pairs of devices.
     assert {each["operation"] for each in of_columns} == {"all-gather", "all-reduce"}
-    met = [each["layers"] for each in of_columns if each["operation"] == "all-gather"]
-    assert {layer for layers in met for layer in layers} == {"conv3", "fc6", "fc7"}
+    met = [each for each in of_columns if each["operation"] == "all-gather"]
+    assert {layer for each in met for layer in each["layers"]} == {"conv3", "fc6", "fc7"}
+    # And as much as alexnet.scaling counts on paper.
+    recipe = Recipe(**kinds[-1])
+    sizes = {"image_size": recipe.image_size, "width": recipe.width, "classes": 3}
+    expected = transfers(recipe.row, "two_columns", 4, recipe.batch_size, **sizes)
+    gathered = {(each.layer, each.bytes) for each in expected if each.what == "activations" and each.passes == 1}
+    assert {(layer, each["bytes"]) for each in met for layer in each["layers"]} == gathered
 
 
 @pytest.mark.slow

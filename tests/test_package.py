@@ -22,6 +22,7 @@ ORDER = [
     "units",
     "mounts",
     "networks",
+    "scaling",
     "recipe",
     "packages",
     "runtime",

@@ -216,9 +216,15 @@ class Network:
         place = self.layers.index(self.layer(name)) + 1
         return tuple(_until_weighted(self.layers[place:]))
 
-    def output_side(self, side):
-        """Rows of the feature maps that the first dense layer sees of an image of `side` rows; 0 if none is left."""
-        overhang = self.overhanging(side)
+    def sides(self, side):
+        """Rows of the feature maps after each layer, by its name, for an image of `side` rows. It ends with the first
+        layer of which nothing is left, and 0 there; layers after `Flatten` keep the number of the maps before it.
+
+        Examples:
+            >>> alexnet.NETWORKS["paper"].sides(227)["pool1"]
+            27
+        """
+        found, overhang = {}, self.overhanging(side)
         for layer in self.layers:
             if isinstance(layer, Conv | LocallyConnected):
                 extra = overhang if layer.name == self.overhang else 0
@@ -229,9 +235,14 @@ class Network:
                 side = (side + extra - layer.size) // layer.stride + 1
             elif isinstance(layer, AdaptivePool):
                 side = layer.size
+            found[layer.name] = max(side, 0)
             if side < 1:
-                return 0
-        return side
+                break
+        return found
+
+    def output_side(self, side):
+        """Rows of the feature maps that the first dense layer sees of an image of `side` rows; 0 if none is left."""
+        return list(self.sides(side).values())[-1]
 
     def input_sides(self, output_side):
         """The sides of square images that end in feature maps of `output_side` rows, smallest first, up to 2048."""
@@ -302,6 +313,11 @@ def _until_weighted(layers):
         if isinstance(layer, WeightedLayer):
             return
         yield layer
+
+
+def scale_width(size, width, columns=1):
+    """`size` filters or units times `width`, a multiple of `columns`, at least one in each."""
+    return max(1, round(size * width / columns)) * columns
 
 
 def settings(layer):

@@ -4,7 +4,7 @@ from alexnet.plotting.diagram import network, two_devices
 from alexnet.plotting.ideas import activations, dropout, normalized_map, pooling
 from alexnet.plotting.images import confusion, gallery, neighbors, occlusion, predictions
 from alexnet.plotting.networks import filters, normalization, shares
-from alexnet.plotting.speed import batch_times, benchmark, layer_times, scaling
+from alexnet.plotting.speed import batch_times, benchmark, device_scaling, layer_times, scaling
 from alexnet.plotting.tables import table
 from alexnet.plotting.training import comparison, curves
 
@@ -15,6 +15,7 @@ __all__ = [
     "comparison",
     "confusion",
     "curves",
+    "device_scaling",
     "dropout",
     "filters",
     "gallery",

@@ -160,6 +160,45 @@ def scaling(record):
     return figure
 
 
+# The colors and marks of the backends, which no picture has beside these.
+STRATEGIES = dict(
+    zip(
+        ("data", "two_columns", "one_weird_trick"),
+        zip(
+            ("copies of the network", "pairs with the paper's columns", "one weird trick"),
+            BACKEND_COLORS.values(),
+            BACKEND_MARKERS.values(),
+            strict=True,
+        ),
+        strict=True,
+    )
+)
+
+
+@styled
+def device_scaling(panels):
+    """Efficiency against the number of GPUs, a line for each way to divide the work.
+
+    Args:
+        panels: By their titles, what `alexnet.scaling.predict` returns.
+    """
+    figure, grid = plt.subplots(1, len(panels), figsize=(3.4 * len(panels), 3.3), sharey=True, squeeze=False)
+    for axes, (title, steps) in zip(grid[0], panels.items(), strict=True):
+        for size, (strategy, (label, color, marker)) in zip((7, 5, 4), STRATEGIES.items(), strict=True):
+            own = [step for step in steps if step.strategy == strategy]
+            # The smaller ones are drawn over the larger ones.
+            look = {"color": color, "marker": marker, "markersize": size, "linewidth": size / 3}
+            axes.plot([step.devices for step in own], [100 * step.efficiency for step in own], label=label, **look)
+        axes.set_title(title)
+        axes.set_xscale("log", base=4)
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.set_xlabel("GPUs")
+    grid[0, 0].set_ylim(0, 105)
+    grid[0, 0].set_ylabel("efficiency, % (higher is better)")
+    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, handlelength=3)
+    return figure
+
+
 @styled
 def batch_times(rows):
     """What a batch costs, and how many images a second that makes, against its size.

@@ -26,6 +26,7 @@ ORDER = [
     "packages",
     "runtime",
     "locking",
+    "watching",
     "launching",
     "progress",
     "ops",

@@ -24,8 +24,8 @@ PROGRAM = Path(__file__).with_name("train_distributed.py")
 
 
 def run_jobs(folder, *recipes, devices=0, processes=0, kill=None):
-    """What `train_distributed.py` finds, in a process with so many devices, or in several processes; the exit status if one
-    is killed."""
+    """What `train_distributed.py` finds, in a process with so many devices, or in several processes; the exit status if
+    one is killed."""
     (folder / "jobs.json").write_text(json.dumps(recipes))
     command = [sys.executable, str(PROGRAM), str(folder / "jobs.json"), str(folder / "out.json")]
     command += [

@@ -209,14 +209,12 @@ def _temporary_folder():
 
 @contextlib.contextmanager
 def _environment(**values):
-    """Within it, variables of this process are set; afterwards they are as before."""
-    before = {name: os.environ.get(name) for name in values}
+    """Within it, Ray's variables are set in this process. Afterwards they are as before; Ray sets some of its own."""
+    before = {name: value for name, value in os.environ.items() if name.startswith("RAY_")}
     os.environ.update(values)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        for name in [name for name in os.environ if name.startswith("RAY_")]:
+            del os.environ[name]
+        os.environ.update(before)

@@ -22,14 +22,17 @@ from alexnet.studies.tasks import stop_batch
 RETRIES = 3  # times that a task whose worker was killed is given to another one
 # And their packages; the second is for a cluster that is started here.
 ENGINES = {"local": (), "dask": ("distributed", "cryptography"), "ray": ("ray",)}
-_SECONDS = 10  # for a scheduler to answer
+_SECONDS = 30  # for a scheduler to answer
 _PORTS = {"dask": "8786", "ray": "6379"}  # those of their own commands
-# Connects as a driver does and leaves again. If nothing answers, Ray ends the process that asks.
-_ASK_RAY = """
-import sys, ray
-ray.init(address=sys.argv[1], logging_level="ERROR", log_to_driver=False)
-print(len(ray.nodes()), flush=True)
-"""
+# Connect as a driver does. Where something else answers or nothing, Dask may wait for ever, and Ray ends the process.
+_ASK = {
+    "dask": "import distributed, sys; distributed.Client(sys.argv[1], timeout=10)",
+    "ray": "import ray, sys; ray.init(address=sys.argv[1], logging_level='ERROR', log_to_driver=False)",
+}
+
+# In Dask's workers: a terminal's Ctrl-C is for the process that has started them, and it tells them. Not SIG_IGN, which
+# the notebooks would inherit.
+_NO_INTERRUPTS = "import signal; signal.signal(signal.SIGINT, lambda *_: None)"
 
 logger = logging.getLogger(__name__)
 
@@ -101,12 +104,12 @@ def _dask(address, jobs):
                 memory_limit=0,  # the notebooks are processes of their own
                 silence_logs=logging.CRITICAL,  # a lost worker is no error
                 local_directory=stack.enter_context(_temporary_folder()),
+                preload=[_NO_INTERRUPTS],
             )
             address = stack.enter_context(cluster)
-        try:
-            client = stack.enter_context(Client(address, timeout=_SECONDS))
-        except (OSError, ValueError, ImportError) as error:
-            raise _no_answer("Dask", address, error) from None
+        else:
+            _ask("dask", address)
+        client = stack.enter_context(Client(address))
         if not client.scheduler_info()["workers"]:
             logger.warning(f"The Dask scheduler at {address} has no workers; the batch waits for some.")
         yield client.get_executor(pure=False), lambda batch: client.run(stop_batch, batch, on_error="ignore")
@@ -125,7 +128,7 @@ def _ray(address, jobs):
             options |= {"address": "local", "num_cpus": jobs, "include_dashboard": False}
             options |= {"object_store_memory": 80 << 20, "_temp_dir": stack.enter_context(_temporary_folder())}
         else:
-            _ask_ray(address)
+            _ask("ray", address)
         import ray
 
         ray.init(**options)
@@ -184,21 +187,17 @@ def _check_address(engine, address):
         raise BatchError(f"--address: received {address!r}; allowed: HOST:PORT, as in 10.0.0.5:{_PORTS[engine]}.")
 
 
-def _ask_ray(address):
-    """Whether a cluster is there, asked by a process that may be ended."""
-    command = [sys.executable, "-c", _ASK_RAY, address]
+def _ask(engine, address):
+    """Refuse an address at which no cluster answers, asked by another process."""
+    command = [sys.executable, "-c", _ASK[engine], address]
     try:
-        asked = subprocess.run(command, capture_output=True, text=True, timeout=3 * _SECONDS)
-    except subprocess.TimeoutExpired:
-        raise _no_answer("Ray", address, f"after {3 * _SECONDS} s") from None
-    if asked.returncode != 0 or not asked.stdout.strip():
+        asked = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS)
         lines = [line for line in asked.stderr.splitlines() if line.strip()]
-        raise _no_answer("Ray", address, lines[-1] if lines else "it ended the connection")
-
-
-def _no_answer(kind, address, error):
-    said = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
-    return BatchError(f"--address: no {kind} cluster answers at {address} ({said}).")
+        said = (lines or [f"exit status {asked.returncode}"])[-1] if asked.returncode else ""
+    except subprocess.TimeoutExpired:
+        said = f"nothing after {_SECONDS} s"
+    if said:
+        raise BatchError(f"--address: no {engine.title()} cluster answers at {address} ({said}).")
 
 
 def _temporary_folder():

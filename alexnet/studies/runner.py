@@ -248,7 +248,7 @@ def _run_all(batch, jobs, engine, address, console):
         except BaseException:
             progress.console.print("Stopping: each run saves its state first.")
             stop(batch[0].task.batch)
-            wait(pending, timeout=PATIENCE + 10)
+            wait([future for future in pending if not future.done()], timeout=PATIENCE + 10)
             raise
 
 

@@ -2,4 +2,5 @@ import sys
 
 from alexnet.cli import main
 
-sys.exit(main())
+if __name__ == "__main__":  # the workers of `batch --engine dask` import this file again
+    sys.exit(main())

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from alexnet.runtime import cores
+from alexnet.watching import watch
 
 TIMED_OUT = 124  # as the command `timeout` says it
 HOST = "127.0.0.1"
@@ -22,19 +23,6 @@ _PORT_SECONDS = 120  # a process that finds its port taken says so while it star
 _LONGEST_LINE = 1 << 16
 # As PyTorch and JAX say it.
 _PORT_TAKEN = re.compile(rb"address already in use|EADDRINUSE|failed to add port to server", re.IGNORECASE)
-# Reads the groups that run, +ID and -ID, and kills those that are left when the launcher is no more.
-_WATCHER = """
-import os, signal, sys
-signal.signal(signal.SIGINT, signal.SIG_IGN)
-groups = set()
-for line in sys.stdin:
-    (groups.add if line[0] == "+" else groups.discard)(int(line[1:]))
-for group in groups:
-    try:
-        os.killpg(group, signal.SIGKILL)
-    except OSError:
-        pass
-"""
 
 
 class LaunchError(ValueError):
@@ -169,7 +157,7 @@ class _Group:
         if not hasattr(os, "killpg"):
             raise LaunchError("launch needs the process groups of Linux or macOS, which this system does not have.")
         self.began = time.monotonic()
-        with _record_signals(self.signals), _watcher() as self.tell:
+        with _record_signals(self.signals), watch() as self.tell:
             try:
                 self._start()
                 while self.running:
@@ -287,32 +275,6 @@ def _record_signals(received):
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def _watcher():
-    """Yields a function that tells the watcher which groups run. It outlives this process: the end of its input is the
-    end of this process, however that came about."""
-    process = subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", _WATCHER],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-        text=True,
-    )
-
-    def tell(line):
-        with contextlib.suppress(OSError):  # somebody killed it
-            process.stdin.write(line + "\n")
-            process.stdin.flush()
-
-    try:
-        yield tell
-    finally:
-        with contextlib.suppress(OSError):
-            process.stdin.close()
-        process.wait()
 
 
 def _free_port():

@@ -73,6 +73,10 @@ class FolderLock:
             self._make_folder()
             self._acquire()
 
+    def fileno(self):
+        """The locked file, or None where nothing can be locked. A process that inherits it keeps the lock as well."""
+        return self._descriptor
+
     def _acquire(self):
         attempts = 0
         while fcntl is not None and self._descriptor is None:

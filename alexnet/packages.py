@@ -8,6 +8,9 @@ import importlib
 EXTRAS = {
     "IPython": "notebooks",
     "array_record": "pack",
+    "cryptography": "dask",
+    "distributed": "dask",
+    "fsspec": "studies",
     "google": "formats",  # protobuf
     "ipykernel": "notebooks",
     "jax": "jax",
@@ -19,6 +22,7 @@ EXTRAS = {
     "onnx": "formats",
     "papermill": "notebooks",
     "pyarrow": "formats",
+    "ray": "ray",
     "safetensors": "formats",
     "scipy": "formats",
     "tensorflow": "tensorflow",

@@ -265,6 +265,15 @@ class Recipe(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _run_dir_is_a_folder(self):
+        if is_url(self.run_dir):
+            raise ValueError(
+                f"run_dir: received {self.run_dir!r}; allowed: a folder of this machine. Only the command batch takes "
+                "a URL: it runs notebooks and puts their results there."
+            )
+        return self
+
+    @model_validator(mode="after")
     def _crop_fits(self):
         if self.image_size > self.resize:
             raise ValueError(
@@ -416,6 +425,11 @@ def resolve(path: str | os.PathLike[str]) -> Path:
         return mounts.find_mount(os.fspath(path)) or found
     except mounts.MountError as error:
         raise RecipeError(str(error)) from None
+
+
+def is_url(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is a URL, as `s3://bucket/runs`, and no path of this machine."""
+    return "://" in os.fspath(path)
 
 
 def _absolute(path, start):

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
-PROGRAM = ROOT / "tests" / "distributed.py"
+PROGRAM = ROOT / "tests" / "train_distributed.py"
 STEPS = 20
 RATES = (0.001, 0.01)
 DROPOUTS = (0.0, 0.5)

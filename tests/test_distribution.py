@@ -21,12 +21,12 @@ from alexnet.training.distribution.base import Group
 from alexnet.training.stopping import RunError
 from tests.faults.harness import largest_difference, outcome
 
-PROGRAM = Path(__file__).with_name("distributed.py")
+PROGRAM = Path(__file__).with_name("train_distributed.py")
 
 
 def run_jobs(folder, *recipes, devices=0, processes=0, kill=None):
-    """What `distributed.py` finds, in a process with so many devices, or in several processes; the exit status if one
-    is killed."""
+    """What `train_distributed.py` finds, in a process with so many devices, or in several processes; the exit status if
+    one is killed."""
     (folder / "jobs.json").write_text(json.dumps(recipes))
     command = [sys.executable, str(PROGRAM), str(folder / "jobs.json"), str(folder / "out.json")]
     command += [

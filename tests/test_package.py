@@ -27,6 +27,7 @@ ORDER = [
     "packages",
     "runtime",
     "locking",
+    "watching",
     "launching",
     "progress",
     "ops",

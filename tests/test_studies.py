@@ -18,7 +18,8 @@ from alexnet.recipe import RecipeError
 from alexnet.studies import BatchError, run_batch
 from alexnet.studies.pages import notebook_page
 from alexnet.studies.report import write_report
-from alexnet.studies.runner import Job, _execute, _plan
+from alexnet.studies.runner import Job, _plan
+from alexnet.studies.tasks import Task, run_task
 
 pytestmark = pytest.mark.once
 
@@ -163,8 +164,8 @@ def test_two_batches_at_once(notebook, tmp_path, capfd):
         path.unlink()
     assert run_batch([notebook], values, ["torch"]) == 0  # it has ended
     job = _plan([notebook], values, ["torch"], {})[0]
-    _execute(job, lambda epoch: None, force=False)  # planned before the other batch had finished
-    assert job.status == "skipped" and count(tmp_path, "default", "torch") == 1
+    # Planned before the other batch had finished.
+    assert run_task(job.task).status == "skipped" and count(tmp_path, "default", "torch") == 1
 
 
 def test_a_batch_does_not_correct_the_record_of_a_live_run(notebook, tmp_path):
@@ -204,8 +205,8 @@ def test_a_notebook_that_only_reads_leaves_the_run_alone(notebook, tmp_path):
     assert run_batch([reader], values, ["torch"]) == 0
     assert f"{tmp_path / 'runs'} mine" in (folder / "reader.ipynb").read_text()
     assert records == {name: (folder / name).read_bytes() for name in records}
-    (job,) = [job for job in _plan([notebook, reader], values, ["torch"], {}) if job.notebook == reader]
-    assert job.parameters["name"] == "mine" and not job.records  # the run's name, whatever the folder's name
+    (task,) = [job.task for job in _plan([notebook, reader], values, ["torch"], {}) if job.output.name == reader.name]
+    assert task.parameters["name"] == "mine" and not task.records  # the run's name, whatever the folder's name
 
 
 def test_a_dead_kernel_is_a_failed_run(notebook, tmp_path, capfd):
@@ -218,7 +219,8 @@ def test_a_dead_kernel_is_a_failed_run(notebook, tmp_path, capfd):
 
 
 def test_the_page_escapes_what_it_shows(tmp_path):
-    job = Job(tmp_path / "x.ipynb", "jax", {}, tmp_path / "none", 1, "<script>label</script>", "failed", "<b>error</b>")
+    task = Task("x.ipynb", "", "jax", {}, str(tmp_path), "none", {})
+    job = Job(task, tmp_path / "none", label="<script>label</script>", status="failed", error="<b>error</b>")
     write_report(tmp_path / "x.html", [job], Console(file=open(os.devnull, "w")))  # noqa: SIM115
     page = (tmp_path / "x.html").read_text()
     assert "<script>" not in page and "<b>error" not in page and "&lt;b&gt;error" in page
@@ -265,7 +267,7 @@ def test_names_of_grid_runs_are_safe_folders(notebook, tmp_path):
         "default,width=0.5/jax",
         "default,width=1.0/jax",
     ]
-    assert json.dumps(jobs[0].parameters)
+    assert json.dumps(jobs[0].task.parameters)
 
 
 def test_a_batch_that_is_stopped_goes_on_where_it_was(tiny, tmp_path):

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from alexnet.mounts import MountError, find_mount
-from alexnet.recipe import PROJECT, Recipe
+from alexnet.recipe import PROJECT, Recipe, is_url
 
 FAILED, BAD_USAGE, INTERRUPTED = 1, 2, 130
 
@@ -27,6 +27,8 @@ def value_of(name, text):
     """A flag's text, which Recipe converts; paths start at the current directory."""
     from alexnet.data.readers import NAMED
 
+    if name == "run_dir" and is_url(text):
+        return text
     if name in ("data_dir", "weights") and not os.path.exists(text) and _is_attached(text):
         return text
     if name in ("data_dir", "run_dir", "weights") and text not in (*NAMED, "", "None", "null"):

@@ -232,7 +232,8 @@ def _add_batch(commands):
         batch,
         "run notebooks for each backend and a grid of parameters, then report",
         "Run notebooks through papermill, once for each backend and each combination of the grid, each in its own "
-        "process and its own folder; finished runs are skipped. Ends with a report, run_dir/name.html.",
+        "process and its own folder; finished runs are skipped. Ends with a report, run_dir/name.html. Here run_dir "
+        "may be a URL that fsspec opens, such as s3://bucket/runs.",
         "batch notebooks/02_train.ipynb -f params/cifar10.yaml "
         "--backends jax torch --grid learning_rate=0.01,0.02 width=0.25,0.5",
     )
@@ -247,7 +248,11 @@ def _add_batch(commands):
     parser.add_argument(
         "--grid", nargs="+", default=[], metavar="NAME=V1,V2", help="values to combine, e.g. width=0.25,0.5"
     )
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at the same time (default 1)")
+    parser.add_argument("--jobs", type=int, metavar="N", help="runs at the same time on this machine (default 1)")
+    text = "where they run: local, dask or ray (default local); the last two start workers on this machine"
+    parser.add_argument("--engine", default="local", metavar="NAME", help=text)
+    text = "HOST:PORT of a running Dask scheduler or Ray cluster, whose workers are used instead"
+    parser.add_argument("--address", metavar="ADDRESS", help=text)
     parser.add_argument("--force", action="store_true", help="run again what has finished")
 
 

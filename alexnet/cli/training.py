@@ -47,7 +47,7 @@ def train(options):
 
 
 def batch(options):
-    from alexnet.studies import BatchError, run_batch
+    from alexnet.studies import BatchError, MirrorError, run_batch
 
     values = {}
     for path in options.params:
@@ -61,6 +61,12 @@ def batch(options):
             options.parser.error(f"--grid takes NAME=VALUE,VALUE. Received: {item}")
         grid[name] = [value_of(name, text) for text in texts.split(",")]
     try:
-        return run_batch(options.notebooks, values, options.backends, grid, jobs=options.jobs, force=options.force)
+        return run_batch(
+            *(options.notebooks, values, options.backends, grid, options.jobs, options.force),
+            engine=options.engine,
+            address=options.address,
+        )
     except BatchError as error:
         return fail(error, BAD_USAGE)
+    except MirrorError as error:
+        return fail(error, FAILED)

@@ -1,79 +1,49 @@
 """Runs notebooks, each in a process and a folder of its own."""
 
 import contextlib
+import dataclasses
 import importlib.util
 import itertools
-import json
-import os
 import re
+import secrets
+import shutil
 import signal
-import subprocess
-import sys
+import tempfile
 import threading
-import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from concurrent.futures import FIRST_COMPLETED, wait
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nbformat
-import psutil
-import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from alexnet.atomic import write_text
-from alexnet.locking import FolderLock, LockedError, is_locked
 from alexnet.packages import install
-from alexnet.recipe import BACKENDS, NON_MODEL_FIELDS, Recipe, nearest
+from alexnet.recipe import BACKENDS, Recipe, is_url, nearest
+from alexnet.studies.engines import check_engine, open_engine
+from alexnet.studies.errors import BatchError, MirrorError
+from alexnet.studies.mirror import Mirror, check_url
 from alexnet.studies.report import write_report
-
-
-class BatchError(ValueError):
-    """A batch that cannot start; the message is one sentence. Nothing has been run."""
+from alexnet.studies.tasks import PATIENCE, Result, RunFiles, Task, run_task
 
 
 @dataclass
-class Job:
-    """One notebook with one set of parameters.
+class Job(RunFiles):
+    """A task, and what is known of it here.
 
-    `status` goes from `"waiting"` over `"running"` to `"finished"`, `"skipped"` (it had finished before), `"failed"`,
-    or `"locked"`: another process is running it, and nothing was changed.
+    `status` goes from `"waiting"` to `"finished"`, `"skipped"` (it had finished before), `"failed"`, or `"locked"`:
+    another process is running it, and nothing was changed.
     """
 
-    notebook: Path
-    backend: str
-    parameters: dict[str, Any]
-    folder: Path
-    epochs: int
-    label: str
+    label: str = ""
+    epochs: int = 1
     status: str = "waiting"
     error: str = ""
-    records: bool = True  # the notebook trains, so the metrics in its folder are its own
-    recipe: Recipe | None = None
-    process: subprocess.Popen | None = field(default=None, repr=False)
-    before: str = ""  # when the run began whose metrics lay in the folder before
 
     @property
-    def output(self) -> Path:
-        """The executed notebook."""
-        return self.folder / self.notebook.name
-
-    @property
-    def unfinished(self) -> Path:
-        """The notebook while it is executed, and what is left of it when the run has failed."""
-        return self.folder / f"unfinished.{self.notebook.name}"
-
-    def metrics(self) -> dict[str, Any]:
-        """The run's `metrics.json`, or nothing where the notebook records none."""
-        if not self.records:
-            return {}
-        try:
-            metrics = json.loads((self.folder / "metrics.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return {} if self.before and metrics.get("started") == self.before else metrics
+    def backend(self) -> str:
+        return self.task.backend
 
 
 def run_batch(
@@ -81,63 +51,102 @@ def run_batch(
     values: Mapping[str, Any],
     backends: Sequence[str] | None = None,
     grid: Mapping[str, Sequence[Any]] | None = None,
-    jobs: int = 1,
+    jobs: int | None = None,
     force: bool = False,
+    engine: str = "local",
+    address: str | None = None,
 ) -> int:
     """Run every notebook on every backend with every combination of the grid, then write the report.
 
     Args:
         notebooks: Paths of notebooks with a cell tagged `parameters`.
-        values: Parameters by name, for all runs.
+        values: Parameters by name, for all runs. `run_dir` may be a URL for fsspec.
         backends: Names of backends; None for all three.
         grid: A list of values for each name; every combination is run, under a name that says which.
-        jobs: How many runs at a time.
+        jobs: How many runs at a time on this machine; None for one.
         force: Run what has finished before, too.
+        engine: Where they run: `local`, `dask` or `ray`.
+        address: Of the scheduler of Dask or Ray; None for a cluster of its own on this machine.
 
     Returns:
         The exit status: 0 when every run finished, now or before, and 1 when one failed.
 
     Raises:
-        BatchError, RecipeError: an unknown notebook, parameter or backend, before anything is run.
+        BatchError, RecipeError: an unknown notebook, parameter, backend or engine, a scheduler that does not answer, or
+            a URL that cannot be used, before anything is run.
+        MirrorError: the results cannot be copied from the URL, or the report to it.
     """
-    if jobs < 1:
-        raise BatchError(f"--jobs: received {jobs}; allowed: a whole number at least 1.")
+    check_engine(engine, address, jobs)
     # A file of parameters may name the backend; a list on the command line goes before it.
     backends = list(dict.fromkeys(backends or filter(None, [values.get("backend")]))) or list(BACKENDS)
-    _check_backends(backends)
-    batch = _plan(notebooks, values, backends, grid or {})
-    for job in batch:
-        if not force and _has_finished(job):
-            job.status = "skipped"
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        console.width = 150  # a log file has room for the whole table
-    _run_all([job for job in batch if job.status == "waiting"], jobs, console, force)
-    folder = Recipe(**{name: values[name] for name in ("name", "run_dir") if name in values})
-    report = folder.run_folder.with_name(f"{folder.name}.html")
-    write_report(report, batch, console)
-    print(report)
+    _check_backends(backends, here=address is None)
+    with contextlib.ExitStack() as stack:
+        url = str(values.get("run_dir", ""))
+        if is_url(url):  # what the report needs is copied here
+            room = stack.enter_context(tempfile.TemporaryDirectory(prefix="alexnet-"))
+            values = {**values, "run_dir": room}
+        batch = _plan(notebooks, values, backends, grid or {}, is_url(url) and url)
+        if is_url(url):
+            check_url(url, engine)
+            try:
+                _fetch(batch, url, room)
+            except MirrorError as error:
+                raise BatchError(str(error)) from None
+        for job in batch:
+            if not force and job.has_finished():
+                job.status = "skipped"
+        console = Console(stderr=True)
+        if not console.is_terminal:
+            console.width = 150  # a log file has room for the whole table
+        waiting = [job for job in batch if job.status == "waiting"]
+        name = secrets.token_hex(8)
+        for job in waiting:
+            job.task = dataclasses.replace(job.task, batch=name, engine=engine, force=force)
+        if waiting:
+            _run_all(waiting, jobs, engine, address, console)
+        folder = Recipe(**{name: values[name] for name in ("name", "run_dir") if name in values})
+        report = folder.run_folder.with_name(f"{folder.name}.html")
+        if is_url(url):
+            mirror = _fetch(batch, url, room)
+            write_report(report, batch, console)
+            mirror.put("")
+            print(f"{url.rstrip('/')}/{report.name}")
+        else:
+            write_report(report, batch, console)
+            print(report)
     return 1 if any(job.status in ("failed", "locked") for job in batch) else 0
 
 
-def _check_backends(backends):
+def _fetch(batch, url, folder):
+    """Copy from the URL what tells how each run has ended, and what the report shows."""
+    mirror = Mirror(url, Path(folder))
+    for job in batch:
+        shutil.rmtree(job.folder, ignore_errors=True)
+        names = ["metrics.json", "history.csv", "figures/filters.png", job.output.name, job.unfinished.name]
+        mirror.fetch(job.task.place, names)
+    return mirror
+
+
+def _check_backends(backends, here):
+    """`here`: whether the runs are on this machine, which then needs the backends."""
     for backend in backends:
         if backend not in BACKENDS:
             raise BatchError(
                 f"--backends: received {backend!r}; allowed: {', '.join(BACKENDS)}.{nearest(backend, BACKENDS)}"
             )
-        if importlib.util.find_spec(backend) is None:
+        if here and importlib.util.find_spec(backend) is None:
             raise BatchError(f"--backends: {backend} is not installed here. {install(backend)}")
 
 
-def _plan(notebooks, values, backends, grid):
-    """Every job of the batch, all its parameters checked."""
+def _plan(notebooks, values, backends, grid, url=None):
+    """Every job of the batch, all its parameters checked. `url` is where the runs are, if not in `run_dir`."""
     for name in grid:
         if name in ("backend", "run_dir", "name"):
             raise BatchError(f"--grid: {name} is not for the grid; every run has a folder of its own (see --backends).")
     batch, notebooks = [], [Path(notebook) for notebook in notebooks]
     for notebook in notebooks:
         known = parameter_names(notebook)
+        source = notebook.read_text(encoding="utf-8")
         for name in [*values, *grid]:
             if name not in known:
                 near = nearest(name, known)
@@ -159,11 +168,23 @@ def _plan(notebooks, values, backends, grid):
                 records = {"run_dir", "name", "resume"} <= set(known)
                 if {"run_dir", "name"} <= set(known):
                     parameters |= {"run_dir": recipe.run_dir, "name": recipe.name if records else name}
+                task = Task(
+                    notebook=notebook.name,
+                    source=source,
+                    backend=backend,
+                    parameters=parameters,
+                    run_dir=url or recipe.run_dir,
+                    place=f"{recipe.name}/{backend}",
+                    recipe=recipe.model_dump(),
+                    records=records,
+                    reads=f"{name}/{backend}",
+                )
                 label = " ".join([notebook.stem, recipe.name, backend])
-                folder = recipe.run_folder / backend
-                job = Job(notebook, backend, parameters, folder, recipe.epochs, label, records=records, recipe=recipe)
+                job = Job(task, recipe.run_folder / backend, label=label, epochs=recipe.epochs)
                 if any(job.output == other.output for other in batch):
-                    raise BatchError(f"Two runs would share the folder {folder}: the same value is twice in the grid.")
+                    raise BatchError(
+                        f"Two runs would share the folder {job.folder}: the same value is twice in the grid."
+                    )
                 batch.append(job)
     return batch
 
@@ -188,24 +209,8 @@ def parameter_names(notebook: Path) -> list[str]:
     return names
 
 
-def _has_finished(job):
-    """Whether the executed notebook lies there, made with the same parameters by a run that ended well."""
-    metrics, recipe = job.metrics(), job.recipe.model_dump()
-    if not job.output.is_file() or metrics.get("status", "finished") != "finished":
-        return False
-    # The folder may since have been used by a run with other parameters.
-    made_with = {name: value for name, value in metrics.get("parameters", {}).items() if name not in NON_MODEL_FIELDS}
-    if any(recipe.get(name) != value for name, value in made_with.items()):
-        return False
-    try:
-        record = nbformat.read(job.output, as_version=4).metadata.get("papermill", {})
-    except Exception:
-        return False
-    return dict(record.get("parameters", {})) == job.parameters
-
-
-def _run_all(batch, jobs, console, force):
-    lock = threading.Lock()
+def _run_all(batch, jobs, engine, address, console):
+    """Run the jobs, and say of each how it ended."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -213,31 +218,63 @@ def _run_all(batch, jobs, console, force):
         TextColumn("{task.fields[unit]}"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+    with (
+        Progress(*columns, console=console, disable=not console.is_terminal) as progress,
+        _terminable(),
+        open_engine(engine, address, jobs) as (executor, stop),
+    ):
         overall = progress.add_task("all runs", total=len(batch), unit="runs")
+        for job in batch:
+            job.before = job.metrics().get("started", "")
+        futures = {executor.submit(run_task, job.task): job for job in batch}
+        bars = {}
+        pending = set(futures)
+        try:
+            while pending:
+                done, pending = wait(pending, timeout=1, return_when=FIRST_COMPLETED)
+                for future in done:
+                    job = futures[future]
+                    _end(job, future)
+                    if future in bars:
+                        progress.remove_task(bars[future])
+                    progress.advance(overall)
+                    progress.console.print(
+                        f"{job.status}: {job.label}" + (f": {job.error}" if job.error else ""),
+                        highlight=False,
+                        markup=False,
+                    )
+                if not progress.disable:
+                    _show_epochs(progress, bars, {future: futures[future] for future in pending})
+        except BaseException:
+            progress.console.print("Stopping: each run saves its state first.")
+            stop(batch[0].task.batch)
+            wait([future for future in pending if not future.done()], timeout=PATIENCE + 10)
+            raise
 
-        def run(job):
-            task = progress.add_task(job.label, total=job.epochs, unit="epochs")
-            _execute(job, lambda epoch: progress.update(task, completed=epoch), force)
-            progress.remove_task(task)
-            progress.advance(overall)
-            with lock:
-                progress.console.print(
-                    f"{job.status}: {job.label}" + (f": {job.error}" if job.error else ""),
-                    highlight=False,
-                    markup=False,
-                )
 
-        with _terminable(), ThreadPoolExecutor(jobs) as pool:
-            futures = [pool.submit(run, job) for job in batch]
-            try:
-                for future in as_completed(futures):
-                    future.result()
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                progress.console.print("Stopping: each run saves its state first.")
-                _stop([job.process for job in batch if job.process and job.process.poll() is None])
-                raise
+def _end(job, future):
+    """Take a job's result, whatever has become of its worker."""
+    try:
+        result = future.result()
+    except Exception as error:  # of Dask or Ray: workers were lost again and again, or have no alexnet
+        said = next(iter(str(error).strip().splitlines()), "")
+        result = Result("failed", f"{type(error).__name__}: {said}" if said else type(error).__name__)
+    job.status, job.error, job.before = result.status, result.error, result.before
+    url = is_url(job.task.run_dir)
+    if job.status in ("finished", "skipped") and not url and not job.output.is_file():
+        job.status = "failed"
+        job.error = f"it has finished, but {job.output} is not on this machine: run_dir must be a folder that all "
+        job.error += "workers and this machine share, or a URL"
+
+
+def _show_epochs(progress, bars, pending):
+    """A bar for each run that is being made. Dask and Ray do not say which: their runs are seen by their metrics."""
+    for future, job in pending.items():
+        metrics = job.metrics()
+        if future not in bars and (future.running() or metrics.get("status") == "running"):
+            bars[future] = progress.add_task(job.label, total=job.epochs, unit="epochs")
+        if future in bars:
+            progress.update(bars[future], completed=metrics.get("results", {}).get("epoch", 0))
 
 
 class Terminated(KeyboardInterrupt):
@@ -261,86 +298,3 @@ def _terminable():
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _stop(processes, patience=60):
-    """Ask running notebooks to end. Papermill would kill the kernel at once; the kernel itself saves its run."""
-    for process in processes:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            kernels = psutil.Process(process.pid).children(recursive=True)
-            for kernel in kernels:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    kernel.send_signal(signal.SIGINT)
-            if not kernels:
-                process.terminate()
-    deadline = time.monotonic() + patience
-    for process in processes:
-        try:
-            process.wait(max(0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            process.terminate()
-
-
-def _execute(job, show_epoch, force):
-    """Run a job's notebook, unless another batch is running it or, without `force`, has finished it meanwhile."""
-    try:
-        with FolderLock(job.folder, f".{job.notebook.stem}.lock"):
-            if not force and _has_finished(job):
-                job.status = "skipped"
-            else:
-                _run_notebook(job, show_epoch)
-    except LockedError as error:
-        job.status, job.error = "locked", f"{error} It runs this notebook there."
-    except OSError as error:
-        job.status, job.error = "failed", f"{job.folder} cannot be used ({error.strerror or error})"
-
-
-def _run_notebook(job, show_epoch):
-    """The notebook is moved to its place when the run has ended well."""
-    job.status = "running"
-    parameters = job.folder / f"unfinished.{job.notebook.stem}.yaml"
-    log = job.folder / f"{job.notebook.stem}.log"
-    # One backend a process; a headless kernel must not believe that a person is watching.
-    environment = {name: value for name, value in os.environ.items() if name != "JPY_SESSION_NAME"}
-    environment["KERAS_BACKEND"] = job.backend
-    environment.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    try:
-        job.output.unlink(missing_ok=True)
-        job.before = job.metrics().get("started", "")
-        parameters.write_text(yaml.safe_dump(job.parameters, sort_keys=False), encoding="utf-8")
-        command = [sys.executable, "-m", "papermill", str(job.notebook), str(job.unfinished), "-f", str(parameters)]
-        command += ["-k", "python3", "--no-progress-bar", "--no-log-output"]
-        with log.open("wb") as output:
-            # In a session of its own, since the terminal would send Ctrl-C to papermill, too, which kills the kernel.
-            job.process = subprocess.Popen(
-                command, stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True
-            )
-            while job.process.poll() is None:
-                try:
-                    job.process.wait(timeout=1)
-                except subprocess.TimeoutExpired:
-                    show_epoch(job.metrics().get("results", {}).get("epoch", 0))
-        if job.process.returncode == 0:
-            os.replace(job.unfinished, job.output)
-            log.unlink()
-            job.status = "finished"
-        else:
-            job.status, job.error = "failed", f"{_last_line(log)} (see {log})"
-            if "DeadKernelError" in job.error:  # Linux ends a process that wants more memory than there is
-                job.error += f". If memory was short, try batch_size {max(1, job.recipe.batch_size // 2)}"
-            _correct_status(job)
-    finally:
-        parameters.unlink(missing_ok=True)
-
-
-def _correct_status(job):
-    """A process that was killed could not write how its run ended."""
-    metrics = job.metrics()
-    if metrics.get("status") == "running" and not is_locked(job.folder):  # then it is the record of another, live run
-        metrics["status"] = "interrupted" if job.process.returncode < 0 else "failed"
-        write_text(job.folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
-
-
-def _last_line(log):
-    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    return lines[-1] if lines else "the process ended without a message"

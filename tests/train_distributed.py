@@ -1,6 +1,6 @@
 """Trains on several devices, for the tests: in one process, or as one of a group of processes.
 
-    python tests/distributed.py JOBS.json OUT.json [--devices N] [--processes N] [--kill RANK STEP]
+    python tests/train_distributed.py JOBS.json OUT.json [--devices N] [--processes N] [--kill RANK STEP]
 
 JOBS.json is a list of recipes. One that is named `exchanges` is not trained: what its devices exchange is listed. A
 processor is divided into N devices. Of a group of processes each writes its own file, OUT.json.0, OUT.json.1 and so on;

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from runs_helpers import BACKEND
 
 import alexnet
 from alexnet.data import load_data
+from alexnet.locking import FolderLock
 from alexnet.recipe import Recipe, RecipeError
 from alexnet.scaling import transfers
 from alexnet.training import DistributionError, train
@@ -137,6 +139,22 @@ def test_two_processes_train_as_one_and_outlive_a_kill(tiny, tmp_path, alone):
     assert len(run.history) == 4 and run.history[-1]["val_loss"] == pytest.approx(
         whole["history"][-1]["val_loss"], 1e-4
     )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(BACKEND != "torch", reason="the same on JAX, which starts more slowly")
+def test_a_second_start_in_the_same_folder_is_refused(tiny, tmp_path):
+    """By all processes; the first run's folder stays as it is."""
+    recipe = Recipe(**{**tiny, "distribute": "data"})
+    (tmp_path / "params.yaml").write_text(recipe.to_yaml())
+    command = [sys.executable, "-m", "alexnet", "launch", "-n", "2", "--", "train", "--backend", BACKEND]
+    command += ["--params", str(tmp_path / "params.yaml")]
+    with FolderLock(recipe.run_folder / BACKEND):
+        found = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        assert [path.name for path in (recipe.run_folder / BACKEND).iterdir()] == [".lock"]
+    assert found.returncode == 1 and "Traceback" not in found.stdout + found.stderr
+    assert f"in use by another process (process {os.getpid()}" in found.stdout
+    assert "Wait for the end of that run, or give this one a different name." in found.stdout
 
 
 def test_what_cannot_be_is_refused(tiny, monkeypatch):

@@ -153,6 +153,9 @@ def divide_processor(devices):
         BackendError: PyTorch; or the backend has computed something already.
 
     Examples:
+        In a new process:
+
+        >>> keras = alexnet.import_keras("jax")  # doctest: +SKIP
         >>> alexnet.divide_processor(2)  # doctest: +SKIP
     """
     backend = import_keras().backend.backend()

@@ -14,10 +14,13 @@ import alexnet
 
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 THINGS = {name: getattr(alexnet, name) for name in alexnet.__all__}
+# Its example would change this process for good; tests/train_distributed.py calls it.
+NOT_HERE = {"divide_processor"}
 NAMES = [
     name
     for name, thing in THINGS.items()
     if inspect.isfunction(thing) or (inspect.isclass(thing) and not issubclass(thing, Exception))
+    if name not in NOT_HERE
 ]
 
 

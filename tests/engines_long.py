@@ -3,7 +3,8 @@
     python tests/engines_long.py dask ray
 
 Each engine has two workers on this machine. The worker that makes the first run is killed with SIGKILL when that run
-has saved a state. All twelve must finish, none twice, and the killed one must resume. It takes about eight minutes an engine on two cores.
+has saved a state. All twelve must finish, none twice, and the killed one must resume. It takes about
+eight minutes an engine on two cores.
 """
 
 import argparse

@@ -222,6 +222,7 @@ def _run_all(batch, jobs, engine, address, console):
         Progress(*columns, console=console, disable=not console.is_terminal) as progress,
         _terminable(),
         open_engine(engine, address, jobs) as (executor, stop),
+        _terminable(),  # again: Ray has put its own way of ending in place
     ):
         overall = progress.add_task("all runs", total=len(batch), unit="runs")
         for job in batch:
@@ -246,8 +247,9 @@ def _run_all(batch, jobs, engine, address, console):
                 if not progress.disable:
                     _show_epochs(progress, bars, {future: futures[future] for future in pending})
         except BaseException:
-            progress.console.print("Stopping: each run saves its state first.")
             stop(batch[0].task.batch)
+            with contextlib.suppress(OSError):  # the terminal may be the cause
+                progress.console.print("Stopping: each run saves its state first.")
             wait([future for future in pending if not future.done()], timeout=PATIENCE + 10)
             raise
 

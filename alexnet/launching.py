@@ -87,11 +87,12 @@ def process_environment(backend, rank, processes, port):
         '127.0.0.1:29500'
     """
     values = {"KERAS_BACKEND": backend, "PYTHONUNBUFFERED": "1"}  # lines appear when they are printed
+    threads = {"torch": "OMP_NUM_THREADS", "jax": "NPROC"}.get(backend)  # by which XLA counts the cores
+    if threads and threads not in os.environ:
+        values[threads] = str(max(1, cores() // processes))
     if backend == "torch":
         values |= {"MASTER_ADDR": HOST, "MASTER_PORT": str(port), "RANK": str(rank), "LOCAL_RANK": str(rank)}
         values |= {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
-        if "OMP_NUM_THREADS" not in os.environ:
-            values["OMP_NUM_THREADS"] = str(max(1, cores() // processes))
     elif backend == "jax":
         values["KERAS_DISTRIBUTION_JOB_ADDRESSES"] = f"{HOST}:{port}"
         values["JAX_COORDINATOR_BIND_ADDRESS"] = f"{HOST}:{port}"  # it would listen on all addresses

@@ -73,7 +73,7 @@ def test_environment_under_slurm(backend, tmp_path):
             expected |= {"KERAS_DISTRIBUTION_PROCESS_ID": str(rank), "JAX_LOCAL_DEVICE_IDS": local}
         assert {name: found.get(name) for name in expected} == expected
         known = set(process_environment(backend, 1, 2, 1)) - {"KERAS_BACKEND", "JAX_COORDINATOR_BIND_ADDRESS"}
-        assert known - {"OMP_NUM_THREADS"} <= set(found)
+        assert known - {"OMP_NUM_THREADS", "NPROC"} <= set(found)
     options = dict(re.findall(r"^#SBATCH --([\w-]+)=(\S+)$", path.read_text(), re.MULTILINE))
     assert options["ntasks-per-node"] == options["gpus-per-node"] == "4" and "gpus-per-task" not in options
 

@@ -187,6 +187,8 @@ def test_environment_of_pytorch_is_that_of_torchrun(monkeypatch):
 
 def test_environment_of_jax_is_that_of_keras(monkeypatch):
     monkeypatch.delenv("JAX_LOCAL_DEVICE_IDS", raising=False)
+    monkeypatch.delenv("NPROC", raising=False)
+    monkeypatch.setattr(launching, "cores", lambda: 7)
     assert process_environment("jax", 1, 2, 2345) == {
         "KERAS_BACKEND": "jax",
         "PYTHONUNBUFFERED": "1",
@@ -195,7 +197,10 @@ def test_environment_of_jax_is_that_of_keras(monkeypatch):
         "KERAS_DISTRIBUTION_PROCESS_ID": "1",
         "JAX_COORDINATOR_BIND_ADDRESS": "127.0.0.1:2345",
         "JAX_LOCAL_DEVICE_IDS": "1",
+        "NPROC": "3",
     }
+    monkeypatch.setenv("NPROC", "5")
+    assert "NPROC" not in process_environment("jax", 1, 2, 2345)
     assert "JAX_LOCAL_DEVICE_IDS" not in process_environment("jax", 0, 1, 2345)  # one process has all devices
 
 

@@ -156,8 +156,11 @@ def main():
             data_dir = write_class_folders(Path(folder) / "data", {"train": 101, "val": 10})
             rows.append(run_with_kills(backend, options.kills, options.seed, Path(folder), data_dir, epochs=6))
     command = f"python tests/faults/processes.py --kills {options.kills} --seed {options.seed}"
-    record = {"command": command, "rows": rows, "versions": versions(), "hardware": hardware()}
-    (ROOT / "benchmarks" / "results" / "faults_processes.json").write_text(json.dumps(record, indent=2) + "\n")
+    file = ROOT / "benchmarks" / "results" / "faults_processes.json"
+    others = json.loads(file.read_text())["rows"] if file.exists() else []
+    kept = [row for row in others if row["backend"] not in options.backends]
+    record = {"command": command, "rows": kept + rows, "versions": versions(), "hardware": hardware()}
+    file.write_text(json.dumps(record, indent=2) + "\n")
     return any(kill["largest_weight_difference"] or not kill["same_history"] for row in rows for kill in row["kills"])
 
 

@@ -27,7 +27,7 @@ def value_of(name, text):
     """A flag's text, which Recipe converts; paths start at the current directory."""
     from alexnet.data.readers import NAMED
 
-    if name == "run_dir" and is_url(text):
+    if is_url(text):  # which is no path of this machine, and each name says what it takes
         return text
     if name in ("data_dir", "weights") and not os.path.exists(text) and _is_attached(text):
         return text

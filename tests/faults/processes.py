@@ -154,7 +154,7 @@ def main():
     for backend in options.backends:
         with tempfile.TemporaryDirectory() as folder:
             data_dir = write_class_folders(Path(folder) / "data", {"train": 101, "val": 10})
-            rows.append(run_with_kills(backend, options.kills, options.seed, Path(folder), data_dir, epochs=6))
+            rows.append(run_with_kills(backend, options.kills, options.seed, Path(folder), data_dir, epochs=4))
     command = f"python tests/faults/processes.py --kills {options.kills} --seed {options.seed}"
     file = ROOT / "benchmarks" / "results" / "faults_processes.json"
     others = json.loads(file.read_text())["rows"] if file.exists() else []

@@ -244,7 +244,8 @@ def test_the_last_good_weights_are_kept(tiny, monkeypatch):
 
 
 class ExplodeIn(keras.callbacks.Callback):
-    """Makes one step of the first epoch so large that the loss of the next one is NaN."""
+    """Makes one step of the first epoch so large that the loss of the next one is NaN: all weights are large and
+    positive, so that no activation is cut off, and their products are infinite."""
 
     def __init__(self, step):
         super().__init__()
@@ -255,7 +256,8 @@ class ExplodeIn(keras.callbacks.Callback):
         sync_variables(self.model)
         self.states[batch] = self.model.get_weights()
         if batch == self.step - 1:
-            self.model.optimizer.learning_rate = 1e12
+            for momentum in self.model.optimizer.momentums:
+                momentum.assign(keras.ops.full(momentum.shape, 1e30, momentum.dtype))
 
 
 def test_a_state_that_led_to_no_number_is_not_the_last_good_one(tiny):

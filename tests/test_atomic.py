@@ -103,4 +103,4 @@ def test_nothing_else_replaces_files():
     """Except for papermill's files, and for a drawn data set, which replaces nothing."""
     package = Path(atomic.__file__).parent
     found = {path.name for path in package.rglob("*.py") if re.search(r"os\.(replace|rename)\(", path.read_text())}
-    assert found == {"atomic.py", "runner.py", "shapes.py"}
+    assert found == {"atomic.py", "tasks.py", "shapes.py"}

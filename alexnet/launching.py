@@ -66,7 +66,7 @@ def launch_on_loopback(command, backend, processes, port=None, **options):
     if port is not None and not _is_free(port):
         raise LaunchError(f"--port {port} is taken on {HOST}; without --port a free one is chosen.")
     for left in reversed(range(_PORT_TRIES)):
-        chosen = port or _free_port()
+        chosen = port or free_port()
         environments = [process_environment(backend, rank, processes, chosen) for rank in range(processes)]
         group = _Group(command, environments, **options)
         status = group.run()
@@ -278,7 +278,8 @@ def _record_signals(received):
             signal.signal(number, handler)
 
 
-def _free_port():
+def free_port():
+    """A port of 127.0.0.1 that nothing uses at the moment."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return probe.getsockname()[1]

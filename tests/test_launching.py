@@ -208,11 +208,11 @@ def test_a_port_that_is_taken_is_another_or_a_sentence(capfd, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     listen = "import socket\nif rank == '0':\n    s = socket.socket()\n"
     listen += "    s.bind(('127.0.0.1', int(os.environ['MASTER_PORT'])))\n    print('fine')"
-    free = launching._free_port()
+    free = launching.free_port()
     with socket.create_server(("127.0.0.1", 0)) as server:
         taken = server.getsockname()[1]
         ports = iter([taken, free])
-        monkeypatch.setattr(launching, "_free_port", lambda: next(ports))
+        monkeypatch.setattr(launching, "free_port", lambda: next(ports))
         output = io.BytesIO()
         assert launch_on_loopback(python(listen), "torch", 2, output=output) == 0
         assert output.getvalue().endswith(b"[0] fine\n")
@@ -220,7 +220,7 @@ def test_a_port_that_is_taken_is_another_or_a_sentence(capfd, monkeypatch):
         with pytest.raises(LaunchError, match=f"--port {taken} is taken"):
             launch_on_loopback(python(listen), "torch", 2, port=taken)
     # A process that speaks of ports and ends well is no reason to start again.
-    monkeypatch.setattr(launching, "_free_port", lambda: free)
+    monkeypatch.setattr(launching, "free_port", lambda: free)
     said = io.BytesIO()
     assert launch_on_loopback(python("print('Address already in use')"), "torch", 1, output=said) == 0
     assert said.getvalue() == b"[0] Address already in use\n"

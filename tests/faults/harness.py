@@ -158,10 +158,21 @@ def run_with_kills(backend, kills, seed, folder, data_dir, say=print, **values):
     }
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--backends", nargs="+", default=["tensorflow", "jax", "torch"])
-    parser.add_argument("--kills", type=int, default=20)
+def measure(description, name, backends, kills, run):
+    """What the long forms share: their flags, images to train on, and a record in benchmarks/results.
+
+    Args:
+        description: For `--help`.
+        name: Of the record, without its ending; of the backends that are not asked for, it keeps what it has.
+        backends, kills: Unless the flags say otherwise.
+        run: A function of a backend, the kills, the seed, a folder and the folder of images, which returns a row.
+
+    Returns:
+        The rows.
+    """
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    parser.add_argument("--backends", nargs="+", default=backends)
+    parser.add_argument("--kills", type=int, default=kills)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     sys.path.insert(0, str(ROOT / "tests"))
@@ -171,17 +182,25 @@ def main():
     from alexnet.training import hardware, versions
 
     rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        data_dir = write_class_folders(Path(folder) / "data", {"train": 101, "val": 10})
-        for backend in options.backends:
-            place = Path(folder) / backend
-            place.mkdir()
-            epochs = 4 + options.kills // 3
-            rows.append(run_with_kills(backend, options.kills, options.seed, place, data_dir, epochs=epochs))
+    for backend in options.backends:
+        with tempfile.TemporaryDirectory() as folder:
+            data_dir = write_class_folders(Path(folder) / "data", {"train": 101, "val": 10})
+            rows.append(run(backend, options.kills, options.seed, Path(folder), data_dir))
             print(json.dumps(rows[-1]), flush=True)
-    record = {"command": f"python tests/faults/harness.py --kills {options.kills} --seed {options.seed}", "rows": rows}
-    record |= {"versions": versions(), "hardware": hardware()}
-    (ROOT / "benchmarks" / "results" / "faults.json").write_text(json.dumps(record, indent=2) + "\n")
+    file = ROOT / "benchmarks" / "results" / f"{name}.json"
+    others = json.loads(file.read_text())["rows"] if file.exists() else []
+    kept = [row for row in others if row["backend"] not in options.backends]
+    command = f"python tests/faults/{Path(sys.argv[0]).name} --kills {options.kills} --seed {options.seed}"
+    record = {"command": command, "rows": kept + rows, "versions": versions(), "hardware": hardware()}
+    file.write_text(json.dumps(record, indent=2) + "\n")
+    return rows
+
+
+def main():
+    def run(backend, kills, *others):
+        return run_with_kills(backend, kills, *others, epochs=4 + kills // 3)
+
+    rows = measure(__doc__, "faults", ["tensorflow", "jax", "torch"], 20, run)
     return any(row["largest_weight_difference"] or not row["same_history"] for row in rows)
 
 

@@ -9,7 +9,7 @@ itself within two minutes. Takes about ten minutes a backend; prints a line a ki
 benchmarks/results/faults_processes.json.
 """
 
-import argparse
+import functools
 import json
 import os
 import random
@@ -17,12 +17,11 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 import psutil
-from harness import ROOT, largest_difference, outcome, recipe_for
+from harness import ROOT, largest_difference, measure, outcome, recipe_for
 
 GROUP_SECONDS = 120  # in which the death of one process must end all
 RUN_SECONDS = 300
@@ -110,9 +109,9 @@ def run_with_kills(backend, kills, seed, folder, data_dir, say=print, **values):
 
 def _without_launcher(backend, rank, recipe_file, log):
     """How many seconds after the death of `rank` the other process ends by itself."""
-    from alexnet.launching import _free_port, process_environment
+    from alexnet.launching import free_port, process_environment
 
-    port = _free_port()
+    port = free_port()
     processes = [
         subprocess.Popen(
             train(recipe_file, backend),
@@ -139,28 +138,7 @@ def _without_launcher(backend, rank, recipe_file, log):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--backends", nargs="+", default=["jax", "torch"])
-    parser.add_argument("--kills", type=int, default=10)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    sys.path.insert(0, str(ROOT / "tests"))
-    os.environ["KERAS_BACKEND"] = "torch"
-    from helpers import write_class_folders
-
-    from alexnet.training import hardware, versions
-
-    rows = []
-    for backend in options.backends:
-        with tempfile.TemporaryDirectory() as folder:
-            data_dir = write_class_folders(Path(folder) / "data", {"train": 101, "val": 10})
-            rows.append(run_with_kills(backend, options.kills, options.seed, Path(folder), data_dir, epochs=4))
-    command = f"python tests/faults/processes.py --kills {options.kills} --seed {options.seed}"
-    file = ROOT / "benchmarks" / "results" / "faults_processes.json"
-    others = json.loads(file.read_text())["rows"] if file.exists() else []
-    kept = [row for row in others if row["backend"] not in options.backends]
-    record = {"command": command, "rows": kept + rows, "versions": versions(), "hardware": hardware()}
-    file.write_text(json.dumps(record, indent=2) + "\n")
+    rows = measure(__doc__, "faults_processes", list(RANK), 10, functools.partial(run_with_kills, epochs=4))
     return any(kill["largest_weight_difference"] or not kill["same_history"] for row in rows for kill in row["kills"])
 
 

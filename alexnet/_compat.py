@@ -192,6 +192,14 @@ def xla_keeps_matrices(version=None):
     return (0, 7, 1) <= tuple(int(part) for part in re.findall(r"\d+", version)[:3]) < (0, 9)
 
 
+# --- Ray
+
+# The environment in which a cluster that Ray starts listens on loopback alone, as it does on other systems than Linux.
+# Ray reads it when it is first imported. Where the name is gone, Ray listens on all addresses; only those who know the
+# token of the cluster can use it even then. tests/test_engines.py looks at the addresses.
+RAY_ON_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+
+
 # --- PyTorch
 
 

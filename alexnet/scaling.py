@@ -239,6 +239,19 @@ def transfers(
     )
 
 
+def received_by_layer(exchanged: list[Transfer]) -> dict[str, tuple[float, float]]:
+    """Megabytes that each device receives in a step, in the forward and in the backward pass, by layer.
+
+    Examples:
+        >>> received_by_layer(transfers(NETWORKS["krizhevsky2012"], "two_columns", 2, 125))["fc7"]
+        (1.024, 1.024)
+    """
+    found: dict[str, list[float]] = {}
+    for each in exchanged:
+        found.setdefault(each.layer, [0.0, 0.0])[each.backward] += each.received / 1e6
+    return {layer: (forward, backward) for layer, (forward, backward) in found.items()}
+
+
 def _gradients(parameters, devices, stride=1):
     """In the order in which the backward pass makes them."""
     return [

@@ -81,5 +81,16 @@ def notebooks_that_run(folder):
     return found
 
 
+def listening_addresses(folder):
+    """The addresses at which processes listen that a batch in a folder has started, by their environment."""
+    found = set()
+    for process in psutil.process_iter(["environ"]):
+        if (process.info["environ"] or {}).get("HERE") == str(folder):
+            sockets = process.net_connections(kind="inet")
+            # Some listen at the IPv6 form of an address of IPv4.
+            found |= {each.laddr.ip.removeprefix("::ffff:") for each in sockets if each.status == psutil.CONN_LISTEN}
+    return found
+
+
 def metrics(folder):
     return json.loads((Path(folder) / "metrics.json").read_text())

@@ -14,7 +14,15 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
-from engines_helpers import metrics, notebooks_that_run, read_lines, wait_until, worker_of, write_notebook
+from engines_helpers import (
+    listening_addresses,
+    metrics,
+    notebooks_that_run,
+    read_lines,
+    wait_until,
+    worker_of,
+    write_notebook,
+)
 
 import alexnet
 from alexnet.cli import main
@@ -114,7 +122,7 @@ def test_twelve_runs_on_ray_when_a_worker_is_killed(notebook, tmp_path, capfd):
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["local", "dask", "ray"])
 def test_ctrl_c_lets_the_runs_save(engine, tmp_path):
-    """To the whole group, as a terminal sends it. Those that wait are not begun."""
+    """To the whole group, as a terminal sends it. Those that wait are not begun. Nobody outside reaches the cluster."""
     notebook = write_notebook(tmp_path, seconds=60)
     command = [sys.executable, "-m", "alexnet", "batch", str(notebook), "--backends", "torch", "--engine", engine]
     command += ["--jobs", "2", "--grid", "width=0.1,0.2,0.3,0.4", "--set", "run_dir", str(tmp_path / "runs")]
@@ -122,6 +130,7 @@ def test_ctrl_c_lets_the_runs_save(engine, tmp_path):
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True)
     try:
         wait_until(lambda: len(read_lines(tmp_path)) == 2, 60)
+        assert listening_addresses(tmp_path) == {"127.0.0.1"}
         os.killpg(process.pid, signal.SIGINT)
         _, said = process.communicate(timeout=60)
     finally:

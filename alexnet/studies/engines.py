@@ -14,6 +14,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
 
+from alexnet._compat import RAY_ON_LOOPBACK
 from alexnet.packages import install
 from alexnet.recipe import nearest
 from alexnet.studies.errors import BatchError
@@ -121,10 +122,9 @@ def _ray(address, jobs):
         stack.enter_context(_environment(RAY_USAGE_STATS_ENABLED="0"))
         options = {"address": address, "logging_level": "ERROR", "log_to_driver": False}
         if address is None:
-            # The second keeps Ray on loopback, which it is on other systems than Linux; with the others only those who
-            # know the token, the processes of this cluster, can use it.
-            values = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
-            stack.enter_context(_environment(**values, RAY_AUTH_TOKEN=secrets.token_hex(32)))
+            # Only those who know the token, the processes of this cluster, can use it.
+            token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+            stack.enter_context(_environment(**RAY_ON_LOOPBACK, **token))
             options |= {"address": "local", "num_cpus": jobs, "include_dashboard": False}
             options |= {"object_store_memory": 80 << 20, "_temp_dir": stack.enter_context(_temporary_folder())}
         else:

@@ -12,7 +12,7 @@ import keras
 from alexnet.recipe import Recipe
 from alexnet.runtime import group_of_processes
 from alexnet.training.distribution.base import Distribution, DistributionError, Exchange
-from alexnet.training.distribution.columns import column_layouts, received_by_layer
+from alexnet.training.distribution.columns import column_layouts, column_parts, received_by_layer
 
 __all__ = [
     "CAN",
@@ -20,6 +20,7 @@ __all__ = [
     "DistributionError",
     "Exchange",
     "column_layouts",
+    "column_parts",
     "find_distribution",
     "received_by_layer",
 ]

@@ -1,6 +1,6 @@
 """How a network with two columns lies on two devices (section 3.2 of the paper)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 from alexnet.networks.specs import LRN, Conv, Dense, Flatten, Network
 from alexnet.training.distribution.base import Exchange
@@ -32,6 +32,27 @@ def column_layouts(network: Network) -> dict[str, tuple[str | None, ...]]:
         if not isinstance(layer, Flatten):
             found[f"{layer.name}/output"] = ("batch", "column") if flat else ("batch", None, None, "column")
     return found
+
+
+def column_parts(network: Network, shapes: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, ...]]:
+    """The shape of one device's part of each variable of a network in two columns.
+
+    Args:
+        network: The network.
+        shapes: The shape of each whole variable, by its path.
+
+    Examples:
+        >>> from alexnet.networks import NETWORKS
+        >>> column_parts(NETWORKS["paper"], {"conv2/kernel": (5, 5, 48, 256), "fc8/bias": (1000,)})
+        {'conv2/kernel': (5, 5, 48, 128), 'fc8/bias': (1000,)}
+    """
+    layouts = column_layouts(network)
+    return {path: part_of(shape, layouts.get(path, (None,) * len(shape))) for path, shape in shapes.items()}
+
+
+def part_of(shape: Sequence[int], axes: Sequence[str | None]) -> tuple[int, ...]:
+    """The shape of one of two parts of an array that is divided over the axes that have a name."""
+    return tuple(n // 2 if axis else n for n, axis in zip(shape, axes, strict=True))
 
 
 def received_by_layer(network: Network, exchanges: Iterable[Exchange]) -> dict[str, tuple[float, float]]:

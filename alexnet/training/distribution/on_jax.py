@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from alexnet.networks.specs import Conv, Network
 from alexnet.training.distribution.base import DistributionError, Exchange, Group
-from alexnet.training.distribution.columns import column_layouts
+from alexnet.training.distribution.columns import column_layouts, part_of
 
 
 def find(recipe, processes):
@@ -181,7 +181,7 @@ class JaxColumns(JaxData):
                 training_model.get_layer(path.partition("/")[0])  # Keras raises if there is none
                 continue
             for variable in (variables[path], momentums.get(path, variables[path])):
-                expected = tuple(n // 2 if axis else n for n, axis in zip(variable.shape, axes, strict=True))
+                expected = part_of(variable.shape, axes)
                 found = variable.value.addressable_shards[0].data.shape
                 if found != expected:
                     raise DistributionError(f"{variable.path} lies in parts of {found} on each device, not {expected}.")
